@@ -1,0 +1,279 @@
+"""Settings as frozen dataclasses: front end, model, training and run, with validation and a JSON round trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO_TABLES = ROOT / "data" / "demo"
+
+
+class InputError(ValueError):
+    """Bad input from a person: the message is one sentence saying what is wrong, where, and what to do."""
+
+
+def data_dir() -> Path:
+    """Folder of corpora and mel stores (`$VAELIB_DATA`, else `data/` of the repository)."""
+    return Path(os.environ.get("VAELIB_DATA", ROOT / "data"))
+
+
+def outputs_dir() -> Path:
+    """Folder of training runs and comparisons (`$VAELIB_OUTPUTS`, else `outputs/` of the repository)."""
+    return Path(os.environ.get("VAELIB_OUTPUTS", ROOT / "outputs"))
+
+
+def papermill_dir() -> Path:
+    """Folder of executed notebooks (`$VAELIB_PAPERMILL`, else `papermill_runs/` of the repository)."""
+    return Path(os.environ.get("VAELIB_PAPERMILL", ROOT / "papermill_runs"))
+
+
+def one_of(what: str, value: str, valid: Iterable[str]) -> str:
+    """Return `value` if it is one of `valid`; else raise InputError naming the nearest valid one."""
+    valid = list(valid)
+    if value in valid:
+        return value
+    near = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    shown = ", ".join(valid[:12]) + (f", … ({len(valid)} in all)" if len(valid) > 12 else "")
+    raise InputError(f"unknown {what} {value!r}: {hint}valid: {shown}")
+
+
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Write a whole file or nothing: a reader never sees half of it, and a crash leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+class JsonConfig:
+    """JSON round trip of a frozen dataclass; unknown keys are refused with the nearest valid name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        names = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            one_of(f"setting of {cls.__name__}", key, names)
+        try:
+            return cls(**values)
+        except TypeError as e:
+            raise InputError(f"{cls.__name__} could not be read: {e}; write the run again") from e
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class FrontEnd(JsonConfig):
+    """How sound becomes a log-mel spectrogram.
+
+    Attributes:
+        name: Its name, part of the store's name.
+        n_mels: Mel bands (Slaney scale and normalisation).
+        n_fft: Window of the short-time Fourier transform, samples.
+        hop: Step between frames, samples.
+        frames: Frames of one window, the model's input width.
+        sample_rate: Hz.
+        f_max: Highest frequency of the mel bank, Hz.
+    """
+
+    name: str
+    n_mels: int
+    n_fft: int
+    hop: int
+    frames: int
+    sample_rate: int = 22_050
+    f_max: float = 11_025.0
+
+    def __post_init__(self) -> None:
+        for key in ("n_mels", "n_fft", "hop", "frames", "sample_rate"):
+            _require(getattr(self, key) > 0, f"front end {self.name!r}: {key} must be positive")
+        _require(self.f_max <= self.sample_rate / 2, f"front end {self.name!r}: f_max is above half the rate")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(mel bands, frames) of one window."""
+        return self.n_mels, self.frames
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples (at `sample_rate`) that fill one window of centred frames."""
+        return (self.frames - 1) * self.hop
+
+    @property
+    def window_seconds(self) -> float:
+        """Seconds that one window covers."""
+        return self.frames * self.hop / self.sample_rate
+
+
+# compact: n_fft is twice the hop, because a Hann window as long as its hop would not hear a note at a frame's edge.
+COMPACT = FrontEnd("compact", n_mels=64, n_fft=4096, hop=2048, frames=64)
+FULL = FrontEnd("full", n_mels=128, n_fft=2048, hop=512, frames=1293)
+FRONT_ENDS = {fe.name: fe for fe in (COMPACT, FULL)}
+
+
+def front_end(name: str) -> FrontEnd:
+    """The front end called `name` (`compact` or `full`)."""
+    return FRONT_ENDS[one_of("profile", name, FRONT_ENDS)]
+
+
+PRIORS = ("standard", "fixed", "learned")
+
+
+@dataclass(frozen=True)
+class ModelConfig(JsonConfig):
+    """Which model, and its sizes.
+
+    Attributes:
+        name: Key of `vaelib.models.MODELS`.
+        input_shape: (mel bands, frames) of one window.
+        latent: Latent dimensions.
+        condition: Label column that a conditional model is given (`language`, `genre`), or "".
+        classes: Names of the classes of `condition`, in the order of their indices.
+        prior: Prior of a conditional model: `standard` N(0, I), `fixed` N(μ_y, I) with orthogonal class means
+            `prior_distance` apart, or `learned` means.
+        prior_distance: Distance between two fixed class means, in prior standard deviations.
+        backbone: Encoder and decoder of VaDE: `conv` or `fc`.
+        components: Gaussians in VaDE's mixture.
+        dropout: Dropout rate of the fully connected network.
+    """
+
+    name: str
+    input_shape: tuple[int, int]
+    latent: int = 128
+    condition: str = ""
+    classes: tuple[str, ...] = ()
+    prior: str = "standard"
+    prior_distance: float = 10.0
+    backbone: str = "conv"
+    components: int = 50
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _require(self.latent > 0 and self.components > 0, "latent and components must be positive")
+        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
+        _require(self.prior_distance >= 0, "prior_distance must not be negative")
+        one_of("prior", self.prior, PRIORS)
+        one_of("backbone", self.backbone, ("conv", "fc"))
+
+
+@dataclass(frozen=True)
+class TrainConfig(JsonConfig):
+    """How a model is trained.
+
+    Attributes:
+        epochs: Passes over the training clips (one random window of each clip per pass).
+        pretrain_epochs: Passes before these as a plain VAE (VaDE only).
+        batch_size: Clips per step.
+        lr: Peak learning rate of the network (AdamW).
+        mixture_lr: Peak learning rate of VaDE's mixture parameters.
+        beta: Weight of the KL term after warm-up.
+        mixture_weight: Weight of VaDE's mixture terms in the joint phase.
+        class_weight: Weight of the class head's cross-entropy (conditional model).
+        kl_warmup: Share of the epochs over which the KL weight rises linearly from 0; the same for every model.
+        grad_clip: Largest norm of the gradient.
+        weight_decay: AdamW's.
+        eval_windows: Evenly spaced windows per clip whose posterior means are averaged in evaluation.
+        precision: `auto` (bf16 autocast), or any precision of Lightning Fabric.
+        seed: Seed of weights, order, crops and noise.
+    """
+
+    epochs: int = 30
+    pretrain_epochs: int = 0
+    batch_size: int = 64
+    lr: float = 1e-3
+    mixture_lr: float = 1e-2
+    beta: float = 1.0
+    mixture_weight: float = 1.0
+    class_weight: float = 1.0
+    kl_warmup: float = 0.25
+    grad_clip: float = 1e3
+    weight_decay: float = 1e-4
+    eval_windows: int = 5
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "eval_windows", "lr", "mixture_lr", "grad_clip"):
+            _require(getattr(self, key) > 0, f"{key} must be positive, not {getattr(self, key)}")
+        for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed"):
+            _require(getattr(self, key) >= 0, f"{key} must not be negative, not {getattr(self, key)}")
+        _require(0 <= self.kl_warmup < 1, f"kl_warmup must be in [0, 1), not {self.kl_warmup}")
+        _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
+
+    @property
+    def total_epochs(self) -> int:
+        """Pretraining and training epochs together."""
+        return self.pretrain_epochs + self.epochs
+
+
+@dataclass(frozen=True)
+class RunConfig(JsonConfig):
+    """One training run: the store it read, the model and the training. Its hash names the run's folder."""
+
+    corpus: str
+    fingerprint: str
+    front_end: FrontEnd
+    model: ModelConfig
+    training: TrainConfig = field(default_factory=TrainConfig)
+    detilt: bool = False
+    code: str = field(default_factory=lambda: code_version())
+
+    def __post_init__(self) -> None:
+        for key, cls in (("front_end", FrontEnd), ("model", ModelConfig), ("training", TrainConfig)):
+            if isinstance(getattr(self, key), dict):
+                object.__setattr__(self, key, cls.from_dict(getattr(self, key)))
+
+    @property
+    def variant(self) -> str:
+        """Model name with its condition and prior, without seed: the row of the comparison table."""
+        m = self.model
+        parts = [m.name, *([m.condition] if m.condition else []), *([m.prior] if m.condition else [])]
+        return "-".join(parts) + ("-detilt" if self.detilt else "")
+
+    @property
+    def run_id(self) -> str:
+        """Readable and unique: variant, seed, and a hash of every setting."""
+        return f"{self.variant}-s{self.training.seed}-{digest(self.to_dict())}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files lie."""
+        return outputs_dir() / self.corpus / self.run_id
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Digest of the rooms that decide what a training run computes: changed code never reuses an old run."""
+    rooms = ("audio", "store", "windows", "nets", "models", "losses", "training")
+    return digest([(Path(__file__).parent / f"{room}.py").read_text() for room in rooms])
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """Short hexadecimal digest of any JSON value; the same on every machine."""
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
