@@ -40,7 +40,7 @@ class Clips:
             mel[i : i + block] = scaler.transform(
                 store.decibels(rows[i : i + block]), t["level_db"].to_numpy(), t["tilt_db"].to_numpy()
             )
-        frames = torch.as_tensor(store.table.loc[rows, "n_frames"].to_numpy(), dtype=torch.int64)
+        frames = torch.as_tensor(store.table.loc[rows, "n_frames"].to_numpy().copy(), dtype=torch.int64)
         return cls(torch.from_numpy(mel).to(device), frames.to(device), store.front_end.frames, rows)
 
     def __len__(self) -> int:

@@ -1,0 +1,224 @@
+"""MIG, DCI and SAP on hand-built codes with known answers."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import balanced_accuracy_score, mutual_info_score
+from sklearn.neighbors import NearestCentroid
+
+from vaelib.config import InputError
+from vaelib.evaluation import disentanglement as d
+
+TURN = np.array([[1, -1], [1, 1]]) / np.sqrt(2)  # 45°
+
+
+def grid(levels=(5, 4), repeats=10):
+    """Every combination equally often: factors exactly independent in the sample."""
+    cells = np.stack(np.meshgrid(*map(np.arange, levels), indexing="ij"), -1).reshape(-1, len(levels))
+    cells = np.repeat(cells, repeats, axis=0)
+    return cells.astype(float), {f"f{i}": cells[:, i] for i in range(len(levels))}
+
+
+def continuous(n=600, k=2, seed=0):
+    codes = np.random.default_rng(seed).uniform(-1, 1, (n, k))
+    return codes, {f"f{i}": codes[:, i] for i in range(k)}
+
+
+def dci(codes, factors, cut=400, **kwargs):
+    split = [{k: v[rows] for k, v in factors.items()} for rows in (slice(cut), slice(cut, None))]
+    return d.dci(codes[:cut], split[0], codes[cut:], split[1], **kwargs)
+
+
+def test_discretize_is_the_histogram_of_disentanglement_lib():
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    expected = [np.digitize(z, np.histogram(z, 20)[1][:-1]) - 1 for z in x.T]
+    np.testing.assert_array_equal(d.discretize(x), np.transpose(expected))
+    np.testing.assert_array_equal(d.discretize(np.full(4, 3.7)), 0)
+    np.testing.assert_array_equal(d.discretize(np.array([0, 0.49, 0.51, 1]), 2), [0, 0, 1, 1])
+
+
+def test_mutual_information_against_sklearn():
+    rng = np.random.default_rng(0)
+    z, v = rng.integers(6, size=(200, 4)), rng.integers(3, size=(200, 2))
+    v[:, 1] = z[:, 2] // 2
+    expected = [[mutual_info_score(a, b) for b in v.T] for a in z.T]
+    np.testing.assert_allclose(d.mutual_information(z, v), expected, atol=1e-12)
+
+
+def test_mig_of_perfect_codes_is_one_and_constant_dimensions_change_nothing():
+    codes, factors = grid()
+    assert d.mig(codes, factors).mean == pytest.approx(1)
+    padded = d.mig(np.c_[np.zeros(len(codes)), -3 * codes[:, ::-1], np.full(len(codes), 7.0)], factors)
+    assert padded.mean == pytest.approx(1)
+    np.testing.assert_allclose(padded.matrix, [[0, 0], [0, 1], [1, 0], [0, 0]], atol=1e-9)
+    assert padded.per_factor == {"f0": pytest.approx(1), "f1": pytest.approx(1)}
+
+
+def test_mig_by_hand_where_a_code_keeps_half_a_factor():
+    codes, factors = grid((4, 4))
+    half = np.c_[codes[:, 0] // 2, codes[:, 1]]
+    assert d.mig(half, factors).per_factor == {"f0": pytest.approx(0.5), "f1": pytest.approx(1)}
+    # a rival that keeps half of what the best keeps leaves the other half as gap
+    assert d.mig(np.c_[codes, half[:, 0]], factors).per_factor["f0"] == pytest.approx(0.5)
+
+
+def test_mig_is_zero_for_two_copies_noise_and_collapse():
+    codes, factors = grid((5, 4), 100)
+    rng = np.random.default_rng(0)
+    assert d.mig(np.c_[codes, codes], factors).mean == pytest.approx(0)
+    assert d.mig(rng.normal(size=(2000, 10)), factors).mean < 0.01
+    assert d.mig(np.zeros((2000, 10)), factors).mean == 0
+
+
+def test_mig_of_continuous_factors_falls_under_rotation():
+    codes, factors = continuous(5000)
+    assert d.mig(codes, factors).mean > 0.95
+    assert d.mig(codes @ TURN, factors).mean < 0.05
+
+
+def test_mig_of_samples_is_below_that_of_means():
+    codes, factors = continuous(5000)
+    samples = codes + np.random.default_rng(1).normal(0, 0.3, codes.shape)
+    assert 0.1 < d.mig(samples, factors).mean < d.mig(codes, factors).mean - 0.3
+
+
+@pytest.mark.parametrize("score", [d.mig, d.sap])
+def test_gap_of_a_constant_factor_is_nan_and_left_out(score):
+    codes, factors = grid()
+    result = score(codes, factors | {"one": np.ones(len(codes), int)})
+    assert result.mean == pytest.approx(1)
+    assert np.isnan(result.per_factor["one"])
+    assert np.isnan(score(codes, {"one": np.array(["x"] * len(codes))}).mean)
+
+
+@pytest.mark.parametrize("score", [d.mig, d.sap])
+def test_a_single_dimension_is_measured_against_nothing(score):
+    codes, factors = grid()
+    per_factor = score(codes[:, :1], factors).per_factor
+    assert per_factor["f0"] == pytest.approx(1)
+    assert per_factor["f1"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("score", [d.mig, d.sap])
+def test_bad_factors_are_refused_by_name(score):
+    codes, factors = grid()
+    with pytest.raises(InputError, match="'tempo' has missing"):
+        score(codes, {"tempo": np.r_[np.nan, codes[1:, 0]]})
+    with pytest.raises(InputError, match="'key' has missing"):
+        score(codes, {"key": np.array([None, *["C"] * (len(codes) - 1)], dtype=object)})
+    with pytest.raises(InputError, match="'f0' has shape"):
+        score(codes[:-1], factors)
+    with pytest.raises(InputError, match="no factors"):
+        score(codes, {})
+    with pytest.raises(InputError, match="finite"):
+        score(codes * np.nan, factors)
+
+
+def test_sap_scores_against_sklearn():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(400, 3)) * [1, 5, 0.1]
+    tempo = codes @ [1, 0.3, 4] + rng.normal(size=400)
+    key = np.array(["C", "D", "E"])[np.digitize(codes[:, 1], [-6, 3])]  # unbalanced
+    matrix = d.sap(codes, {"tempo": tempo, "key": key}).matrix
+    for i in range(3):
+        z = codes[:, [i]]
+        assert matrix[i, 0] == pytest.approx(LinearRegression().fit(z, tempo).score(z, tempo))
+        accuracy = balanced_accuracy_score(key, NearestCentroid().fit(z, key).predict(z), adjusted=True)
+        assert matrix[i, 1] == pytest.approx(max(0, accuracy))
+
+
+def test_sap_of_perfect_rotated_noise_copied_and_dead_codes():
+    codes, factors = grid()
+    measured, measured_factors = continuous()
+    rng = np.random.default_rng(0)
+    assert d.sap(codes, factors).mean == pytest.approx(1)
+    assert d.sap(measured, measured_factors).mean > 0.98
+    assert d.sap(measured @ TURN, measured_factors).mean < 0.1
+    assert d.sap(rng.normal(size=(600, 5)), measured_factors).mean < 0.03
+    assert d.sap(np.c_[codes, codes], factors).mean == pytest.approx(0)
+    for known in (factors, measured_factors):
+        n = len(known["f0"])
+        assert d.sap(np.zeros((n, 5)), known).mean == 0
+        assert d.sap(1e-8 * rng.normal(size=(n, 5)), known).mean == 0
+
+
+def test_concentration_by_hand():
+    rows = np.array([[1, 0], [2, 2], [3, 1], [0, 0]], dtype=float)
+    expected = [1, 0, 1 + (0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)), 0]
+    np.testing.assert_allclose(d._concentration(rows), expected, atol=1e-12)
+
+
+def test_dci_follows_its_importances():
+    codes, factors = continuous(600, 3)
+    mixed = np.c_[codes[:, 0] + codes[:, 1], codes[:, 1], codes[:, 2], codes[:, 2]]
+    score = dci(mixed, factors)
+    weights = score.importance.sum(1) / score.importance.sum()
+    entropies = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in score.importance / weights[:, None] / 3]
+    assert score.disentanglement == pytest.approx(weights @ (1 - np.array(entropies) / np.log(3)))
+    np.testing.assert_allclose(score.importance.sum(0), 1)
+
+
+def test_dci_of_perfect_codes():
+    codes, factors = continuous(600, 3)
+    factors["f2"] = np.array(list("abc"))[np.digitize(codes[:, 2], [-0.3, 0.3])]  # one discrete
+    score = dci(np.c_[codes, np.zeros(600)], factors)
+    assert min(score[:3]) > 0.95
+    np.testing.assert_array_equal(score.importance.argmax(0), [0, 1, 2])
+    assert score.importance[3].max() == 0
+
+
+def test_dci_of_rotated_codes_keeps_only_informativeness():
+    codes, factors = continuous()
+    score = dci(codes @ TURN, factors)
+    assert score.disentanglement < 0.1 and score.completeness < 0.1
+    assert score.informativeness > 0.85
+
+
+def test_dci_tells_a_split_factor_from_a_shared_dimension():
+    codes, factors = continuous()
+    split = dci(np.c_[codes[:, 0], codes[:, 0], codes[:, 1]], factors)  # a factor in two dimensions
+    assert split.disentanglement > 0.9 and split.completeness < 0.85
+    shared = dci(np.c_[codes[:, 0], np.zeros(600)], {"f0": codes[:, 0], "again": codes[:, 0]})
+    assert shared.completeness == pytest.approx(1) and shared.disentanglement == pytest.approx(0, abs=1e-9)
+
+
+def test_dci_of_noise_and_of_collapsed_codes():
+    _, factors = continuous()
+    factors["key"] = np.random.default_rng(2).integers(4, size=600)
+    noise = dci(np.random.default_rng(1).normal(size=(600, 8)), factors)
+    assert noise.informativeness < 0.1 and noise.disentanglement < 0.2
+    assert dci(np.zeros((600, 8)), factors)[:3] == (0, 0, 0)
+
+
+def test_dci_degenerate_factors():
+    codes, factors = continuous()
+    with_constant = dci(codes, factors | {"one": np.ones(600, int)})
+    assert with_constant.disentanglement > 0.95
+    assert np.isnan(with_constant.per_factor["one"])
+    single = dci(codes, {"f0": factors["f0"]})
+    assert np.isnan(single.disentanglement) and single.completeness > 0.95
+    assert np.isnan(dci(codes, {"one": np.ones(600, int)})[:3]).all()
+    with pytest.raises(InputError, match="factors differ"):
+        d.dci(codes, factors, codes, {"f0": factors["f0"]})
+
+
+def test_random_rotations_are_orthogonal_and_seeded():
+    turns = d.random_rotations(5, 3, 0)
+    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.tile(np.eye(5), (3, 1, 1)), atol=1e-12)
+    np.testing.assert_array_equal(turns, d.random_rotations(5, 3, 0))
+    assert not np.allclose(turns[0], turns[1])
+
+
+def test_rotation_control_lowers_axes_and_does_not_count_dead_dimensions():
+    codes, factors = continuous(2000, 3)
+    control = d.rotation_control(codes, factors, n=8)
+    assert control.shape == (8,)
+    assert control.max() < d.mig(codes, factors).mean - 0.3
+    padded = np.c_[codes, np.zeros((2000, 20))]
+    np.testing.assert_array_equal(d.rotation_control(padded, factors, 8, live=np.arange(3)), control)
+    assert d.rotation_control(padded, factors, 8).mean() < control.mean()
+    # a code that was never aligned loses nothing
+    mixed = codes @ d.random_rotations(3, 1, 9)[0]
+    assert d.mig(mixed, factors).mean < control.max() + 0.1
+    one = {"f0": factors["f0"]}
+    assert d.rotation_control(codes[:, :1], one, 2) == pytest.approx(d.mig(codes[:, :1], one).mean)

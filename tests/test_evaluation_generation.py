@@ -1,0 +1,69 @@
+"""A judge that hears the class, one that cannot, and labels swapped."""
+
+import numpy as np
+import pytest
+
+from vaelib.config import InputError
+from vaelib.evaluation.generation import fit_judge, judge_report, spectrogram_features, swap_report
+
+NAMES = np.array(["arab", "metal", "salsa"])
+
+
+def clips(n=90, seed=0, loud=3.0):
+    """Spectrograms whose class is a loud band."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    x = rng.normal(size=(n, 3, 12))
+    x[np.arange(n), y] += loud
+    return spectrogram_features(x), NAMES[y]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return fit_judge(*clips())
+
+
+def test_features_by_hand():
+    x = np.array([[[0.0, 1, 0, 1], [2, 2, 2, 2]]])
+    np.testing.assert_allclose(spectrogram_features(x), [[0.5, 2, 0.5, 0, 1, 0]])
+
+
+def test_report_of_true_wrong_and_half_right_generations(judge):
+    test_x, test_y = clips(60, 1)
+    true = judge_report(judge, test_x, test_y, *clips(30, 2))
+    assert true[:3] == (1, 1, pytest.approx(1 / 3))
+    assert true.per_class["metal"] == {"test": 1, "generated": 1, "n": 10}
+    gen_x, gen_y = clips(30, 2)
+    wrong = judge_report(judge, test_x, test_y, gen_x, np.roll(gen_y, 1))
+    assert (wrong.test_accuracy, wrong.generated_accuracy) == (1, 0)
+    deaf = judge_report(judge, test_x, test_y, *clips(300, 3, loud=0))
+    assert deaf.generated_accuracy == pytest.approx(1 / 3, abs=0.12)
+
+
+def test_accuracy_is_balanced_and_missing_classes_are_left_out(judge):
+    gen_x, gen_y = clips(90, 2)
+    keep = np.r_[np.flatnonzero(gen_y == "arab"), np.flatnonzero(gen_y == "metal")[:2]]
+    asked = np.where(gen_y[keep] == "metal", "salsa", gen_y[keep])  # 30 right, 2 wrong
+    report = judge_report(judge, *clips(60, 1), gen_x[keep], asked)
+    assert report.generated_accuracy == 0.5
+    assert np.isnan(report.per_class["metal"]["generated"]) and report.per_class["metal"]["n"] == 0
+    nothing = judge_report(judge, *clips(60, 1), gen_x[:0], gen_y[:0])
+    assert np.isnan(nothing.generated_accuracy) and nothing.test_accuracy == 1
+
+
+def test_a_class_the_judge_never_heard_is_named(judge):
+    x, y = clips(30, 1)
+    with pytest.raises(InputError, match="'polka'"):
+        judge_report(judge, x, y, x, np.full(30, "polka"))
+    with pytest.raises(InputError, match="two classes"):
+        fit_judge(x, np.full(30, "salsa"))
+
+
+def test_swap_shares_by_hand(judge):
+    x, y = clips(30, 2)  # each clip sounds like y
+    following, keeping, third = np.roll(NAMES, 1), np.roll(NAMES, 2), np.searchsorted(NAMES, y)
+    assert swap_report(judge, x, following[third], y) == (1, 0, 0)
+    assert swap_report(judge, x, y, following[third]) == (0, 1, 0)
+    assert swap_report(judge, x, keeping[third], following[third]) == (0, 0, 1)
+    with pytest.raises(InputError):
+        swap_report(judge, x, y, y)

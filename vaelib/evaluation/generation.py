@@ -1,0 +1,95 @@
+"""Do generated spectrograms look like their class to a classifier trained on real ones?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from vaelib.config import InputError
+from vaelib.evaluation.separation import fit_linear
+from vaelib.evaluation.stats import mean_known
+
+
+class JudgeReport(NamedTuple):
+    """The judge on real and on generated clips, balanced over classes.
+
+    `per_class` maps a class to {"test": recall, "generated": recall, "n": generated}; nan without clips.
+    """
+
+    test_accuracy: float
+    generated_accuracy: float
+    chance: float
+    per_class: dict[str, dict[str, float]]
+
+
+class SwapReport(NamedTuple):
+    """Share of label-swapped clips judged to be the class they were decoded as, encoded as, or another."""
+
+    target: float
+    source: float
+    other: float
+
+
+def spectrogram_features(x: np.ndarray) -> np.ndarray:
+    """What the judge hears of (N, F, T): mean, spread and mean change over time per band, (N, 3F)."""
+    x = np.asarray(x, dtype=float)
+    return np.concatenate([x.mean(2), x.std(2), np.abs(np.diff(x, axis=2)).mean(2)], axis=1)
+
+
+def fit_judge(train_x: np.ndarray, train_y: np.ndarray, seed: int = 0) -> Pipeline:
+    """Logistic regression on standardised features (N, D) of real clips; InputError for one class."""
+    if len(train_x) != len(train_y) or len(np.unique(train_y)) < 2:
+        raise InputError("a judge needs one label per clip and at least two classes to tell apart")
+    return fit_linear(train_x, train_y, seed)
+
+
+def judge_report(
+    judge: Pipeline, test_x: np.ndarray, test_y: np.ndarray, gen_x: np.ndarray, gen_y: np.ndarray
+) -> JudgeReport:
+    """Judge real test clips and generated ones; the second number means nothing without the first.
+
+    Args:
+        judge: From `fit_judge`.
+        test_x: Features of real test clips, (N, D).
+        test_y: Their classes, (N,).
+        gen_x: Features of generated clips, (M, D).
+        gen_y: The classes asked for, (M,).
+
+    Returns:
+        Mean recall over classes for both, chance (1 / classes of the judge), and each class.
+
+    Raises:
+        InputError: A class that the judge has not been trained on.
+    """
+    known = judge.classes_
+    for name in np.union1d(test_y, gen_y):
+        if name not in known:
+            raise InputError(f"the judge was not trained on class {name!r}: valid: {', '.join(map(str, known))}")
+    real, made = (judge.predict(x) if len(x) else np.array([]) for x in (test_x, gen_x))
+    test_y, gen_y = np.asarray(test_y), np.asarray(gen_y)
+    per_class = {
+        str(name): {
+            "test": _recall(real, test_y, name),
+            "generated": _recall(made, gen_y, name),
+            "n": int((gen_y == name).sum()),
+        }
+        for name in known
+    }
+    accuracy = [mean_known(row[key] for row in per_class.values()) for key in ("test", "generated")]
+    return JudgeReport(*accuracy, 1 / len(known), per_class)
+
+
+def swap_report(judge: Pipeline, x: np.ndarray, source: np.ndarray, target: np.ndarray) -> SwapReport:
+    """Judge features (N, D) of clips encoded as `source` (N,) and decoded as `target` (N,), which differ."""
+    guess, source, target = judge.predict(x), np.asarray(source), np.asarray(target)
+    if (source == target).any():
+        raise InputError("a label swap needs a target class that differs from the source")
+    to, back = float((guess == target).mean()), float((guess == source).mean())
+    return SwapReport(to, back, float(((guess != target) & (guess != source)).mean()))
+
+
+def _recall(guess: np.ndarray, truth: np.ndarray, name: object) -> float:
+    of_class = truth == name
+    return float((guess[of_class] == name).mean()) if of_class.any() else np.nan

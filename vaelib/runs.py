@@ -1,0 +1,294 @@
+"""A trained run, opened again: its model, its clips, and what the model makes of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .audio import Scaler
+from .checkpoints import load_weights, read_tensors
+from .config import InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
+from .models import MODELS, VAE, ConditionalVAE, VaDE, build
+from .store import Store, open_store
+from .training import train, window_codes
+from .windows import Clips
+
+LABEL_MODES = ("given", "inferred", "marginal")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Clips in a model's latent space.
+
+    Attributes:
+        means: (clip, L) posterior means averaged over evenly spaced windows.
+        logvars: (clip, L) log of the variances averaged over the same windows.
+        kl: (L,) mean KL of each dimension to N(0, 1), nats.
+        rows: (clip,) row numbers in the store.
+        labels: How a conditional model got its class: `given`, `inferred` or `marginal`; "" for the others.
+    """
+
+    means: np.ndarray
+    logvars: np.ndarray
+    kl: np.ndarray
+    rows: np.ndarray
+    labels: str = ""
+
+
+@dataclass
+class Run:
+    """A finished training run.
+
+    `decode` and `embed` may be called from several threads (a slider's callbacks come on their own).
+    """
+
+    folder: Path
+    config: RunConfig
+    scaler: Scaler
+    store: Store
+    model: VAE
+    summary: dict
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Model, condition and prior: the row of the comparison table."""
+        return self.config.variant
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @property
+    def conditional(self) -> bool:
+        return isinstance(self.model, ConditionalVAE)
+
+    def clips(self, split: str) -> Clips:
+        """The clips of a split, scaled, kept in memory after the first call."""
+        cache = self.__dict__.setdefault("_clips", {})
+        if split not in cache:
+            cache[split] = Clips.read(self.store, self.scaler, self.store.rows(split))
+        return cache[split]
+
+    def labels(self, split: str, label: str) -> np.ndarray:
+        """(clip,) label strings of a split."""
+        return self.store.table.loc[self.store.rows(split), label].to_numpy().astype(str)
+
+    @torch.inference_mode()
+    def embed(self, split: str, labels: str = "inferred", batch_size: int = 64) -> Embedding:
+        """Embed the clips of a split.
+
+        Args:
+            labels: For a conditional model: `given` (the true class: leakage, call it supervised), `inferred`
+                (the class head's choice) or `marginal` (its probabilities). Other models ignore it.
+        """
+        one_of("label mode", labels, LABEL_MODES)
+        clips, k = self.clips(split), self.config.training.eval_windows
+        means, variances, kl = [], [], []
+        for i in range(0, len(clips), batch_size):
+            index = torch.arange(i, min(i + batch_size, len(clips)))
+            x = clips.even_windows(index, k).flatten(0, 1)
+            with self.lock:
+                q = self._encode(x, self._labels_for(clips, index, k) if labels == "given" else labels)
+            kl.append(0.5 * (q.mean.square() + q.logvar.exp() - 1 - q.logvar).unflatten(0, (-1, k)).mean(1))
+            means.append(q.mean.unflatten(0, (-1, k)).mean(1))
+            variances.append(q.logvar.exp().unflatten(0, (-1, k)).mean(1))
+        mean, variance, kl = (torch.cat(part) for part in (means, variances, kl))
+        mode = labels if self.conditional else ""
+        return Embedding(mean.numpy(), variance.log().numpy(), kl.mean(0).numpy(), clips.rows, mode)
+
+    def _labels_for(self, clips: Clips, index: Tensor, k: int) -> Tensor | None:
+        if not self.conditional:
+            return None
+        codes = self.store.codes(self.config.model.condition, clips.rows[index.numpy()])
+        return torch.from_numpy(codes).repeat_interleave(k)
+
+    def _encode(self, x: Tensor, y: Tensor | str | None):
+        if isinstance(y, str):
+            marginal = self.conditional and y == "marginal"
+            y = torch.softmax(self.model.encode(x).class_logits, 1) if marginal else None
+        return self.model.encode(x, y)
+
+    @torch.inference_mode()
+    def reconstruct(self, split: str, most: int | None = None, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+        """Middle windows of a split and their reconstructions from the posterior mean; labels are inferred.
+
+        Returns:
+            Two arrays (clip, mel, frame) in [0, 1].
+        """
+        clips = self.clips(split)
+        n = min(len(clips), most or len(clips))
+        originals, copies = [], []
+        for i in range(0, n, batch_size):
+            x = clips.even_windows(torch.arange(i, min(i + batch_size, n)), 1).squeeze(1)
+            with self.lock:
+                copies.append(self.model(x, sample=False).recon.squeeze(1))
+            originals.append(x.squeeze(1))
+        return torch.cat(originals).numpy(), torch.cat(copies).numpy()
+
+    @torch.inference_mode()
+    def decode(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+        """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1]. Thread-safe."""
+        codes = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        if self.conditional and y is None:
+            raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
+        with self.lock:
+            out = self.model.decode(codes, None if y is None else torch.as_tensor(np.asarray(y)))
+        return out.squeeze(1).numpy()
+
+    @torch.inference_mode()
+    def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """The middle window of one clip.
+
+        Returns:
+            Its posterior mean (L,), the window (mel, frame) in [0, 1], and its class index (0 if unconditional).
+        """
+        clips = Clips.read(self.store, self.scaler, np.array([row]))
+        x = clips.even_windows(torch.tensor([0]), 1).squeeze(1)
+        with self.lock:
+            q = self.model.encode(x)
+        label = int(q.class_logits.argmax(1)) if q.class_logits is not None else 0
+        return q.mean[0].numpy(), x[0, 0].numpy(), label
+
+    def sample(self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given. Thread-safe."""
+        classes = None if y is None else torch.as_tensor(list(y))
+        with self.lock:
+            return self.model.sample(n, classes, temperature, seed).squeeze(1).numpy()
+
+    @torch.inference_mode()
+    def responsibilities(self, split: str) -> np.ndarray:
+        """(clip, K) p(c|clip) of a VaDE run: the windows of a clip share one cluster variable."""
+        if not isinstance(self.model, VaDE):
+            raise InputError(f"{self.name} has no mixture: only a vade run has soft assignments")
+        with self.lock:
+            codes = window_codes(self.model, self.clips(split), self.config.training.eval_windows)
+            return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).exp().numpy()
+
+    def decibels(self, x: np.ndarray) -> np.ndarray:
+        """(…, mel, frame) in [0, 1] → dB."""
+        return self.scaler.inverse(x)
+
+
+def plan(
+    store: Store, model: str, *, condition: str = "", prior: str = "standard", detilt: bool = False,
+    model_settings: dict | None = None, **training: object,
+) -> RunConfig:  # fmt: skip
+    """Configuration of a run on a store; sizes, classes and the model's own β come from the store and the model.
+
+    Args:
+        condition: Label of a conditional model.
+        model_settings: Further settings of `ModelConfig`.
+        training: Settings of `TrainConfig`.
+
+    Raises:
+        InputError: unknown model, label or setting.
+    """
+    one_of("model", model, MODELS)
+    if condition and model != "cvae":
+        raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
+    if model == "cvae":
+        one_of("condition", condition, ("language", "genre"))
+    settings = {
+        "name": model,
+        "input_shape": store.front_end.shape,
+        "condition": condition,
+        "classes": tuple(store.classes(condition)) if condition else (),
+        "prior": prior,
+    }
+    training.setdefault("beta", MODELS[model].default_beta)
+    return RunConfig(
+        corpus=f"{store.attrs['corpus']}-{store.front_end.name}",
+        fingerprint=store.attrs["fingerprint"],
+        front_end=store.front_end,
+        model=ModelConfig.from_dict(settings | (model_settings or {})),
+        training=TrainConfig.from_dict(training),
+        detilt=detilt,
+    )
+
+
+def fit(config: RunConfig, store: Store, show: bool = True) -> Run:
+    """Train (or continue, or find finished) and open the run."""
+    return load_run(train(config, store, show=show))
+
+
+def load_run(folder: Path | str) -> Run:
+    """Open a finished run on the CPU.
+
+    Raises:
+        InputError: no such run, unfinished, damaged, or its store is gone or another one.
+    """
+    folder = Path(folder)
+    if not (folder / "done.json").is_file():
+        unfinished = (folder / "config.json").is_file()
+        hint = "is unfinished; run its notebook or `vaelib train` again, it continues" if unfinished else "is no run"
+        raise InputError(f"{folder} {hint}")
+    try:
+        about = json.loads((folder / "config.json").read_text())
+        config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
+        summary = json.loads((folder / "done.json").read_text())
+    except (ValueError, KeyError) as e:
+        raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
+    store = open_store(about["store"], config.front_end)
+    if store.attrs["fingerprint"] != config.fingerprint:
+        raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
+    model = build(config.model).eval()
+    load_weights(model, read_tensors(folder / "best.safetensors")[0], folder)
+    return Run(folder, config, scaler, store, model, summary)
+
+
+def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
+    """Folders of finished runs under `root`, newest last.
+
+    Args:
+        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `epochs`; None matches all.
+    """
+    found = []
+    for done in Path(root or outputs_dir()).rglob("done.json"):
+        try:
+            config = RunConfig.from_dict(json.loads((done.parent / "config.json").read_text())["config"])
+        except (ValueError, KeyError, OSError):
+            continue  # not one of ours, or damaged: the ledger of runs leaves it out
+        has = {
+            "model": config.model.name, "condition": config.model.condition, "prior": config.model.prior,
+            "seed": config.training.seed, "corpus": config.corpus, "epochs": config.training.epochs,
+        }  # fmt: skip
+        if all(v is None or has[k] == v for k, v in wanted.items()):
+            found.append((done.stat().st_mtime, done.parent))
+    return [folder for _, folder in sorted(found)]
+
+
+def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
+    """The newest finished run that matches.
+
+    Raises:
+        InputError: none matches.
+    """
+    folders = find_runs(root, **wanted)
+    if not folders:
+        asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
+        raise InputError(
+            f"no finished run with {asked} in {root or outputs_dir()}: train it first, "
+            f"e.g. `vaelib train --model {wanted.get('model') or 'conv_vae'}`"
+        )
+    return load_run(folders[-1])
+
+
+def newest_of_each(root: Path | str | None = None, **wanted: object) -> list[Run]:
+    """The newest run of every variant and seed, in the order of the registry."""
+    newest = {}
+    for folder in find_runs(root, **wanted):
+        run = load_run(folder)
+        newest[run.name, run.config.training.seed] = run
+    order = list(MODELS)
+    return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))
