@@ -88,7 +88,9 @@ def _read_manifest(manifest: Path) -> pd.DataFrame:
         raise InputError(f"{manifest} is not a readable CSV table ({e}); write it as UTF-8 CSV with a header") from e
     if "path" not in table or table.empty:
         raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the manifest)")
-    for row, path in enumerate(table["path"].astype(str), start=2):
+    for row, path in enumerate(table["path"].fillna("").astype(str), start=2):
+        if not path:
+            raise InputError(f"{manifest}, line {row}: the path is empty; fill it in or remove the line")
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise InputError(f"{manifest}, line {row}: {path!r} leaves the corpus folder; use a path inside it")
     return table.drop_duplicates("path", ignore_index=True)
@@ -146,14 +148,14 @@ def write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
 def split_clips(table: pd.DataFrame, seed: int = 0, by: str = "genre") -> np.ndarray:
     """Assign clips to train, validation and test, stratified by `by`; a group is never torn apart.
 
-    The group is the artist where the table has one, else the track, else the clip itself.
+    The group is the artist where the table has the column, else the track; a clip without one is its own group.
 
     Returns:
         (clip,) of `train`, `validation` or `test`. With too few groups in a class the test split is served
         after train, and validation last, so that every class is trained on.
     """
-    group = next((table[c].astype(str) for c in ("artist", "track") if c in table), table["path"])
-    group = group.where(group.ne("nan"), table["path"]).to_numpy()
+    group = next((table[c].fillna("").astype(str) for c in ("artist", "track") if c in table), table["path"])
+    group = group.where(group.ne(""), table["path"]).to_numpy()
     rng = np.random.default_rng(seed)
     classes = table[by].to_numpy()
     first = pd.Series(classes).groupby(group).first()  # a group's class

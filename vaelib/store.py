@@ -222,7 +222,7 @@ class Store:
 
     def codes(self, label: str, rows: np.ndarray) -> np.ndarray:
         """Class index of each row; -1 where there is no label."""
-        return pd.Categorical(self.table.loc[rows, label], categories=self.classes(label)).codes.astype(np.int64)
+        return pd.Index(self.classes(label)).get_indexer(self.table.loc[rows, label]).astype(np.int64)
 
     def decibels(self, rows: np.ndarray) -> np.ndarray:
         """(clip, mel, frame) dB, float16."""

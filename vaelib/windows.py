@@ -103,7 +103,7 @@ class StreamedClips:
         """One pass like `Clips.batches`; the last batch of a pool is filled up from that pool."""
         for position in self._pools():
             pool = Clips.read(self.store, self.scaler, self.rows[position], self.device)
-            for x, index in pool.batches(min(batch_size, len(pool)), per_clip):
+            for x, index in pool.batches(batch_size, per_clip):
                 yield x, torch.as_tensor(position, device=index.device)[index]
 
     def _pools(self) -> list[np.ndarray]:
@@ -116,4 +116,6 @@ class StreamedClips:
             if pools[-1] and sum(map(len, pools[-1])) + len(g) > self.pool_clips:
                 pools.append([])
             pools[-1].append(g)
+        if len(pools) > 1 and sum(map(len, pools[-1])) < self.pool_clips // 2:
+            pools[-2] += pools.pop()  # a small rest would fill a whole batch with crops of few clips
         return [np.sort(np.concatenate(p)) for p in pools]

@@ -1,0 +1,299 @@
+"""The demo corpus: tables, factors, determinism, and what the clips sound like."""
+
+import csv
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vaelib.config import DEMO_TABLES, InputError
+from vaelib.demo import COLUMNS, FACTORS, corpus_name, render, render_corpus
+from vaelib.demo.compose import Note, Score, compose
+from vaelib.demo.factors import draw_factors
+from vaelib.demo.tables import load_tables
+from vaelib.demo.voice import build_bank, sing
+
+pytest.importorskip("tinysoundfont")
+TABLES = load_tables()
+GENRES = ["arabic_tarab", "english_house", "hindi_khayal", "spanish_salsa"]
+MIDDLE = draw_factors(TABLES.genres["english_house"], TABLES, 1, 0.0, 0)[0]
+
+
+def rows_of(manifest: Path) -> list[dict[str, str]]:
+    with open(manifest, encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    render_corpus(folder, clips_per_genre=2, seconds=3, genres=GENRES, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    """`perform` with SoundFont and voices in this process; `record(genre, **factors)` gives (sound, row)."""
+    bank = tmp_path_factory.mktemp("voices") / "voices.npz"
+    assert build_bank(bank)
+    render.start_worker(bank)
+
+    def record(genre: str, seconds: float = 4, clip: int = 0, **factors):
+        return render.perform(render.Job(Path(), genre, clip, {**MIDDLE, **factors}, seconds, 0))
+
+    return record
+
+
+# -- tables
+
+
+def test_tables_hold_five_languages_times_nine_families():
+    assert len(TABLES.genres) == 45
+    assert len({(g.language, g.family) for g in TABLES.genres.values()}) == 45
+    assert len({g.family for g in TABLES.genres.values()}) == 9
+    for genre in TABLES.genres.values():
+        assert all(genre.beats == line.beats for line in genre.drums), genre.name
+        assert genre.beats % genre.bass.beats == 0 and genre.beats % genre.comp.beats == 0, genre.name
+        for line in (*genre.drums, genre.bass, genre.comp):
+            assert len(line.steps) % line.beats == 0, (genre.name, line)
+        assert max(genre.degrees) <= len(genre.scale)
+    assert all(len(phrases) >= 8 for phrases in TABLES.phrases.values())
+
+
+def test_every_drum_and_instrument_of_the_tables_sounds(studio):
+    player, _ = render._state
+    for genre in TABLES.genres.values():
+        for line in genre.drums:
+            sound = player.play(Score(120, hits=[(0, line.key, 1.0)]), genre.kit, 8000)
+            assert np.abs(sound).max() > 0.01, (genre.name, line.key)
+    for who in {i for g in TABLES.genres.values() for i in g.instruments.values()}:
+        note = Note(0, 0.3, 100 * who.centre, who.program, 0.8, who.gain_db)
+        assert np.abs(player.play(Score(120, notes=[note]), 0, 8000)).max() > 0.01, who
+
+
+def test_unknown_reference_in_a_table_is_named(tmp_path):
+    for table in DEMO_TABLES.glob("*.csv"):
+        text = table.read_text(encoding="utf-8")
+        (tmp_path / table.name).write_text(text.replace(",sikah,", ",sika,"), encoding="utf-8")
+    with pytest.raises(InputError, match="did you mean 'sikah'"):
+        load_tables(tmp_path)
+
+
+# -- factors
+
+
+def test_factors_are_stratified_and_independent():
+    n = 40
+    low, high = {}, {}
+    for row in TABLES.factors:
+        if row["kind"] in ("linear", "log"):
+            low[row["factor"]], high[row["factor"]] = float(row["low"]), float(row["high"])
+    everything = []
+    for genre in TABLES.genres.values():
+        drawn = draw_factors(genre, TABLES, n, 1.0, 0)
+        assert set(drawn[0]) == set(FACTORS)
+        for name in low:
+            values = np.array([d[name] for d in drawn])
+            a, b = low[name], high[name]
+            if name == "tempo":
+                values, a, b = np.log(values), np.log(a), np.log(b)
+            bins = np.clip(np.floor((values - a) / (b - a) * n), 0, n - 1)
+            assert sorted(bins) == list(range(n)), name
+        for name in ("key", "voice", "ensemble"):
+            counts = np.unique([d[name] for d in drawn], return_counts=True)[1]
+            assert counts.max() - counts.min() <= 1
+        everything += drawn
+    codes = [np.unique([d[f] for d in everything], return_inverse=True)[1] for f in FACTORS]
+    correlation = np.corrcoef(codes) - np.eye(len(FACTORS))
+    assert np.abs(correlation).max() < 4 / np.sqrt(len(everything))
+
+
+def test_variation_scales_the_ranges():
+    genre = TABLES.genres["bangla_baul"]
+    spread = {}
+    for variation in (0.0, 0.5, 1.0):
+        drawn = draw_factors(genre, TABLES, 20, variation, 0)
+        spread[variation] = {f: len({d[f] for d in drawn}) for f in FACTORS}
+        spread[variation]["range"] = np.ptp([d["brightness"] for d in drawn])
+    assert all(spread[0.0][f] == 1 for f in FACTORS)
+    assert spread[0.5]["range"] == pytest.approx(spread[1.0]["range"] / 2, rel=1e-4)
+    assert spread[0.5]["key"] < spread[1.0]["key"]
+
+
+# -- what it sounds like
+
+
+def spectrum(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    return np.fft.rfftfreq(len(sound), 1 / render.RATE), power
+
+
+def test_clips_do_not_clip_nor_start_silent(studio):
+    for i, name in enumerate(TABLES.genres):
+        ensemble = list(TABLES.ensembles)[i % len(TABLES.ensembles)]
+        sound, row = studio(name, seconds=1.5, energy=float(i % 2), ensemble=ensemble)
+        assert np.abs(sound).max() < 0.99, name
+        assert abs(sound.mean()) < 2e-3 and np.isfinite(sound).all(), name
+        assert np.abs(sound[:1100]).max() > 0.01, name
+        assert len(sound) == int(1.5 * render.RATE) + 64
+        assert row["bpm"] == TABLES.genres[name].bpm
+
+
+def test_energy_is_loudness_and_brightness_is_tilt(studio):
+    def rms(energy):
+        return 20 * np.log10(np.std(studio("spanish_bolero", energy=energy)[0]))
+
+    def centroid(brightness):
+        f, power = spectrum(studio("spanish_bolero", brightness=brightness)[0])
+        return (f * power).sum() / power.sum()
+
+    assert 9 < rms(1.0) - rms(0.0) < 13
+    assert centroid(-1.0) < 0.8 * centroid(0.0) < 0.64 * centroid(1.0)
+
+
+def test_tempo_is_heard(studio):
+    for tempo in (0.8, 1.25):
+        sound, row = studio("english_house", seconds=10, tempo=tempo, vocal_level=-9)
+        low = np.abs(np.convolve(sound, np.ones(64) / 64, "same"))  # mostly the bass drum
+        envelope = np.add.reduceat(low, np.arange(0, len(low), 220))
+        rise = np.maximum(np.diff(envelope), 0)
+        lags = np.arange(30, 120)
+        match = [np.dot(rise[lag:], rise[:-lag]) for lag in lags]
+        beat = lags[int(np.argmax(match))] * 220 / render.RATE
+        assert row["bpm"] == pytest.approx(124 * tempo, abs=1e-3)
+        assert any(beat * row["bpm"] / 60 == pytest.approx(k, rel=0.04) for k in (0.5, 1, 2))
+
+
+def test_key_transposes_the_notes():
+    genre = TABLES.genres["english_art_song"]
+    scores = [compose(genre, {**MIDDLE, "key": key}, TABLES, 8, np.random.default_rng(1)) for key in (0, 3)]
+    classes = [{round(n.cents % 1200) for n in s.notes} for s in scores]
+    assert classes[1] == {(c + 300) % 1200 for c in classes[0]}
+    assert [h[0] for h in scores[0].hits] == [h[0] for h in scores[1].hits]
+
+
+def test_vocal_level_and_voice_change_the_singing(studio, monkeypatch):
+    def voiced_share(level):
+        mix, row = studio("bangla_adhunik", vocal_level=level, room=0.0)
+        assert 0.3 < row["vocal_active_share"] <= 1 and row["phrases"]
+        with monkeypatch.context() as without:
+            without.setattr(render, "_state", (render._state[0], {}))
+            band, bare = studio("bangla_adhunik", vocal_level=level, room=0.0)
+        assert bare["vocal_active_share"] == 0 and bare["phrases"] == ""
+        return 1 - np.corrcoef(mix, band)[0, 1] ** 2
+
+    assert voiced_share(-9.0) < 0.3 < voiced_share(6.0)
+    _, bank = render._state
+    tone = {}
+    for voice, who in TABLES.voices.items():
+        notes = [Note(0.2, 1.5, 100 * who.centre)]
+        style = TABLES.genres["english_synth_pop"].vocal
+        sound, _ = sing(notes, style, bank["english", voice], 44_100, np.random.default_rng(0))
+        f, power = spectrum(sound)
+        wanted = 440 * 2 ** ((who.centre - 69) / 12)
+        comb = [sum(np.interp(k * p, f, power) for k in range(1, 9)) for p in wanted * np.array([0.94, 1, 1.06])]
+        assert np.argmax(comb) == 1, voice
+        tone[voice] = (f * power).sum() / power.sum()
+    assert len({round(t) for t in tone.values()}) == len(tone)
+
+
+def test_quarter_tones_sound_within_ten_cents():
+    player = render.Player()
+
+    def pitch(cents):  # an organ: the flute of this SoundFont is itself out of tune by 10 cents
+        sound = player.play(Score(60, notes=[Note(0, 1.4, cents, program=16)]), 0, render.RATE)
+        f = np.fft.rfftfreq(1 << 19, 1 / render.RATE)
+        power = np.abs(np.fft.rfft(sound[4000:] * np.hanning(len(sound) - 4000), 1 << 19))
+        near = (f > 400) & (f < 560)
+        return 1200 * np.log2(f[near][np.argmax(power[near])] / 440)
+
+    tonic = 6900
+    for step in TABLES.genres["arabic_dabke"].scale[:3]:  # bayati: 0, 150, 300
+        assert pitch(tonic + step) - pitch(tonic) == pytest.approx(step, abs=10)
+
+
+# -- the corpus on disk
+
+
+def test_same_bytes_with_any_number_of_workers(corpus, tmp_path):
+    render_corpus(tmp_path, clips_per_genre=2, seconds=3, genres=GENRES, workers=2)
+    assert files_of(tmp_path) == files_of(corpus)
+
+
+def test_manifest_and_files(corpus):
+    rows = rows_of(corpus / "manifest.csv")
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 2 * len(GENRES) and len({r["seed"] for r in rows}) == len(rows)
+    for row in rows:
+        info = soundfile.info(corpus / row["path"])
+        assert (info.samplerate, info.channels, info.subtype) == (22_050, 1, "PCM_16")
+        assert info.frames == 3 * 22_050 + 64
+        genre = TABLES.genres[row["genre"]]
+        assert row["path"] == f"audio/{genre.language}/{genre.name}/{Path(row['path']).name}"
+        assert float(row["bpm"]) == pytest.approx(genre.bpm * float(row["tempo"]), rel=1e-4)
+    assert not [p for p in corpus.rglob("*") if "partial" in p.name]
+
+
+def test_resume_keeps_what_is_there(corpus, tmp_path):
+    arguments = {"clips_per_genre": 2, "seconds": 3, "genres": GENRES[:2], "workers": 1}
+    manifest = render_corpus(tmp_path, **arguments)
+    before = files_of(tmp_path)
+    clips = sorted(tmp_path.rglob("*.flac"))
+    stamps = {p: p.stat().st_mtime_ns for p in clips}
+    manifest.unlink()
+    clips[0].unlink()
+    clips[1].write_bytes(clips[1].read_bytes()[:2000])  # half a file
+    render_corpus(tmp_path, **arguments)
+    assert files_of(tmp_path) == before
+    assert [p.stat().st_mtime_ns == stamps[p] for p in clips] == [False, False, True, True]
+    render_corpus(tmp_path, **arguments)
+    with pytest.raises(InputError, match="other seed"):
+        render_corpus(tmp_path, **arguments, seed=1)
+    assert json.loads((tmp_path / "corpus.json").read_text())["seconds"] == 3
+
+
+def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "espeakng_loader.py").write_text("raise ImportError('no espeakng_loader')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        manifest = render_corpus(tmp_path / "corpus", clips_per_genre=1, seconds=1, genres=GENRES[:2], workers=1)
+    ours = [str(w.message) for w in caught if "espeak" in str(w.message)]
+    assert len(ours) == 1 and "no espeakng_loader" in ours[0]
+    assert {r["vocal_active_share"] for r in rows_of(manifest)} == {"0.0"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"clips_per_genre": 0},
+        {"clips_per_genre": 2.5},
+        {"seconds": 0},
+        {"seconds": float("nan")},
+        {"seconds": "10"},
+        {"variation": 1.5},
+        {"variation": -0.1},
+        {"seed": -1},
+        {"workers": 0},
+        {"genres": ["english_hause"]},
+        {"genres": []},
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_written(tmp_path, bad):
+    with pytest.raises(InputError):
+        render_corpus(tmp_path / "corpus", **bad)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_name_and_length():
+    assert corpus_name() == "demo-40x10s-v1-s0"
+    assert corpus_name(8, 30.0, 0.25, 3) == "demo-8x30s-v0.25-s3"
+    assert render.Job(Path(), "english_house", 0, {}, 30, 0).samples >= 661_504

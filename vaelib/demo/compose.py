@@ -1,0 +1,231 @@
+"""From a genre's row and a clip's factors to a score: notes, drum hits and the melody to be sung."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vaelib.demo.tables import Genre, Melody, Pattern, Tables
+
+LEVEL = {"X": 1.0, "x": 0.75, "o": 0.45, "?": 0.6}  # of drum symbols; everything else is played at 0.8
+
+
+@dataclass(frozen=True)
+class Note:
+    """A pitched note: seconds, seconds, cents above MIDI key 0, GM program, velocity in (0, 1], level in dB."""
+
+    start: float
+    length: float
+    cents: float
+    program: int = 0
+    velocity: float = 0.8
+    gain_db: float = 0.0
+
+
+@dataclass
+class Score:
+    """Everything of a clip but its sound. `sung` holds one list of notes per sung phrase window."""
+
+    bpm: float
+    drums_db: float = 0.0
+    notes: list[Note] = field(default_factory=list)
+    hits: list[tuple[float, int, float]] = field(default_factory=list)  # (seconds, MIDI drum key, velocity)
+    sung: list[list[Note]] = field(default_factory=list)
+
+
+def compose(genre: Genre, factors: dict, tables: Tables, seconds: float, rng: np.random.Generator) -> Score:
+    """Write one clip: the factors fix tempo, key, parts and register, chance the rest.
+
+    Args:
+        genre: The style.
+        factors: One value per ground-truth factor.
+        tables: For the voice's centre and the ensemble's parts.
+        seconds: Length to fill.
+        rng: Source of melody, fills, inversions and small timing errors.
+    """
+    parts = tables.ensembles[factors["ensemble"]]
+    writer = _Writer(genre, factors, parts, seconds, rng)
+    writer.drums()
+    if "bass" in parts:
+        writer.bass()
+    writer.comp()
+    if "pad" in parts:
+        writer.pad()
+    writer.sing(tables.voices[factors["voice"]].centre)
+    if "lead" in parts:
+        writer.lead()
+    return writer.score
+
+
+class _Writer:
+    """The state that the parts share: bars, chords, time and dynamics."""
+
+    def __init__(
+        self, genre: Genre, factors: dict, parts: dict[str, float], seconds: float, rng: np.random.Generator
+    ) -> None:
+        self.genre, self.parts, self.rng, self.key = genre, parts, rng, factors["key"]
+        self.score = Score(genre.bpm * factors["tempo"], parts["drums"])
+        self.end = seconds * self.score.bpm / 60  # beats
+        self.bars = math.ceil(self.end / genre.beats)
+        self.windows: list[tuple[float, float]] = []  # beats in which somebody sings
+        self.force = 0.6 + 0.4 * factors["energy"]
+        self.rotation = int(rng.integers(len(genre.degrees)))
+        self.inversions = rng.uniform(-4, 4, len(genre.degrees))  # semitones around an instrument's centre
+
+    # -- time, pitch, dynamics
+
+    def time(self, beat: float) -> float:
+        """Seconds of a beat; swing delays the second half of each beat."""
+        whole, part = divmod(beat, 1)
+        half = 0.5 + self.genre.swing / 2
+        part = part * 2 * half if part < 0.5 else half + (part - 0.5) * 2 * (1 - half)
+        return (whole + part) * 60 / self.score.bpm
+
+    def cents(self, degree: int, centre: float) -> float:
+        """Pitch of a 0-based scale degree, counted from the tonic nearest to `centre`."""
+        octave, step = divmod(degree, len(self.genre.scale))
+        tonic = self.key + 12 * round((centre - self.key) / 12)
+        return 100 * tonic + 1200 * octave + self.genre.scale[step]
+
+    def chord(self, bar: int) -> tuple[int, list[int]]:
+        """Place in the progression and 0-based scale degrees of a bar's chord."""
+        place = (bar + self.rotation) % len(self.genre.degrees)
+        return place, [self.genre.degrees[place] + step - 2 for step in self.genre.voicing]
+
+    def voiced(self, bar: int, centre: float) -> list[float]:
+        """A bar's chord around `centre`, low to high, in cents; each place of the progression has its inversion."""
+        place, degrees = self.chord(bar)
+        low = 100 * (centre + self.inversions[place]) - 600
+        tones = sorted({low + (self.cents(d, centre) - low) % 1200 for d in degrees})
+        return tones if len(tones) > 2 else [*tones, tones[0] + 1200]
+
+    def play(self, part: str, beat: float, length: float, cents: float, level: float, late: float = 0) -> None:
+        """Add one note of a part with a human error of a few milliseconds and a few percent."""
+        if beat >= self.end:
+            return
+        jitter = late + abs(self.rng.normal(0, 0.004)) * (beat > 0)
+        start, stop = self.time(beat) + jitter, self.time(beat + length)
+        velocity = self.force * level * self.rng.uniform(0.88, 1)
+        who = self.genre.instruments[part]
+        gain_db = who.gain_db + self.parts[part]
+        self.score.notes.append(Note(start, max(stop - start, 0.05), cents, who.program, velocity, gain_db))
+
+    def loop(self, pattern: Pattern) -> Iterator[tuple[float, float, str]]:
+        """Repeat a pattern to the end of the clip."""
+        for turn in range(math.ceil(self.end / pattern.beats)):
+            for beat, length, symbol in pattern.hits():
+                yield turn * pattern.beats + beat, length, symbol
+
+    # -- parts
+
+    def drums(self) -> None:
+        """The genre's lines with optional hits, now and then a missing colour line, and fills."""
+        for i, line in enumerate(self.genre.drums):
+            if i >= 2 and self.rng.random() < 0.1:
+                continue
+            for beat, _, symbol in self.loop(line):
+                if symbol != "?" or self.rng.random() < 0.5:
+                    self.hit(beat, line.key, LEVEL[symbol])
+        keys = [line.key for line in self.genre.drums]
+        for bar in range(self.bars):
+            if self.rng.random() < 0.25:
+                last = (bar + 1) * self.genre.beats - 1
+                for quarter in range(4):
+                    self.hit(last + quarter / 4, int(self.rng.choice(keys)), 0.6 + 0.1 * quarter)
+
+    def hit(self, beat: float, key: int, level: float) -> None:
+        if beat < self.end:
+            late = abs(self.rng.normal(0, 0.003)) * (beat > 0)
+            self.score.hits.append((self.time(beat) + late, key, level * self.force * self.rng.uniform(0.88, 1)))
+
+    def bass(self) -> None:
+        """The figure's digits are scale steps above the chord's root; 8 is the octave."""
+        centre = self.genre.instruments["bass"].centre
+        for beat, length, symbol in self.loop(self.genre.bass):
+            root = self.chord(int(beat // self.genre.beats))[1][0]
+            fold = len(self.genre.scale) if root > len(self.genre.scale) / 2 else 0  # high roots go below the tonic
+            step = len(self.genre.scale) if symbol == "8" else int(symbol) - 1
+            self.play("bass", beat, length * 0.95, self.cents(root - fold + step, centre), 0.9)
+
+    def comp(self) -> None:
+        """Chords (`x`), strums (`s`), upper notes (`u`), the lowest (`d`) or single chord tones (digits)."""
+        centre = self.genre.instruments["comp"].centre
+        for beat, length, symbol in self.loop(self.genre.comp):
+            tones = self.voiced(int(beat // self.genre.beats), centre)
+            if symbol.isdigit():
+                ladder = [*tones, *(t + 1200 for t in tones)]  # chord tones over two octaves
+                tones = [ladder[int(symbol) - 1]]
+            tones = {"u": tones[1:], "d": tones[:1]}.get(symbol, tones)
+            for i, tone in enumerate(tones):
+                self.play("comp", beat, length, tone, 0.75, late=0.012 * i * (symbol == "s"))
+
+    def pad(self) -> None:
+        """One held chord per bar."""
+        centre = self.genre.instruments["pad"].centre
+        for bar in range(self.bars):
+            for tone in self.voiced(bar, centre):
+                self.play("pad", bar * self.genre.beats, self.genre.beats, tone, 0.75)
+
+    def sing(self, centre: float) -> None:
+        """Windows of melody for the voice, after none to two beats of introduction."""
+        self.windows = list(self.cycle(self.genre.vocal, start=int(self.rng.integers(3))))
+        for start, stop in self.windows:
+            line = self.melody(self.genre.vocal, centre, start, stop)
+            times = [(self.time(b), self.time(b + d), cents) for b, d, cents in line]
+            self.score.sung.append([Note(t, end - t, cents) for t, end, cents in times])
+
+    def lead(self) -> None:
+        """The lead instrument, at half strength while somebody sings."""
+        centre = self.genre.instruments["lead"].centre
+        for start, stop in self.cycle(self.genre.lead, start=0):
+            for beat, length, cents in self.melody(self.genre.lead, centre, start, stop):
+                under = any(a <= beat < b for a, b in self.windows)
+                self.play("lead", beat, length * 0.95, cents, 0.5 if under else 0.9)
+
+    # -- melody
+
+    def cycle(self, style: Melody, start: float) -> Iterator[tuple[float, float]]:
+        """(start, stop) in beats of a style's phrases."""
+        while start < self.end - 1:
+            yield start, min(start + style.sing_beats, self.end)
+            start += style.sing_beats + style.rest_beats
+
+    def melody(self, style: Melody, centre: float, start: float, stop: float) -> list[tuple[float, float, float]]:
+        """A phrase of (beat, length, cents): a rhythmic motif repeated, a walk over the scale, chord tones on long
+        notes and at the end."""
+        rhythm, line, degree, beat, i = self.motif(style), [], int(self.rng.integers(-1, 4)), start, 0
+        while beat < stop - 1e-6:
+            length = min(rhythm[i % len(rhythm)], stop - beat)
+            degree += round(self.rng.normal(0, style.leap))
+            degree = 8 - degree if degree > 6 else -6 - degree if degree < -3 else degree
+            if length >= 1 or beat + length >= stop - 1e-6:
+                degree = self.nearest_chord_tone(degree, int(beat // self.genre.beats))
+            cents = self.cents(degree, centre)
+            grace = 0.125
+            if self.rng.random() < style.ornament and length > 2 * grace:
+                neighbour = degree + (1 if self.rng.random() < 0.7 else -1)
+                line.append((beat, grace, self.cents(neighbour, centre)))
+                line.append((beat + grace, length - grace, cents))
+            else:
+                line.append((beat, length, cents))
+            beat, i = beat + length, i + 1
+        return line
+
+    def motif(self, style: Melody) -> list[float]:
+        """Note lengths in beats that fill four beats with about `density` notes per beat."""
+        grid = np.array([0.25, 0.5, 1.0, 1.5, 2.0])
+        likely = np.exp(-2.5 * np.log(grid * style.density) ** 2)
+        lengths: list[float] = []
+        while sum(lengths) < 4:
+            length = float(self.rng.choice(grid, p=likely / likely.sum()))
+            length *= 2 if self.rng.random() < style.hold else 1
+            lengths.append(min(length, 4 - sum(lengths)))
+        return lengths
+
+    def nearest_chord_tone(self, degree: int, bar: int) -> int:
+        size = len(self.genre.scale)
+        tones = {d % size for d in self.chord(bar)[1]}
+        return min(range(degree - size, degree + size), key=lambda d: (d % size not in tones, abs(d - degree)))

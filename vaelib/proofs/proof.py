@@ -1,0 +1,39 @@
+"""What a proof is: numbers, a figure and a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of one proof.
+
+    Attributes:
+        name: Key in `PROOFS`.
+        subject: The run or runs it speaks about.
+        numbers: What was measured, with nulls and baselines, by name.
+        sentence: What it shows and what it does not.
+        figure: The picture.
+    """
+
+    name: str
+    subject: str
+    numbers: dict[str, float]
+    sentence: str
+    figure: Figure
+
+    def table(self) -> pd.DataFrame:
+        """The numbers as a table."""
+        return pd.DataFrame({"value": self.numbers}).rename_axis(f"{self.name} of {self.subject}")
+
+    def save(self, folder: Path) -> Path:
+        """Write the figure as `<name>.png`; returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.png"
+        self.figure.savefig(path, dpi=110)
+        return path
