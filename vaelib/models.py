@@ -76,8 +76,9 @@ class VAE(nn.Module):
         """Encode, draw (or take the mean with `sample=False`), decode."""
         posterior = self.encode(x, y)
         z = posterior.rsample() if sample else posterior.mean
-        if y is None and posterior.class_logits is not None:
-            y = posterior.class_logits.argmax(1)
+        if posterior.class_logits is not None:  # unknown classes are the class head's choice here too
+            given = torch.full((len(x),), -1, device=x.device) if y is None else y
+            y = self.probabilities(given, posterior.class_logits)
         return VAEOutput(self.decode(z, y), z, posterior, self.prior_mean(z, y))
 
     @torch.inference_mode()

@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 
 from . import audio
-from .config import FrontEnd, InputError, data_dir, one_of, write_atomic
+from .config import ROOT, FrontEnd, InputError, data_dir, one_of, write_atomic
 from .corpus import LABELS, Corpus, quarantine, read_corpus, split_clips, write_rejected
 from .progress import Progress
 
@@ -62,7 +62,7 @@ def build_store(folder: Path | str, fe: FrontEnd, *, split_seed: int = 0, worker
     rejected = path.with_suffix(".rejected.csv")
     table, bad = quarantine(corpus, lambda p: audio.probe(p, fe), rejected)
     partial = path.with_suffix(".partial.zarr")
-    if not (partial.is_dir() and _attributes(partial).items() >= identity.items()):
+    if not (_ledger(partial).is_file() and _attributes(partial).items() >= identity.items()):
         shutil.rmtree(partial, ignore_errors=True)
         _write_template(partial, corpus, table, fe, identity)
     bad += _fill(partial, corpus, fe, workers or os.cpu_count() or 1)
@@ -113,6 +113,7 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
         attributes={"units": "dB re full scale, power"},
         fill_value=-100.0,
     )
+    write_atomic(_ledger(path), json.dumps({"done": 0, "clips": []}))  # only now is the template complete
 
 
 def _fill(path: Path, corpus: Corpus, fe: FrontEnd, workers: int) -> list[tuple[str, str]]:
@@ -121,7 +122,7 @@ def _fill(path: Path, corpus: Corpus, fe: FrontEnd, workers: int) -> list[tuple[
     array, names = group["log_mel"], [str(p) for p in group["path"][:]]
     n, step = len(names), array.chunks[0]
     ledger = _ledger(path)
-    state = json.loads(ledger.read_text()) if ledger.is_file() else {"done": 0, "clips": []}
+    state = json.loads(ledger.read_text())
     progress = Progress("log-mel", n, "clips")
     progress.step(state["done"])
 
@@ -254,6 +255,8 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
         InputError: not a store, an unfinished one, or made with another front end than `fe`.
     """
     path = Path(path)
+    if not path.is_absolute() and not path.exists():
+        path = ROOT / path  # notebooks run in notebooks/, commands at the root
     if not (path / "zarr.json").is_file():
         raise InputError(f"no mel store at {path}: make it with `vaelib preprocess CORPUS` or notebook 01")
     if path.name.endswith(".partial.zarr"):

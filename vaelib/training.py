@@ -213,7 +213,12 @@ class Trainer:
         progress = Progress(f"training {self.config.variant}") if self.show else None
         saved = time.monotonic()
         while self.state.epoch < self.cfg.total_epochs:
-            row = self._epoch(self.state.epoch)
+            try:
+                row = self._epoch(self.state.epoch)
+            except TrainingDivergedError:
+                if self.best:
+                    self._save_best()
+                raise
             self._keep_best(row)
             self.state.history.append(row)
             self.state.epoch += 1
@@ -313,9 +318,10 @@ class Trainer:
     def _check(self, terms: dict[str, float], epoch: int) -> None:
         bad = [name for name, value in terms.items() if name != "loss" and not math.isfinite(value)]
         if bad or not math.isfinite(terms.get("loss", 0.0)):
+            kept = f"the last good checkpoint is kept in {self.folder}" if self.best else "no checkpoint was reached"
             raise TrainingDivergedError(
                 f"training of {self.config.run_id} stopped: {', '.join(bad) or 'loss'} became non-finite in epoch "
-                f"{epoch + 1}; the last good checkpoint is kept in {self.folder}: lower lr or raise kl_warmup"
+                f"{epoch + 1}; {kept}: lower lr or raise kl_warmup"
             )
 
     def _sample(self, most: int = 4096) -> Clips:
@@ -338,14 +344,17 @@ class Trainer:
             self.state.best_epoch = int(row["epoch"])
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
-    def _save(self, with_optimizer: bool = True) -> None:
+    def _save_best(self) -> None:
         write_tensors(self.folder / "best.safetensors", self.best, {"epoch": self.state.best_epoch})
+        write_atomic(self.folder / "history.csv", pd.DataFrame(self.state.history).to_csv(index=False))
+
+    def _save(self, with_optimizer: bool = True) -> None:
+        self._save_best()
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         if with_optimizer:
             for i, values in self.optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in values.items()}
         write_tensors(self.folder / "last.safetensors", tensors, vars(self.state))
-        write_atomic(self.folder / "history.csv", pd.DataFrame(self.state.history).to_csv(index=False))
 
     def _load(self) -> None:
         tensors, state = read_tensors(self.folder / "last.safetensors")
@@ -353,9 +362,12 @@ class Trainer:
         load_weights(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, self.folder)
         self.best, _ = read_tensors(self.folder / "best.safetensors")
         optimizer = self.optimizer.state_dict()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, i, name = key.split(".")
+                if value.dim():  # fused AdamW walks memory: moments lie as their parameter does (channels_last)
+                    value = torch.empty_like(parameters[int(i)]).copy_(value)
                 optimizer["state"].setdefault(int(i), {})[name] = value
         self.optimizer.load_state_dict(optimizer)
 

@@ -117,5 +117,6 @@ class StreamedClips:
                 pools.append([])
             pools[-1].append(g)
         if len(pools) > 1 and sum(map(len, pools[-1])) < self.pool_clips // 2:
-            pools[-2] += pools.pop()  # a small rest would fill a whole batch with crops of few clips
+            rest = pools.pop()  # alone, a few clips would fill a whole batch
+            pools[-1] += rest
         return [np.sort(np.concatenate(p)) for p in pools]

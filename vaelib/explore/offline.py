@@ -83,6 +83,8 @@ def _sounds(view: SpectrogramView, controls: list[dict], room: float) -> list[di
             continue
         if (room := room - len(uri)) < 0:
             break
+        if any(uri == m["src"] for m in made):
+            continue
         first = (i, k) == wanted[0]
         made.append({"control": i, "at": k, "src": uri, "text": "start" if first else _words(c, k)})
     return made

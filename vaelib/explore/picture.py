@@ -19,7 +19,7 @@ from ..config import FrontEnd
 
 WIDTH = 640  # widest picture of one spectrogram, pixels
 GAP = 2  # pixels between tiles
-TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
+TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
 
 
 @lru_cache(maxsize=8)

@@ -51,7 +51,7 @@ function figure(parent, setup, onTile) {
     if (tiled) return;
     for (const [at, text] of setup.ticks) add(y, "span", { textContent: text }).style.bottom = `${100 * at}%`;
     const step = [1, 2, 5, 10].find((s) => seconds / s <= 7) ?? 30;
-    for (let t = 0; t <= seconds; t += step) add(x, "span", { textContent: `${t} s` }).style.left = `${100 * t / seconds}%`;
+    for (let t = 0; t < 0.97 * seconds; t += step) add(x, "span", { textContent: `${t} s` }).style.left = `${100 * t / seconds}%`;
   }
 
   function point(event) {
@@ -86,10 +86,10 @@ function render({ model, el }) {
     shown.draw({ ...f, shades, height: f.shape[0], width: f.shape[1] });
   };
   const play = () => {
-    const { data } = model.get("sound");
+    const { data, aloud } = model.get("sound");
     if (url) URL.revokeObjectURL(url);
     url = data?.byteLength ? URL.createObjectURL(new Blob([data], { type: "audio/mpeg" })) : null;
-    if (url) shown.play(url, true);
+    if (url) shown.play(url, aloud);
   };
   const hold = (held) => { if (model.get("held") !== held) { model.set("held", held); model.save_changes(); } };
   const down = (e) => { if (el.closest(".vaelib-view")?.contains(e.target) && !el.contains(e.target)) hold(true); };
@@ -101,6 +101,7 @@ function render({ model, el }) {
   addEventListener("pointerdown", down, true);
   for (const type of ["pointerup", "pointercancel"]) addEventListener(type, up, true);
   draw();
+  play();
   return () => {
     removeEventListener("pointerdown", down, true);
     for (const type of ["pointerup", "pointercancel"]) removeEventListener(type, up, true);
@@ -133,7 +134,9 @@ function player(root) {
     return decoded.get(src);
   }
 
-  async function show(control, at) {
+  const soundAt = (control, at) => data.sounds.find((s) => at === s.at && (s.control === control || at === data.controls[control].start && s === data.sounds[0]));
+
+  async function show(control, at, aloud = false) {
     const mine = ++turn;
     data.controls.forEach((c, i) => { // the frames of a control were made with the others at their start
       const k = i === control ? at : c.start;
@@ -142,8 +145,8 @@ function player(root) {
     });
     const frame = data.controls[control].frames[at], pixels = await shades(frame.src);
     if (mine === turn) shown.draw({ ...frame, ...pixels });
-    const sound = data.sounds.find((s) => s.control === control && s.at === at);
-    if (sound) shown.play(sound.src, false);
+    const sound = soundAt(control, at);
+    if (sound && mine === turn) shown.play(sound.src, aloud);
   }
 
   data.controls.forEach((c, i) => {
@@ -152,19 +155,19 @@ function player(root) {
     const input = c.slider
       ? add(label, "input", { type: "range", min: 0, max: c.frames.length - 1, step: 1 })
       : add(label, "select");
-    if (!c.slider) c.frames.forEach((f, k) => add(input, "option", { value: k, textContent: f.text }));
+    if (!c.slider) c.frames.forEach((f, k) => add(input, "option", { value: k, textContent: soundAt(i, k) ? `${f.text} ♪` : f.text }));
     inputs.push({ input, output: c.slider ? add(label, "span") : null });
     input.addEventListener("input", () => show(i, Number(input.value)));
+    input.addEventListener("change", () => show(i, Number(input.value), true)); // let go: play what is kept
   });
   const buttons = add(panel, "div", { className: "buttons" });
   add(buttons, "button", { type: "button", textContent: "Reset" }).addEventListener("click", () => show(0, data.controls[0].start));
   for (const s of data.sounds) {
-    add(buttons, "button", { type: "button", textContent: `▶ ${s.text}` }).addEventListener("click", () => {
-      show(s.control, s.at);
-      shown.play(s.src, true);
-    });
+    if (s !== data.sounds[0] && !data.controls[s.control].slider) continue; // a choice plays when it is chosen
+    add(buttons, "button", { type: "button", textContent: `▶ ${s.text}` }).addEventListener("click", () => show(s.control, s.at, true));
   }
-  if (data.controls.length > 1) add(panel, "div", { className: "hint", textContent: "Saved copy: one control moves at a time, the others return to their start. Sounds are kept for the positions above." });
+  const alone = data.controls.length > 1 ? "one control moves at a time, the others return to their start; " : "";
+  add(panel, "div", { className: "hint", textContent: `Saved copy: ${alone}sounds are kept for the positions marked ▶ or ♪.` });
   show(0, data.controls[0].start);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,12 +13,12 @@ import anywidget
 import ipywidgets as widgets
 import numpy as np
 import traitlets
-from matplotlib.figure import Figure
+from IPython.display import Image
 
 from ..audio import Scaler, mel_frequencies, to_sound
 from ..config import FrontEnd, InputError
 from . import picture
-from .offline import player
+from .offline import SOUND_SECONDS, player
 
 HERE = Path(__file__).parent
 SCRIPT, STYLE = (HERE / "view.js").read_text(), (HERE / "view.css").read_text()
@@ -131,7 +132,7 @@ class SpectrogramView:
 
     def sound_file(self, values: Values, tile: int = 0, seconds: float | None = None) -> bytes:
         """The sound at these values as MP3; made once, one at a time."""
-        key = (*values.values(), tile, seconds)
+        key = self._sound_key(values, tile, seconds)
         with self._sound_lock:
             if key not in self._sounds:
                 self._sounds[key] = picture.sound_bytes(*self.sound(values, tile), seconds)
@@ -139,19 +140,26 @@ class SpectrogramView:
                     self._sounds.popitem(last=False)
             return self._sounds[key]
 
+    @staticmethod
+    def _sound_key(values: Values, tile: int, seconds: float | None) -> tuple:
+        return (*values.values(), tile, seconds)
+
     def _inverted(self, values: Values, tile: int) -> tuple[np.ndarray, int]:
         x = np.asarray(self.render(values))
         x = x if x.ndim == 2 else x[min(tile, len(x) - 1)]
         return to_sound(self.scaler.inverse(x, *self.tone), self.front_end), self.front_end.sample_rate
 
-    def strip(self, control: str | None = None, n: int = 7) -> Figure:
-        """Static picture of one control (default: the first) at `n` of its positions, the others at their start."""
+    def strip(self, control: str | None = None, n: int = 7) -> Image:
+        """Static picture (shown as a cell's last line) of one control (default: the first) at `n` of its positions, the others at their start."""
         chosen = next(c for c in self.controls if control in (None, c.name))
         positions = chosen.positions()
         picked = [positions[i] for i in np.unique(np.linspace(0, len(positions) - 1, n).round().astype(int))]
         frames = [self.render(self.start | {chosen.name: v}) for v in picked]
         labels = [chosen.text(v) for v in picked]
-        return picture.strip(frames, labels, self.front_end, f"{self.title} · {chosen.label}")[0]
+        fig, _ = picture.strip(frames, labels, self.front_end, f"{self.title} · {chosen.label}")
+        buffer = io.BytesIO()
+        fig.savefig(buffer)
+        return Image(buffer.getvalue())
 
     def offline(self) -> str:
         """HTML of the offline player: all frames inside, no request, no kernel."""
@@ -164,7 +172,11 @@ class SpectrogramView:
         return self._live
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
-        return self.live().box._repr_mimebundle_() | {"text/plain": self.title, "text/html": self.offline()}
+        html, live = self.offline(), self.live()
+        live.figure.sound = live.figure.sound or {
+            "data": self._sounds.get(self._sound_key(self.start, 0, SOUND_SECONDS), b"")
+        }
+        return live.box._repr_mimebundle_() | {"text/plain": self.title, "text/html": html}
 
 
 class _Figure(anywidget.AnyWidget):
@@ -190,7 +202,7 @@ class _Live:
         self.figure = _Figure(setup=view.setup())
         self.inputs = {c.name: c.widget() for c in view.controls}
         for w in self.inputs.values():
-            w.style.description_width, w.layout.width = "11em", "27em"
+            w.style.description_width, w.layout.width = "11em", "30em"
             w.observe(self._on_move, "value")
         self.play = widgets.Checkbox(True, description="play when released", indent=False)
         reset = widgets.Button(description="Reset", layout=widgets.Layout(width="8em"))
@@ -234,7 +246,7 @@ class _Live:
         except InputError as e:
             data, note = b"", f"no sound: the file {e}"
         if (values, tile) == (self.values, self.figure.tile) and not self.figure.held:  # else: a later timer makes it
-            self.figure.sound = {"data": data}
+            self.figure.sound = {"data": data, "aloud": True}
         self.figure.note = note
 
     def _on_move(self, _: object) -> None:

@@ -61,7 +61,7 @@ def traversal(
 ) -> SpectrogramView:
     """One slider per latent dimension, from a clip's own code.
 
-    Each moves over mean ± 2.5 standard deviations of the dimension's aggregate posterior on the training clips.
+    Each moves over mean ± 2.5 standard deviations of the dimension's aggregate posterior on the test clips.
 
     Args:
         row: Row of the store.
@@ -69,7 +69,7 @@ def traversal(
         names: What a dimension stands for, if known.
     """
     code, _, label = run.encode_clip(row)
-    seen = run.embed("train")
+    seen = run.embed("test")
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
     low, high = np.minimum(centre - Z_RANGE * spread, code), np.maximum(centre + Z_RANGE * spread, code)
     named = {d: f"z{d}: {names[d]}" if names and names.get(d) else f"z{d}" for d in dims}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .classes import generate, separation
-from .factors import disentanglement, traversal
+from .factors import disentanglement, live_dimensions, name_dimensions, traversal
 from .mixture import clustering_comparison, gmm_components, soft_clustering
 from .networks import filters, reconstruction, smoothness
 from .proof import Proof
@@ -28,4 +28,4 @@ PROOFS: dict[str, tuple[Callable[..., Proof], tuple[str, ...]]] = {
     "soft_clustering": (soft_clustering, ("vade",)),
 }
 
-__all__ = ["PROOFS", "Proof", "comparison_row", *PROOFS]
+__all__ = ["PROOFS", "Proof", "comparison_row", "live_dimensions", "name_dimensions", *PROOFS]

@@ -125,8 +125,8 @@ def soft_clustering(run: Run) -> Proof:
     figure, _ = plots.reliability((table.low + table.high) / 2, table.accuracy, table.count, entropy)
     names = run.store.table.loc[run.store.rows("test")[unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
     sentence = (
-        f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%}: calibration "
-        f"error {numbers['expected calibration error']:.2f}. The least confident quarter agrees in "
+        f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%}: "
+        f"calibration error {numbers['expected calibration error']:.2f}. The least confident quarter agrees in "
         f"{agree[unsure].mean():.0%} of the cases. Most uncertain: {', '.join(names)}. Confidence is about clusters, "
         "not genres: a pure cluster of two genres can be confident and half wrong."
     )

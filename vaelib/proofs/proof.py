@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+
+from ..config import write_atomic
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,12 @@ class Proof:
         return pd.DataFrame({"value": self.numbers}).rename_axis(f"{self.name} of {self.subject}")
 
     def save(self, folder: Path) -> Path:
-        """Write the figure as `<name>.png`; returns its path."""
+        """Write the figure as `<name>.png` and the sentence as `<name>.txt`; returns the picture's path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.png"
         self.figure.savefig(path, dpi=110)
+        write_atomic(path.with_suffix(".txt"), self.sentence)
         return path
+
+    def __str__(self) -> str:
+        return textwrap.fill(f"{self.subject}: {self.sentence}", 100)

@@ -1,0 +1,237 @@
+"""Thin commands over the notebooks: each checks its input, executes notebooks through papermill, says where to look."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .config import InputError, data_dir, front_end, one_of, outputs_dir
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Five variational autoencoders on a music collection: render, preprocess, train, prove, compare.",
+)  # fmt: skip
+
+FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
+Modality = Annotated[str, typer.Option(help="Only audio; accepted for the commands of the source document.")]
+StoreOption = Annotated[Path | None, typer.Option(help="Mel store; default: the newest in data/stores.")]
+
+
+def _check_modality(modality: str) -> None:
+    if modality != "audio":
+        raise InputError(
+            f"modality {modality!r} is not there: this workbook learns from audio only, use --modality audio"
+        )
+
+
+def _newest_store(store: Path | None) -> Path:
+    if store is not None:
+        return store.resolve()
+    found = sorted((data_dir() / "stores").glob("*.zarr"), key=lambda p: p.stat().st_mtime)
+    found = [p for p in found if not p.name.endswith(".partial.zarr")]
+    if not found:
+        raise InputError(f"no mel store in {data_dir() / 'stores'}: run `vaelib preprocess CORPUS` or `vaelib demo`")
+    return found[-1]
+
+
+def _extra(args: list[str]) -> dict[str, str]:
+    """`--name value` pairs that are passed on to the notebook's parameters."""
+    values, words = {}, list(args)
+    while words:
+        name = words.pop(0)
+        if not name.startswith("--"):
+            raise InputError(f"{name!r} was not expected: parameters are given as --name value")
+        name, _, value = name[2:].replace("-", "_").partition("=")
+        if not value and (not words or words[0].startswith("--")):
+            value = "true"  # a switch
+        values[name] = value or words.pop(0)
+    return values
+
+
+@app.command()
+def demo(clips: int = 40, epochs: int = 20, seconds: float = 10.0, seed: int = 0, profile: str = "compact") -> None:
+    """Everything: render the demo corpus, preprocess, train all models, compare; prints the report to open.
+
+    CLIPS is per genre (45 genres), SECONDS the length of a clip.
+    """
+    from .batch import Job, execute, execute_all, training_jobs
+    from .demo import corpus_name
+    from .store import store_path
+
+    front_end(profile)
+    given = {"clips_per_genre": clips, "clip_seconds": seconds, "profile": profile, "seed": seed}
+    execute(Job("01_preprocess", given))
+    store = store_path(corpus_name(clips, seconds, 1.0, seed), profile)
+    execute_all(training_jobs(store, epochs, seed))
+    _compare(outputs_dir(), f"{store.stem}", epochs)
+
+
+@app.command()
+def preprocess(corpus: Path, profile: str = "compact", split_seed: int = 0) -> None:
+    """Turn a folder of music into a mel store (notebook 01)."""
+    from .batch import Job, execute
+    from .corpus import read_corpus
+    from .store import store_path
+
+    front_end(profile)
+    found = read_corpus(corpus)  # a missing or empty folder is refused before a kernel starts
+    again = not store_path(found.name, profile).is_dir()
+    given = {"corpus": str(corpus.expanduser().resolve()), "profile": profile, "split_seed": split_seed}
+    execute(Job("01_preprocess", given, found.name), again=again)
+    typer.echo(store_path(found.name, profile))
+
+
+@app.command(context_settings=FREE)
+def train(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="basic_vae, conv_vae, beta_vae, cvae or vade")],
+    condition: Annotated[str, typer.Option(help="cvae only: language or genre")] = "",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training clips.")] = None,
+    seed: int = 0,
+    store: StoreOption = None,
+    modality: Modality = "audio",
+) -> None:
+    """Train one model by executing its notebook; any parameter of the notebook can be given as --name value."""
+    from .batch import MODEL_NOTEBOOKS, Job, checked, execute
+    from .store import open_store
+
+    _check_modality(modality)
+    notebook = MODEL_NOTEBOOKS[one_of("model", model, MODEL_NOTEBOOKS)]
+    if condition and model != "cvae":
+        raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
+    given = {"store": str(_newest_store(store)), "seed": seed, **_extra(context.args)}
+    given |= {"epochs": epochs} if epochs is not None else {}
+    if model == "cvae":
+        given["condition"] = one_of("condition", condition or "language", ("language", "genre"))
+    checked(notebook, given)
+    open_store(given["store"])
+    execute(Job(notebook, given, given.get("condition", "")))
+
+
+@app.command("train-all", context_settings=FREE)
+def train_all(context: typer.Context, epochs: int = 20, seed: int = 0, store: StoreOption = None) -> None:
+    """Train all five models (Conditional twice) on a store, several at a time."""
+    from .batch import execute_all, training_jobs
+    from .store import open_store
+
+    path = _newest_store(store)
+    open_store(path)
+    execute_all(training_jobs(path, epochs, seed, **_extra(context.args)))
+
+
+@app.command()
+def test(
+    test: Annotated[str, typer.Option(help="Name of a proof, or all.")] = "all",
+    model: Annotated[str | None, typer.Option(help="Model whose newest run is tested.")] = None,
+    compare: Annotated[str | None, typer.Option(help="reconstruction: models to put side by side.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="Further models after --compare.")] = None,
+    condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
+    prior: Annotated[str | None, typer.Option(help="cvae: standard or fixed")] = None,
+    dimension: Annotated[int | None, typer.Option(help="traversal: latent dimension")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="generate: class to sample")] = None,
+    n_samples: Annotated[int, typer.Option("--n_samples", "--n-samples")] = 10,
+    checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the proofs into this HTML file.")] = None,
+) -> None:
+    """A proof on trained runs, no training: prints numbers and sentence, saves the figure in the run's folder."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from .proofs import PROOFS
+    from .reports import write_proofs
+    from .runs import latest_run
+
+    root, done = checkpoint_dir or outputs_dir(), []
+    names = list(PROOFS) if test == "all" else [one_of("test", test, [*PROOFS, "all"])]
+    for name in names:
+        function, models = PROOFS[name]
+        if test != "all" and model is not None:
+            one_of(f"model of test {name!r}", model, models)
+        chosen = model if model in models else models[0]
+        wanted = {"condition": condition, "prior": prior} if chosen == "cvae" else {}
+        settings = {"dimension": dimension} if name == "traversal" else {}
+        settings |= {"class_name": class_name, "n_samples": n_samples} if name == "generate" else {}
+        try:
+            if name == "reconstruction" and compare:
+                chosen_runs = [latest_run(root, model=m) for m in [compare, *(more or [])]]
+            else:
+                chosen_runs = [latest_run(root, model=chosen, **wanted)]
+            if name == "clustering_comparison":
+                chosen_runs += _plain_rival(root, chosen_runs[0])
+            proof = function(*chosen_runs, **settings)
+        except InputError as e:
+            if test != "all":
+                raise
+            typer.echo(f"{name}: not tested: {e}\n")
+            continue
+        path = proof.save(chosen_runs[0].folder / "figures")
+        typer.echo(f"{proof.table().to_string()}\n\n{proof}\n\nfigure: {path}\n")
+        done.append(proof)
+    if output is not None:
+        typer.echo(write_proofs(done, output))
+
+
+def _plain_rival(root: Path, run) -> list:
+    """The newest conv_vae run on the same corpus with VaDE's number of pretraining epochs, if there is one."""
+    from .runs import find_runs, load_run
+
+    found = find_runs(root, model="conv_vae", corpus=run.config.corpus, epochs=run.config.training.pretrain_epochs)
+    return [load_run(found[-1])] if found and run.config.model.backbone == "conv" else []
+
+
+@app.command()
+def compare(
+    checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to put a copy of the Markdown report.")] = None,
+    corpus: str = "",
+    epochs: int = 0,
+) -> None:
+    """Compare all trained runs (notebook 07); prints the HTML report to open."""
+    _compare(checkpoint_dir or outputs_dir(), corpus, epochs, output)
+
+
+def _compare(root: Path, corpus: str, epochs: int, output: Path | None = None) -> None:
+    from .batch import Job, execute
+    from .runs import latest_run
+
+    root = root.resolve()
+    latest_run(root, corpus=corpus or None, epochs=epochs or None)
+    given = {"outputs": str(root), "corpus": corpus, "epochs": epochs}
+    execute(Job("07_compare", given), again=True)  # new runs may have come
+    folder = root / "comparison"
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        text = (folder / "MODEL_COMPARISON_RESULTS.md").read_text()
+        output.write_text(text.replace("](visualizations/", f"]({folder / 'visualizations'}/"))
+        typer.echo(output)
+    typer.echo(folder / "model_comparison.html")
+
+
+@app.command()
+def report(run: Path, output: Path | None = None) -> None:
+    """Export an executed notebook as one HTML file that works offline."""
+    from .reports import write_html
+
+    typer.echo(write_html(run, output))
+
+
+def main() -> None:
+    """Run a command; bad input ends with one sentence and exit code 2, a failed notebook with exit code 1."""
+    from .batch import NotebookFailedError
+    from .training import TrainingDivergedError
+
+    try:
+        app()
+    except InputError as e:
+        print(f"vaelib: {e}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (NotebookFailedError, TrainingDivergedError) as e:
+        print(f"vaelib: {e}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

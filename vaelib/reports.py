@@ -1,0 +1,202 @@
+"""Executed notebooks and comparisons as files to share: HTML without any network request, Markdown, CSV."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .config import COMPACT, FULL, InputError, ModelConfig, papermill_dir, write_atomic
+from .models import MODELS, build
+from .proofs import Proof
+from .runs import Run
+
+# the source document's expectations, millions; never measured by anyone
+EXPECTED_MILLIONS = {"basic_vae": 5.0, "conv_vae": 3.0, "beta_vae": 3.0, "cvae": 3.5, "vade": 5.5}
+
+# what the template would fetch from the web; a report must work offline
+NO_NETWORK = {name: "" for name in ("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url",
+                                    "jupyter_widgets_base_url", "widget_renderer_url")}  # fmt: skip
+
+
+def write_html(notebook: Path, target: Path | None = None, title: str = "") -> Path:
+    """Export an executed notebook as one HTML file that needs no network.
+
+    Views that hold both a live widget and an offline player show the player.
+
+    Raises:
+        InputError: no such notebook, not a notebook, or not executed.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    notebook = Path(notebook)
+    if not notebook.is_file():
+        raise InputError(f"no notebook at {notebook}: give an executed one, e.g. from papermill_runs/")
+    try:
+        nb = nbformat.read(notebook, 4)
+    except Exception as e:
+        raise InputError(f"{notebook} is not a notebook ({str(e).splitlines()[0]})") from e
+    code = [c for c in nb.cells if c.cell_type == "code"]
+    if code and not any(c.outputs for c in code):
+        raise InputError(f"{notebook} has no outputs: execute it first (`vaelib train`, papermill, or JupyterLab)")
+    nb.metadata.pop("widgets", None)  # saved widget states would ask for a script from the web
+    config = Config()
+    config.NbConvertBase.display_data_priority = [
+        "text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain",
+    ]  # fmt: skip
+    exporter = HTMLExporter(config=config, embed_images=True, **NO_NETWORK)
+    body, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title or notebook.stem}})
+    return write_atomic(target or notebook.with_suffix(".html"), body)
+
+
+def _data_uri(figure: Figure, dpi: int = 100) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the comparison: a heading, a sentence or two, a table, a figure with its file name."""
+
+    heading: str
+    text: str = ""
+    table: pd.DataFrame | None = None
+    figure: Figure | None = None
+    name: str = ""
+
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
+table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
+th,td{border-bottom:1px solid #ddd;padding:.3rem .6rem;text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+img{max-width:100%} h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.2rem} .note{color:#555}
+@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#15161a} th,td{border-color:#444}
+ img{background:#fff;border-radius:4px} .note{color:#aaa} a{color:#8ab4ff}}
+"""
+
+
+def write_comparison(
+    title: str, note: str, sections: Sequence[Section], folder: Path, links: Sequence[Path] = ()
+) -> tuple[Path, Path]:
+    """Write `MODEL_COMPARISON_RESULTS.md`, `model_comparison.html` and `visualizations/*.png` into a folder.
+
+    Every text and label is escaped.
+
+    Returns:
+        Paths of the Markdown and the HTML file.
+    """
+    pictures = folder / "visualizations"
+    pictures.mkdir(parents=True, exist_ok=True)
+    md, page = [f"# {title}", note], [f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>"]
+    for s in sections:
+        md.append(f"## {s.heading}")
+        page.append(f"<h2>{html.escape(s.heading)}</h2>")
+        if s.text:
+            md.append(s.text)
+            page += [f"<p>{html.escape(p)}</p>" for p in s.text.split("\n\n")]
+        if s.table is not None:
+            md.append(s.table.to_markdown(index=False, floatfmt=".3g", missingval="–").replace("<", "&lt;"))
+            page.append(s.table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format))
+        if s.figure is not None:
+            s.figure.savefig(pictures / f"{s.name}.png", dpi=110)
+            md.append(f"![{s.heading}](visualizations/{s.name}.png)")
+            page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(s.figure)}'>")
+    if links:
+        items = "".join(f"<li><a href='{html.escape(p.as_uri(), quote=True)}'>{html.escape(p.name)}</a>" for p in links)
+        page.append(f"<h2>Executed notebooks</h2><ul>{items}</ul>")
+        md += ["## Executed notebooks", "\n".join(f"- {p.name}" for p in links)]
+    return (
+        write_atomic(folder / "MODEL_COMPARISON_RESULTS.md", "\n\n".join(md) + "\n"),
+        write_atomic(folder / "model_comparison.html", _document(title, page)),
+    )
+
+
+def parameter_table() -> pd.DataFrame:
+    """Parameters of the five models, counted on both front ends, beside the source document's expectation."""
+    import torch
+
+    rows = []
+    for name in MODELS:
+        row: dict[str, object] = {"model": name, "expected (M)": EXPECTED_MILLIONS[name]}
+        for fe in (COMPACT, FULL):
+            classes = ("a", "b", "c", "d", "e") if name == "cvae" else ()
+            with torch.device("meta"):  # counts without allocating 170 M numbers
+                count = build(ModelConfig(name, fe.shape, classes=classes)).parameter_count() / 1e6
+            row[f"{fe.name} {fe.n_mels}×{fe.frames} (M)"] = round(count, 2)
+            row[f"{fe.name} within 20 %"] = "yes" if abs(count / EXPECTED_MILLIONS[name] - 1) <= 0.2 else "no"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare(
+    runs: Sequence[Run], table: pd.DataFrame, parameters: pd.DataFrame, folder: Path, figures: Mapping[str, Figure]
+) -> Path:
+    """Write the comparison of several runs: CSV, Markdown, HTML and pictures.
+
+    Args:
+        table: One row per run (`vaelib.proofs.comparison_row`).
+        parameters: From `parameter_table`.
+        figures: File name → picture; `model_comparison` is the one at a glance.
+
+    Returns:
+        The HTML file.
+    """
+    corpus = runs[0].config.corpus
+    write_atomic(folder / "comparison_table.csv", table.to_csv(index=False))
+    headings = {
+        "model_comparison": "At a glance", "reconstructions": "Reconstructions of test clips",
+        "umap": "UMAP of the latent spaces", "tsne": "t-SNE of the latent spaces", "training_curves": "Training curves",
+    }  # fmt: skip
+    sections = [Section("Measured on test clips", _TABLE_NOTE, table.drop(columns=["run"]))]
+    sections += [Section(headings.get(n, n), figure=f, name=n) for n, f in figures.items()]
+    sections += [Section("Parameters", "Trainable parameters beside the source document's expectation.", parameters)]
+    sections += [Section(f"{r.name}, seed {r.config.training.seed}", p.read_text()) for r in runs
+                 for p in sorted((r.folder / "figures").glob("*.txt"))]  # fmt: skip
+    note = (
+        f"Corpus and front end: {corpus} (fingerprint {runs[0].config.fingerprint}), {len(runs)} runs. "
+        + ("The demo corpus is rendered: synthetic styles, not evidence about musical traditions. "
+           if corpus.startswith("demo-") else "")
+        + f"Machine: {_machine(runs)}."
+    )  # fmt: skip
+    notebooks = sorted(p for p in papermill_dir().glob("*.html")) if papermill_dir().is_dir() else []
+    return write_comparison("Five VAEs side by side", note, sections, folder, notebooks)[1]
+
+
+_TABLE_NOTE = (
+    "mse: squared error per bin, inputs in [0, 1]. ari, ami, nmi, purity: clusters against the genres (conditional "
+    "models: against the classes of their condition, labels inferred). ari_null_p95 and mig_null_p95: 95th percentile "
+    "with permuted labels or factors. mig: mutual information gap on the true factors. clips_per_s: training windows "
+    "per second. One row per seed."
+)
+
+
+def _machine(runs: Sequence[Run]) -> str:
+    import json
+
+    found = json.loads((runs[0].folder / "config.json").read_text())["environment"]
+    return f"{found['device']}, {found['threads']} thread(s) per training, torch {found['torch']}"
+
+
+def write_proofs(proofs: Sequence[Proof], target: Path) -> Path:
+    """Write proofs as one HTML file: sentence, numbers and figure of each."""
+    page = ["<h1>Proofs on trained runs</h1>"]
+    for p in proofs:
+        page.append(f"<h2>{html.escape(p.name)}: {html.escape(p.subject)}</h2><p>{html.escape(p.sentence)}</p>")
+        page.append(p.table().to_html(border=0, float_format="{:.4g}".format))
+        page.append(f"<img alt='{html.escape(p.name, quote=True)}' src='{_data_uri(p.figure)}'>")
+    return write_atomic(target, _document("Proofs on trained runs", page))
+
+
+def _document(title: str, page: Sequence[str]) -> str:
+    head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
+    return f"{head}<style>{STYLE}</style>{''.join(page)}</html>"
