@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import nbformat
 import papermill as pm
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
+from traitlets.config import Config
 
 from .config import ROOT, InputError, digest, one_of, papermill_dir
 from .progress import clock
@@ -124,9 +126,13 @@ class LiveEngine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, show=None, start_timeout=120, **kwargs):
         """Execute all cells; `show` is called with every progress line."""
-        client = _LiveClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None)
-        client.show = show
-        return client.execute()
+        with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:  # sockets that only this user can reach
+            sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
+            client = _LiveClient(
+                nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, config=sockets
+            )
+            client.show = show
+            return client.execute()
 
 
 pm.engines.papermill_engines.register("vaelib", LiveEngine)

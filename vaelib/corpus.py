@@ -69,7 +69,7 @@ def read_corpus(folder: Path | str) -> Corpus:
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo-corpus` for the demo")
+        raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
     manifest = root / "manifest.csv"
     table = _read_manifest(manifest) if manifest.is_file() else _scan(root)
     for label in LABELS:

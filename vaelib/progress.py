@@ -18,7 +18,7 @@ class Progress:
     """A line that is rewritten in place.
 
     In a notebook it is one display that is updated, so an executed notebook keeps only the last state; in a
-    terminal it is rewritten with a carriage return; in a log file only the first and the last state are printed.
+    terminal it is rewritten with a carriage return; in a log file only the last state is printed.
 
     Args:
         title: What is being done, e.g. `rendering`.
