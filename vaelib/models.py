@@ -142,6 +142,7 @@ class ConditionalVAE(VAE):
         n = len(c.classes)
         self.encoder, self.decoder = nets.backbone("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
+        self.features.apply(nets.he_init)
         self.embedding = nn.Embedding(n, self.EMBEDDING)
         self.heads = nets.GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
         self.class_head = nn.Linear(self.FEATURES, n)

@@ -27,6 +27,23 @@ def conv_sizes(size: int, layers: int = len(CHANNELS)) -> list[int]:
     return sizes
 
 
+def he_init(module: nn.Module) -> None:
+    """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU; use with `module.apply`.
+
+    PyTorch's default shrinks the signal at every ReLU layer; after four convolutions without normalisation the
+    codes of different clips would hardly differ, and training would spend its first epochs undoing that.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        fan_in = module.in_channels * prod(module.kernel_size)
+        if isinstance(module, nn.ConvTranspose2d):
+            fan_in /= prod(module.stride)  # only every stride-th tap meets an input
+        nn.init.normal_(module.weight, std=(2 / fan_in) ** 0.5)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+
+
 def _dense(n_in: int, n_out: int, dropout: float) -> list[nn.Module]:
     return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU(), nn.Dropout(dropout)]
 
@@ -56,6 +73,7 @@ class ConvEncoder(nn.Sequential):
         for a, b in pairwise((1, *channels)):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
+        self.apply(he_init)
         self.map_shape = (channels[-1], *(conv_sizes(s, len(channels))[-1] for s in shape))
         self.features = prod(self.map_shape)
 
@@ -74,6 +92,7 @@ class ConvDecoder(nn.Sequential):
             odd = tuple(axis[i + 1] - 2 * axis[i] for axis in sizes)
             layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
         super().__init__(*layers[:-1])
+        self.apply(he_init)
 
 
 class GaussianHeads(nn.Module):

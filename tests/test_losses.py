@@ -1,0 +1,205 @@
+"""Losses against torch.distributions and Monte Carlo; VaDE's bound against log p(x); the schedules."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import model_config
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
+
+from vaelib import losses
+from vaelib.models import Posterior, VAEOutput, build
+
+WEIGHTS = {"nll": 1.0, "kl": 1.0, "class": 1.0, "mixture": 1.0, "windows": 1}
+
+
+def posterior(n=5, latent=3, seed=0) -> Posterior:
+    g = torch.Generator().manual_seed(seed)
+    return Posterior(torch.randn(n, latent, generator=g), torch.randn(n, latent, generator=g))
+
+
+def normal(q: Posterior) -> Normal:
+    return Normal(q.mean, (0.5 * q.logvar).exp())
+
+
+@pytest.mark.parametrize("log_sigma", [-3.0, 0.0, 0.7])
+def test_gaussian_nll_is_that_of_a_normal(log_sigma):
+    x, recon = torch.rand(2, 4, 1, 5, 7)
+    want = -Normal(recon, math.exp(log_sigma)).log_prob(x).sum((1, 2, 3))
+    assert torch.allclose(losses.gaussian_nll(x, recon, torch.tensor(log_sigma)), want, rtol=1e-5)
+
+
+def test_the_best_sigma_is_the_root_of_the_mse():
+    x, recon = torch.rand(2, 4, 1, 5, 7)
+    best = (x - recon).square().mean().sqrt().log().requires_grad_()
+    losses.gaussian_nll(x, recon, best).mean().backward()
+    assert best.grad.abs() < 1e-4
+
+
+@pytest.mark.parametrize("prior_mean", [0.0, 1.5])
+def test_gaussian_kl_is_the_kl_divergence(prior_mean):
+    q = posterior()
+    found = losses.gaussian_kl(q, torch.full_like(q.mean, prior_mean))
+    prior = Normal(prior_mean, 1.0)
+    assert torch.allclose(found, kl_divergence(normal(q), prior), atol=1e-5)
+    torch.manual_seed(0)
+    z = normal(q).sample((200_000,))
+    assert torch.allclose(found, (normal(q).log_prob(z) - prior.log_prob(z)).mean(0), atol=0.03)
+
+
+def test_draws_have_the_posterior_mean_and_variance():
+    q = posterior()
+    torch.manual_seed(0)
+    z = Posterior(q.mean.expand(20_000, 5, 3), q.logvar.expand(20_000, 5, 3)).rsample()
+    assert torch.allclose((z.mean(0) - q.mean) / normal(q).scale, torch.zeros(5, 3), atol=0.03)
+    assert torch.allclose(z.var(0).log(), q.logvar, atol=0.05)
+
+
+def test_the_elbo_is_summed_over_bins_and_averaged_over_the_batch():
+    model = build(model_config("conv_vae"))
+    x = torch.rand(5, 1, 16, 16)
+    out = model(x)
+    beta4 = losses.elbo(model, x, out, None, WEIGHTS | {"kl": 4.0})
+    nll = -Normal(out.recon, model.log_sigma.exp()).log_prob(x).sum() / 5
+    kl = kl_divergence(normal(out.posterior), Normal(0.0, 1.0)).sum() / 5
+    assert beta4.total().item() == pytest.approx((nll + 4 * kl).item(), rel=1e-5)
+    want = {"nll": nll.item(), "kl": kl.item()}
+    assert {k: v.item() for k, v in beta4.means().items()} == pytest.approx(want, rel=1e-5)
+
+
+def test_a_class_prior_moves_the_kl_and_the_class_term_is_cross_entropy():
+    model = build(model_config("cvae", prior="fixed"))
+    x, y = torch.rand(6, 1, 16, 16), torch.arange(6) % 3
+    out = model(x, y)
+    loss = losses.conditional_elbo(model, x, out, y, WEIGHTS | {"class": 3.0})
+    want = kl_divergence(normal(out.posterior), Normal(model.class_means[y], 1.0)).sum(1)
+    assert torch.allclose(loss.terms["kl"], want, rtol=1e-4)
+    assert torch.allclose(loss.terms["class"], -Categorical(logits=out.posterior.class_logits).log_prob(y))
+    assert loss.weights == {"nll": 1.0, "kl": 1.0, "class": 3.0}
+
+
+def test_terms_and_weights_must_name_the_same():
+    with pytest.raises(ValueError, match="must name the same"):
+        losses.LossTerms({"nll": torch.zeros(1)}, {"nl": 1.0})
+
+
+# --- VaDE ---
+
+
+def vade(components=3):
+    torch.manual_seed(0)
+    model = build(model_config("vade", backbone="fc", latent=2, components=components)).eval()
+    means, variances = 2 * torch.randn(components, 2), torch.rand(components, 2) + 0.2
+    model.set_mixture(torch.arange(1.0, components + 1), means, variances)
+    model.log_sigma.data.fill_(-1.0)
+    for p in model.decoder.parameters():
+        p.data *= 2  # so that the code matters
+    return model
+
+
+def components_of(model):
+    return Normal(model.mixture["means"], (0.5 * model.component_logvars()).exp())
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+def test_mixture_terms_are_those_of_the_paper(windows):
+    model, q = vade(), posterior(6, 2)
+    gamma = torch.softmax(torch.randn(6 // windows, 3), 1)
+    kl_z, kl_c = losses.mixture_kl(q, gamma.log(), model)
+    prior = components_of(model)
+    each = kl_divergence(Normal(q.mean[:, None], (0.5 * q.logvar[:, None]).exp()), prior).sum(2)
+    assert torch.allclose(kl_z, (gamma * each.view(-1, windows, 3).sum(1)).sum(1), rtol=1e-4)
+    pi = Categorical(logits=model.mixture["logits"])
+    assert torch.allclose(kl_c, kl_divergence(Categorical(gamma), pi), atol=1e-5)
+
+
+@torch.no_grad()
+def log_evidence(model, x, draws=20_000):
+    """log p(x_1 … x_W) of one clip's windows under one shared cluster, by Monte Carlo over each component."""
+    log_p = []
+    for c, log_pi in enumerate(model.log_weights()):
+        prior = components_of(model)
+        z = prior.loc[c] + prior.scale[c] * torch.randn(draws, 2)
+        recon = model.decode(z)
+        each = torch.stack([-losses.gaussian_nll(w.expand(draws, 1, 16, 16), recon, model.log_sigma) for w in x])
+        log_p.append(log_pi + (each.logsumexp(1) - math.log(draws)).sum())
+    return torch.stack(log_p).logsumexp(0)
+
+
+def bound(model, x, q: Posterior, draws: int) -> torch.Tensor:
+    """(draws,) the bound of one clip's windows with q as the posterior; the code's terms are per window."""
+    many = Posterior(*(t.repeat(draws, 1) for t in q[:2]))
+    z = many.rsample()
+    out = VAEOutput(model.decode(z), z, many, torch.zeros_like(z))
+    terms = losses.mixture_elbo(model, x.repeat(draws, 1, 1, 1), out, None, WEIGHTS | {"windows": len(x)}).terms
+    return -sum(terms.values()).view(draws, len(x)).sum(1)
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+def test_the_bound_lies_below_the_evidence_and_a_fitted_posterior_comes_close(windows):
+    model = vade().requires_grad_(False)
+    x = model.decode(model.mixture["means"][[1]] + 0.3).repeat(windows, 1, 1, 1)
+    x += math.exp(-1) * torch.randn(x.shape)
+    evidence = float(log_evidence(model, x))
+    encoded = model.encode(x)
+    assert bound(model, x, encoded, 2000).mean() < evidence
+    q = Posterior(encoded.mean.clone().requires_grad_(), encoded.logvar.clone().requires_grad_())
+    optimizer = torch.optim.Adam(q[:2], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (-bound(model, x, q, 16).mean()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        fitted = float(bound(model, x, q, 5000).mean())
+    assert evidence - 1.5 * windows < fitted < evidence + 0.05  # 0.05: Monte Carlo's own error
+
+
+@torch.no_grad()
+def test_the_bound_is_tight_where_the_posterior_is_exact():
+    model = vade()
+    for p in model.decoder.parameters():
+        p.zero_()  # x does not depend on z: the posterior is the prior
+    model.set_mixture(torch.tensor([0.2, 0.3, 0.5]), torch.ones(3, 2), torch.full((3, 2), 0.5))
+    x = torch.rand(4, 1, 16, 16)
+    q = Posterior(torch.ones(4, 2), torch.full((4, 2), math.log(0.5)))
+    out = model(x)._replace(posterior=q, z=q.rsample())
+    terms = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"windows": 2}).terms
+    evidence = [sum(log_evidence(model, x[i : i + 1], 10) for i in pair) for pair in ((0, 1), (2, 3))]
+    found = -sum(terms.values()).view(2, 2).sum(1)
+    assert torch.allclose(found, torch.stack(evidence), rtol=1e-5)
+
+
+def test_before_the_mixture_is_ready_the_plain_bound_is_used():
+    model = vade()
+    x = torch.rand(4, 1, 16, 16)
+    out = model(x)
+    plain = losses.elbo(model, x, out, None, WEIGHTS)
+    found = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"mixture": 0.0})
+    assert set(found.terms) == {"nll", "kl"} and torch.equal(found.total(), plain.total())
+    heavy = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"mixture": 5.0, "kl": 0.5})
+    assert heavy.weights == {"nll": 1.0, "kl_z": 2.5, "kl_c": 2.5}
+
+
+def test_the_mixture_log_likelihood_is_a_density():
+    model = vade(4).requires_grad_(False)
+    grid = torch.linspace(-12, 12, 400)
+    z = torch.cartesian_prod(grid, grid)
+    density = torch.logsumexp(model.log_likelihoods(z) + model.log_weights(), 1).exp()
+    prior = Independent(components_of(model), 1)
+    assert float(density.sum() * (grid[1] - grid[0]) ** 2) == pytest.approx(1, abs=1e-3)
+    assert torch.allclose(model.log_likelihoods(z[:9]), prior.log_prob(z[:9, None]), rtol=1e-5)
+
+
+# --- schedules ---
+
+
+def test_kl_warmup_rises_linearly_and_stays():
+    at = [losses.linear_warmup(e, 20, 0.25) for e in (0, 1, 2.5, 5, 6, 20, math.inf)]
+    assert at == pytest.approx([0, 0.2, 0.5, 1, 1, 1, 1]) and losses.linear_warmup(0, 20, 0) == 1
+
+
+def test_learning_rate_rises_then_falls_along_half_a_cosine():
+    rates = [losses.cosine_rate(s, 220) for s in range(221)]
+    assert rates[0] == 0.05 and rates[19] == rates[20] == 1 and rates[-1] == pytest.approx(0.02)
+    assert rates[120] == pytest.approx(0.51) and all(a >= b for a, b in pairwise(rates[20:]))

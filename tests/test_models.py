@@ -1,0 +1,275 @@
+"""One matrix over every model and several input sizes; then what only one of them has."""
+
+from functools import partial
+
+import pytest
+import torch
+from conftest import LANGUAGES, model_config
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from vaelib import losses
+from vaelib.checkpoints import load_weights, read_tensors, write_tensors
+from vaelib.config import InputError, ModelConfig
+from vaelib.models import MODELS, VaDE, build
+
+VARIANTS = {
+    "basic_vae": {}, "conv_vae": {}, "beta_vae": {},
+    "cvae-standard": {}, "cvae-fixed": {"prior": "fixed"}, "cvae-learned": {"prior": "learned"},
+    "vade-conv": {}, "vade-fc": {"backbone": "fc"},
+}  # fmt: skip
+SHAPES = [(16, 16), (20, 37), (64, 64)]
+WEIGHTS = {"nll": 1.0, "kl": 1.0, "class": 1.0, "mixture": 1.0, "windows": 2}
+
+
+def make(variant: str, shape=(16, 16), seed: int = 0, **settings):
+    torch.manual_seed(seed)
+    model = build(model_config(variant.split("-")[0], shape, **VARIANTS[variant] | settings))
+    if isinstance(model, VaDE):
+        k, latent = model.mixture["means"].shape
+        model.set_mixture(torch.arange(1.0, k + 1) / 10, torch.randn(k, latent), torch.rand(k, latent) + 0.3)
+    return model
+
+
+def batch(shape=(16, 16), n=6):
+    torch.manual_seed(1)
+    return torch.rand(n, 1, *shape), torch.arange(n) % len(LANGUAGES)
+
+
+matrix = partial(pytest.mark.parametrize, "variant", list(VARIANTS))
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
+
+
+def test_the_matrix_covers_the_registry():
+    assert {v.split("-")[0] for v in VARIANTS} == set(MODELS) == set(losses.OBJECTIVES)
+
+
+@matrix()
+@shapes
+def test_shapes_ranges_and_a_gradient_at_every_parameter(variant, shape):
+    model, (x, y) = make(variant, shape), batch(shape)
+    out = model(x, y)
+    assert out.recon.shape == x.shape and out.recon.min() >= 0 and out.recon.max() <= 1
+    assert out.z.shape == out.prior_mean.shape == out.posterior.mean.shape == out.posterior.logvar.shape == (6, 8)
+    loss = losses.OBJECTIVES[model.config.name](model, x, out, y, WEIGHTS)
+    assert all(t.shape == (6,) and t.isfinite().all() for t in loss.terms.values())
+    loss.total().backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
+
+
+@matrix()
+@shapes
+def test_sampling_is_seeded_and_in_range(variant, shape):
+    model = make(variant, shape).eval()
+    one, two, other = (model.sample(5, seed=s) for s in (3, 3, 4))
+    assert one.shape == (5, 1, *shape) and one.isfinite().all() and one.min() >= 0 and one.max() <= 1
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    torch.manual_seed(0)
+    free = model.sample(5), model.sample(5)
+    assert not torch.equal(*free) and torch.equal(model.sample(5, seed=3), one)
+
+
+@matrix()
+def test_saved_and_loaded_models_are_equal(variant, tmp_path):
+    model, other, (x, y) = make(variant), make(variant, seed=9), batch()
+    model(x, y)  # moves the running statistics of batch normalisation
+    model.eval(), other.eval()
+    assert not torch.equal(model(x, y, sample=False).recon, other(x, y, sample=False).recon)
+    write_tensors(tmp_path / "m.safetensors", model.state_dict(), {})
+    load_weights(other, read_tensors(tmp_path / "m.safetensors")[0], tmp_path)
+    assert torch.equal(model(x, y, sample=False).recon, other(x, y, sample=False).recon)
+    assert torch.equal(model.sample(4, seed=1), other.sample(4, seed=1))
+    assert model.state_dict().keys() == other.state_dict().keys()
+
+
+@matrix()
+def test_forward_is_encode_then_decode_and_sampling_is_an_argument(variant):
+    model, (x, y) = make(variant).eval(), batch()
+    q, out = model.encode(x, y), model(x, y, sample=False)
+    assert torch.equal(out.z, q.mean) and torch.equal(out.recon, model.decode(q.mean, y))
+    drawn = model(x, y)
+    assert not torch.equal(drawn.z, q.mean) and torch.equal(drawn.recon, model.decode(drawn.z, y))
+
+
+@matrix()
+def test_temperature_zero_is_the_middle_of_the_prior(variant):
+    model = make(variant).eval()
+    y = torch.tensor([1, 1, 1])
+    cold = model.sample(3, y, temperature=0.0, seed=0)
+    assert torch.allclose(cold[0], cold[1]) and not torch.allclose(*model.sample(2, y[:2], seed=0))
+
+
+@pytest.mark.parametrize("variant", ["basic_vae", "conv_vae", "beta_vae", "vade-conv"])
+def test_unconditional_models_ignore_labels(variant):
+    model, (x, y) = make(variant).eval(), batch()
+    assert torch.equal(model(x, y, sample=False).recon, model(x, sample=False).recon)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.startswith("cvae")])
+def test_labels_change_conditional_output(variant):
+    model, (x, y) = make(variant).eval(), batch()
+    z = torch.randn(6, 8)
+    assert not torch.allclose(model.decode(z, y), model.decode(z, (y + 1) % 3))
+    assert not torch.allclose(model.encode(x, y).mean, model.encode(x, (y + 1) % 3).mean)
+    assert not torch.allclose(model.sample(6, y, seed=0), model.sample(6, (y + 1) % 3, seed=0))
+    with pytest.raises(InputError, match="decodes with labels"):
+        model.decode(z)
+
+
+# --- parameter counts ---
+
+
+def count(name: str, shape) -> int:
+    classes = ("arabic", "bangla", "english", "hindi", "spanish") if name == "cvae" else ()
+    with torch.device("meta"):
+        return build(ModelConfig(name, shape, classes=classes)).parameter_count()
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "compact"),
+    [("basic_vae", 170.0, 4.58), ("conv_vae", 64.46, 2.96), ("beta_vae", 64.46, 2.96), ("cvae", 75.0, 3.30)],
+)
+def test_parameter_counts_are_the_measured_ones(name, full, compact):
+    assert count(name, (128, 1293)) / 1e6 == pytest.approx(full, abs=0.06 if full != 64.46 else 0.006)
+    assert count(name, (64, 64)) / 1e6 == pytest.approx(compact, abs=0.006)
+
+
+def test_parameter_counts_by_hand():
+    def dense(a, b):
+        return a * b + b
+
+    def convolutions(flat, code):
+        pairs = [(1, 32), (32, 64), (64, 128), (128, 256)]
+        there, back = (sum(16 * a * b + pair[i] for pair in pairs for a, b in [pair]) for i in (1, 0))
+        return there + back + dense(code, flat)
+
+    flat = 256 * 8 * 80
+    conv = convolutions(flat, 128) + 2 * dense(flat, 128) + 1
+    assert count("conv_vae", (128, 1293)) == conv
+    assert count("vade", (128, 1293)) == conv + 50 * (1 + 2 * 128)
+    conditional = convolutions(flat, 128 + 64) + dense(flat, 256) + 2 * dense(256 + 64, 128) + 5 * 64 + dense(256, 5)
+    assert count("cvae", (128, 1293)) == conditional + 1
+    bins, hidden = 128 * 1293, dense(512, 256) + dense(256, 128) + 2 * (512 + 256 + 128)
+    there = dense(bins, 512) + hidden + 2 * dense(128, 128)
+    back = dense(128, 128) + dense(128, 256) + dense(256, 512) + 2 * (512 + 256 + 128) + dense(512, bins)
+    assert count("basic_vae", (128, 1293)) == there + back + 1
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (model_config("conv_ave"), "did you mean 'conv_vae'"),
+        (model_config("conv_vae", (64, 12)), "size 12 is too small"),
+        (model_config("cvae", classes=("one",)), "at least two classes"),
+        (model_config("cvae", prior="fixed", latent=2), "3 orthogonal class means"),
+    ],
+)
+def test_what_cannot_be_built_is_a_sentence(config, message):
+    with pytest.raises(InputError, match=message):
+        build(config)
+
+
+# --- conditional ---
+
+
+def test_fixed_prior_is_orthogonal_at_the_given_distance():
+    model = make("cvae-fixed", prior_distance=7.0).eval()
+    means = model.prior_mean(torch.zeros(3, 8), torch.arange(3))
+    assert torch.allclose(torch.pdist(means), torch.tensor(7.0), atol=1e-4)
+    assert torch.allclose(means @ means.T, 24.5 * torch.eye(3), atol=1e-4)
+    assert "class_means" in dict(model.named_buffers()) and "class_means" not in dict(model.named_parameters())
+    assert not make("cvae-standard").prior_mean(torch.ones(3, 8), torch.arange(3)).any()
+    assert make("cvae-learned").prior_mean(torch.zeros(3, 8), torch.arange(3)).std(0).min() > 0
+
+
+@pytest.mark.parametrize("variant", ["cvae-standard", "cvae-fixed", "cvae-learned"])
+def test_conditional_samples_come_from_the_prior_of_their_class(variant):
+    model, y = make(variant).eval(), torch.arange(3)
+    model.decode = lambda z, y: z
+    means = model.prior_mean(torch.zeros(3, 8), y)
+    assert torch.allclose(model.sample(3, y, temperature=0.0), means)
+    spread = model.sample(3000, y.repeat(1000), seed=0).view(1000, 3, 8) - means
+    assert spread.mean().abs() < 0.05 and spread.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_marginal_encoding_is_the_probability_weighted_mean():
+    model, (x, _) = make("cvae-fixed").eval(), batch()
+    p = torch.softmax(torch.randn(6, 3), 1)
+    given = torch.stack([model.encode(x, torch.full((6,), c)).mean for c in range(3)])
+    assert torch.allclose(model.encode(x, p).mean, torch.einsum("bc,cbl->bl", p, given), atol=1e-5)
+
+
+def test_an_unknown_label_is_inferred_by_the_class_head():
+    model, (x, y) = make("cvae-fixed").eval(), batch()
+    inferred = model.encode(x).class_logits.argmax(1)
+    assert torch.equal(model.encode(x).mean, model.encode(x, inferred).mean)
+    some = torch.where(torch.arange(6) < 3, y, -1)  # half of the labels are unknown
+    mixed = torch.where(some < 0, inferred, y)
+    for got, want in zip(model(x, some, sample=False)[:2], model(x, mixed, sample=False)[:2], strict=True):
+        assert torch.equal(got, want)
+    assert torch.equal(model(x, some, sample=False).prior_mean, model.prior_mean(x[:, 0, 0, :8], mixed))
+
+
+def test_the_class_head_is_trained_on_labelled_examples_only():
+    model, (x, y) = make("cvae-standard"), batch()
+    some = torch.where(torch.arange(6) < 3, y, -1)
+    ce = losses.conditional_elbo(model, x, model(x, some), some, WEIGHTS).terms["class"]
+    assert (ce[:3] > 0).all() and (ce[3:] == 0).all()
+
+
+# --- VaDE ---
+
+
+def mixture_of(model) -> MixtureSameFamily:
+    parts = Independent(Normal(model.mixture["means"], (0.5 * model.component_logvars()).exp()), 1)
+    return MixtureSameFamily(Categorical(logits=model.mixture["logits"]), parts)
+
+
+def test_responsibilities_are_the_posterior_of_the_mixture():
+    model, z = make("vade-fc"), torch.randn(20, 8)
+    mixture = mixture_of(model)
+    joint = mixture.component_distribution.log_prob(z[:, None]) + mixture.mixture_distribution.logits
+    want = (joint - mixture.log_prob(z)[:, None]).exp()
+    assert torch.allclose(model.responsibilities(z).exp(), want, atol=1e-5)
+    total = torch.logsumexp(model.log_likelihoods(z) + model.log_weights(), 1)
+    assert torch.allclose(total, mixture.log_prob(z), atol=1e-4)
+
+
+def test_windows_of_a_clip_share_a_cluster():
+    model, z = make("vade-fc"), torch.randn(12, 8)
+    shared = model.responsibilities(z, windows=3)
+    want = model.log_likelihoods(z).view(4, 3, -1).sum(1) + model.log_weights()  # log π once, not once per window
+    assert shared.shape == (4, 4) and torch.allclose(shared, torch.log_softmax(want, 1), atol=1e-5)
+    same = z[:1].repeat(3, 1)
+    assert model.responsibilities(same, 3).max() > model.responsibilities(same[:1]).max()  # evidence adds up
+
+
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e6])
+def test_extreme_codes_stay_finite(size):
+    model, (x, _) = make("vade-fc"), batch()
+    model.mixture["logvars"].data[:2] = torch.tensor([-1e4, 1e4])[:, None]
+    model.mixture["logits"].data[0] = -1e4
+    out = model(x)
+    z = size * torch.sign(torch.randn(6, 8))
+    far = out._replace(z=z, posterior=out.posterior._replace(mean=z, logvar=torch.full((6, 8), 6.0)))
+    loss = losses.mixture_elbo(model, x, far, None, WEIGHTS)
+    assert model.responsibilities(z).exp().sum(1).allclose(torch.ones(6))
+    assert all(t.isfinite().all() for t in loss.terms.values())
+    loss.total().backward()
+    assert all(p.grad.isfinite().all() for p in model.mixture.parameters())
+
+
+def test_a_component_can_be_sampled_and_weights_decide_otherwise():
+    model = make("vade-fc").eval()
+    model.set_mixture(torch.tensor([0.0, 0.5, 0.5, 0.0]), 20 * torch.eye(4, 8), torch.full((4, 8), 1e-2))
+    assert bool(model.mixture_ready) and float(model.log_weights().exp().sum().detach()) == pytest.approx(1)
+    seen = []
+    model.decode = lambda z, y=None: seen.append(z) or z
+    model.sample(500, seed=0)
+    chosen = seen[0].argmax(1).bincount(minlength=4)
+    assert chosen[[0, 3]].sum() < 5 and chosen[1] == pytest.approx(250, abs=50)
+    model.sample(3, torch.tensor([0, 3, 3]), seed=0)
+    assert seen[1].argmax(1).tolist() == [0, 3, 3]
