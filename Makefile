@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Everything is installed into .venv; no root needed.
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(p))))
 CLIPS ?= 40
-EPOCHS ?= 20
+EPOCHS ?= 16
 BIN := .venv/bin
 
 .PHONY: help setup demo test lab lint clean

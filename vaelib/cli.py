@@ -52,7 +52,7 @@ def _extra(args: list[str]) -> dict[str, str]:
 
 
 @app.command()
-def demo(clips: int = 40, epochs: int = 20, seconds: float = 10.0, seed: int = 0, profile: str = "compact") -> None:
+def demo(clips: int = 40, epochs: int = 16, seconds: float = 10.0, seed: int = 0, profile: str = "compact") -> None:
     """Everything: render the demo corpus, preprocess, train all models, compare; prints the report to open.
 
     CLIPS is per genre (45 genres), SECONDS the length of a clip.
@@ -112,7 +112,7 @@ def train(
 
 
 @app.command("train-all", context_settings=FREE)
-def train_all(context: typer.Context, epochs: int = 20, seed: int = 0, store: StoreOption = None) -> None:
+def train_all(context: typer.Context, epochs: int = 16, seed: int = 0, store: StoreOption = None) -> None:
     """Train all five models (Conditional twice) on a store, several at a time."""
     from .batch import execute_all, training_jobs
     from .store import open_store

@@ -193,7 +193,8 @@ class TrainConfig(JsonConfig):
         mixture_lr: Peak learning rate of VaDE's mixture parameters.
         beta: Weight of the KL term after warm-up.
         mixture_weight: Weight of VaDE's mixture terms in the joint phase.
-        class_weight: Weight of the class head's cross-entropy (conditional model).
+        class_weight: Weight of the class head's cross-entropy (conditional model): a few nats beside thousands of the
+            likelihood, so that at weight 1 the head hardly learns.
         kl_warmup: Share of the epochs over which the KL weight rises linearly from 0; the same for every model.
         grad_clip: Largest norm of the gradient.
         weight_decay: AdamW's.
@@ -202,14 +203,14 @@ class TrainConfig(JsonConfig):
         seed: Seed of weights, order, crops and noise.
     """
 
-    epochs: int = 30
+    epochs: int = 16
     pretrain_epochs: int = 0
-    batch_size: int = 64
+    batch_size: int = 32
     lr: float = 1e-3
     mixture_lr: float = 1e-2
     beta: float = 1.0
     mixture_weight: float = 1.0
-    class_weight: float = 1.0
+    class_weight: float = 100.0
     kl_warmup: float = 0.25
     grad_clip: float = 1e3
     weight_decay: float = 1e-4

@@ -34,6 +34,11 @@ class VAEOutput(NamedTuple):
     prior_mean: Tensor
 
 
+def centred(x: Tensor) -> Tensor:
+    """[0, 1] → [-2, 2]: networks learn several times faster from inputs around zero."""
+    return 4.0 * x - 2.0
+
+
 class VAE(nn.Module):
     """The contract and what all five share: two Gaussian heads, a sigmoid output and one learned σ.
 
@@ -62,7 +67,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
         """(B, 1, F, T) → q(z|x)."""
-        return Posterior(*self.heads(self.encoder(x)))
+        return Posterior(*self.heads(self.encoder(centred(x))))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, L) → (B, 1, F, T) in [0, 1]."""
@@ -161,7 +166,7 @@ class ConditionalVAE(VAE):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
         """q(z|x, y); with `y=None` the class is inferred, with probabilities (B, C) it is marginalised."""
-        h = functional.relu(self.features(self.encoder(x)))
+        h = functional.relu(self.features(self.encoder(centred(x))))
         logits = self.class_head(h).float()
         given = torch.full((len(x),), -1, device=x.device) if y is None else y
         embedded = self.probabilities(given, logits).to(h.dtype) @ self.embedding.weight.to(h.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import picture
@@ -11,12 +12,14 @@ from . import picture
 if TYPE_CHECKING:
     from .view import SpectrogramView
 
+HERE = Path(__file__).parent
+SCRIPT, STYLE = (HERE / "view.js").read_text(), (HERE / "view.css").read_text()
 MOST_BYTES = 3_000_000
 SOUND_SECONDS = 6.0
 PLANS = ((85, 1), (60, 1), (60, 2), (50, 4), (40, 8), (30, 16))  # (WebP quality, every n-th position), best first
 
 
-def player(view: SpectrogramView, script: str, style: str) -> str:
+def player(view: SpectrogramView) -> str:
     """Self-contained HTML: each control moves through its frames while the others stay at their start.
 
     All words reach the page as JSON and are set as text, never as markup.
@@ -31,10 +34,10 @@ def player(view: SpectrogramView, script: str, style: str) -> str:
     data = {"setup": view.setup(), "controls": controls, "sounds": _sounds(view, controls, 0.95 * MOST_BYTES - size)}
     poster = picture.data_uri(picture.webp(picture.lut()[start["shades"]]), "image/webp")
     return (
-        f'<div class="vaelib-player"><style>{style}</style>'
+        f'<div class="vaelib-player"><style>{STYLE}</style>'
         f'<img src="{poster}" alt="{html.escape(view.title)}" width="480" height="300">'
         f'<script type="application/json">{_json(data)}</script></div>'
-        f'<script type="module">{script}</script>'
+        f'<script type="module">{SCRIPT}</script>'
     )
 
 
@@ -45,11 +48,11 @@ def _json(data: dict) -> str:
 
 def _control(control, frames: list, quality: int, stride: int) -> dict:
     last = len(frames) - 1
-    kept = [(v, f) for i, (v, f) in enumerate(frames) if i % stride == 0 or i == last or v == control.value]
+    kept = [(v, f) for i, (v, f) in enumerate(frames) if i % stride == 0 or i == last or v == control.start]
     return {
         "label": control.label,
         "slider": hasattr(control, "low"),
-        "start": [v for v, _ in kept].index(control.value),
+        "start": [v for v, _ in kept].index(control.start),
         "values": [v for v, _ in kept],
         "frames": [
             {
@@ -92,4 +95,4 @@ def _sounds(view: SpectrogramView, controls: list[dict], room: float) -> list[di
 
 def _words(control: dict, k: int) -> str:
     text = control["frames"][k]["text"]
-    return f"{control['label']} {text}" if control["slider"] else text
+    return f"{control['label']} = {text}" if control["slider"] else text

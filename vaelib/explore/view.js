@@ -45,7 +45,7 @@ function figure(parent, setup, onTile) {
     y.replaceChildren(); x.replaceChildren();
     canvas.style.aspectRatio = tiled ? Math.min(3, 1.25 * ratio) : 1.6;
     canvas.style.imageRendering = !tiled && now.width > 200 ? "auto" : "pixelated";
-    idle = tiled ? `each tile: ${(setup.hz.at(-1) / 1000).toFixed(0)} kHz, ${seconds.toFixed(1)} s; click one to hear it` : "";
+    idle = tiled ? `each tile: up to ${(setup.hz.at(-1) / 1000).toFixed(0)} kHz, ${seconds.toFixed(1)} s; ${onTile ? "click one to hear it" : "the first one sounds"}` : "";
     readout.textContent = idle;
     canvas.setAttribute("aria-label", `spectrogram: ${setup.title}`);
     if (tiled) return;

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import anywidget
 import ipywidgets as widgets
 import numpy as np
 import torch
-import traitlets
 from IPython.display import Image
 
 from ..audio import Scaler, mel_frequencies, to_sound
-from ..config import FrontEnd, InputError
+from ..config import FrontEnd
 from . import picture
-from .offline import SOUND_SECONDS, player
+from .live import Live
+from .offline import player
 
-HERE = Path(__file__).parent
-SCRIPT, STYLE = (HERE / "view.js").read_text(), (HERE / "view.css").read_text()
-PAUSE = 0.25  # seconds without a move before a sound is made (at once when a pointer lets go)
 KEPT_SOUNDS = 64
 
 Values = dict[str, float | str]
@@ -33,7 +27,7 @@ Values = dict[str, float | str]
 
 @dataclass(frozen=True)
 class Slider:
-    """A number: `steps` values from `low` to `high`, starting at `value`."""
+    """A number: `steps` values about `low` to `high`, `value` (the start) among them."""
 
     name: str
     label: str
@@ -43,8 +37,14 @@ class Slider:
     value: float
 
     def positions(self) -> list[float]:
-        """Every value it can take, the starting one among them."""
-        return sorted({*np.linspace(self.low, self.high, self.steps).round(6).tolist(), float(self.value)})
+        """Every value it can take: a grid through the start, for a browser moves a value off the grid onto it."""
+        step = round((self.high - self.low) / max(self.steps - 1, 1), 4) or 1.0
+        before = round((self.value - self.low) / step)
+        return [round(self.start + step * (i - before), 4) for i in range(self.steps)]
+
+    @property
+    def start(self) -> float:
+        return round(self.value, 4)
 
     def text(self, value: float) -> str:
         return f"{value:g}" if self._whole() else f"{value:.2f}"
@@ -53,8 +53,9 @@ class Slider:
         return all(float(v).is_integer() for v in self.positions())
 
     def widget(self) -> widgets.Widget:
+        at = self.positions()
         return widgets.FloatSlider(
-            self.value, min=self.low, max=self.high, step=(self.high - self.low) / max(self.steps - 1, 1),
+            self.start, min=at[0], max=at[-1], step=at[1] - at[0] if len(at) > 1 else 1.0,
             description=self.label, readout_format="d" if self._whole() else ".2f",
         )  # fmt: skip
 
@@ -68,6 +69,10 @@ class Choice:
     options: tuple[str, ...]
     value: str
 
+    @property
+    def start(self) -> str:
+        return self.value
+
     def positions(self) -> list[str]:
         return list(self.options)
 
@@ -76,6 +81,17 @@ class Choice:
 
     def widget(self) -> widgets.Widget:
         return widgets.Dropdown(options=list(self.options), value=self.value, description=self.label)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Decode on one thread: for a single spectrogram a team that shares busy cores takes 130 ms instead of 2."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class SpectrogramView:
@@ -108,10 +124,10 @@ class SpectrogramView:
         self.render, self.controls, self.front_end, self.scaler = render, tuple(controls), front_end, scaler
         self.title, self.caption, self.tone, self.offline_sounds = title, caption, tone, offline_sounds
         self.sound = sound or self._inverted
-        self.start: Values = {c.name: c.value for c in self.controls}
+        self.start: Values = {c.name: c.start for c in self.controls}
         self._sounds: OrderedDict[tuple, bytes] = OrderedDict()
         self._sound_lock = threading.Lock()
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._offline = ""
 
     def frame(self, values: Values) -> dict:
@@ -136,17 +152,13 @@ class SpectrogramView:
 
     def sound_file(self, values: Values, tile: int = 0, seconds: float | None = None) -> bytes:
         """The sound at these values as MP3; made once, one at a time."""
-        key = self._sound_key(values, tile, seconds)
+        key = (*values.values(), tile, seconds)
         with self._sound_lock:
             if key not in self._sounds:
                 self._sounds[key] = picture.sound_bytes(*self.sound(values, tile), seconds)
                 if len(self._sounds) > KEPT_SOUNDS:
                     self._sounds.popitem(last=False)
             return self._sounds[key]
-
-    @staticmethod
-    def _sound_key(values: Values, tile: int, seconds: float | None) -> tuple:
-        return (*values.values(), tile, seconds)
 
     def _inverted(self, values: Values, tile: int) -> tuple[np.ndarray, int]:
         x = np.asarray(self.render(values))
@@ -167,127 +179,16 @@ class SpectrogramView:
 
     def offline(self) -> str:
         """HTML of the offline player: all frames inside, no request, no kernel."""
-        self._offline = self._offline or player(self, SCRIPT, STYLE)
+        self._offline = self._offline or player(self)
         return self._offline
 
-    def live(self) -> _Live:
+    def live(self) -> Live:
         """The widget, made on first use."""
-        self._live = self._live or _Live(self)
+        self._live = self._live or Live(self)
         return self._live
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         html, live = self.offline(), self.live()
-        live.figure.sound = live.figure.sound or {
-            "data": self._sounds.get(self._sound_key(self.start, 0, SOUND_SECONDS), b"")
-        }
+        if not live.figure.sound:  # the first one made is that of the start
+            live.figure.sound = {"data": next(iter(self._sounds.values()), b"")}
         return live.box._repr_mimebundle_() | {"text/plain": self.title, "text/html": html}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Decode on one thread: for a single spectrogram a team that shares busy cores takes 130 ms instead of 2."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _Figure(anywidget.AnyWidget):
-    """Canvas with axes and a player; everything is drawn in the browser from shades of grey."""
-
-    _esm, _css = SCRIPT, STYLE
-    setup = traitlets.Dict().tag(sync=True)
-    frame = traitlets.Dict().tag(sync=True)
-    sound = traitlets.Dict().tag(sync=True)
-    note = traitlets.Unicode().tag(sync=True)
-    held = traitlets.Bool(False).tag(sync=True)  # a pointer is down on the view
-    tile = traitlets.Int(0).tag(sync=True)  # the tile that sounds
-
-
-class _Live:
-    """The widgets of one view. Callbacks arrive on a thread of their own while a cell runs."""
-
-    def __init__(self, view: SpectrogramView) -> None:
-        self.view = view
-        self.lock = threading.Lock()
-        self.timer: threading.Timer | None = None
-        self.moved = self.resetting = False
-        self.figure = _Figure(setup=view.setup())
-        self.inputs = {c.name: c.widget() for c in view.controls}
-        for w in self.inputs.values():
-            w.style.description_width, w.layout.width = "11em", "30em"
-            w.observe(self._on_move, "value")
-        self.play = widgets.Checkbox(True, description="play when released", indent=False)
-        reset = widgets.Button(description="Reset", layout=widgets.Layout(width="8em"))
-        reset.on_click(self._on_reset)
-        self.figure.observe(self._on_release, "held")
-        self.figure.observe(self._on_tile, "tile")
-        buttons = widgets.HBox([reset, self.play], layout=widgets.Layout(margin="0.5em 0 0 11.3em"))
-        panel = widgets.VBox([*self.inputs.values(), buttons])
-        self.box = widgets.HBox([self.figure, panel], layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
-        self.box.add_class("vaelib-view")
-        self.draw()
-
-    @property
-    def values(self) -> Values:
-        return {name: w.value for name, w in self.inputs.items()}
-
-    def _key(self) -> tuple:
-        return tuple(round(v, 4) if isinstance(v, float) else v for v in self.values.values())
-
-    def draw(self) -> None:
-        with self.lock:
-            self.drawn = self._key()
-            try:
-                f = self.view.frame(self.values)
-            except InputError as e:
-                self.figure.note = str(e)
-                return
-            self.figure.frame = f | {"shades": f["shades"].tobytes(), "shape": f["shades"].shape}
-
-    def sound_after(self, pause: float) -> None:
-        """Make the sound once nothing has moved for `pause` seconds."""
-        if self.timer:
-            self.timer.cancel()
-        if self.play.value:
-            self.timer = threading.Timer(pause, self._make_sound)
-            self.timer.daemon = True
-            self.timer.start()
-
-    def _make_sound(self) -> None:
-        self.moved = False
-        values, tile = self.values, self.figure.tile
-        self.figure.note = "making the sound …"
-        try:
-            data, note = self.view.sound_file(values, tile), ""
-        except InputError as e:
-            data, note = b"", f"no sound: the file {e}"
-        if (values, tile) == (self.values, self.figure.tile) and not self.figure.held:  # else: a later timer makes it
-            self.figure.sound = {"data": data, "aloud": True, "turn": time.monotonic()}  # the same sound may come again
-        self.figure.note = note
-
-    def _on_move(self, _: object) -> None:
-        if self.resetting or self._key() == self.drawn:  # a slider reports its rounded start when it appears
-            return
-        self.draw()
-        self.moved = True
-        if not self.figure.held:
-            self.sound_after(PAUSE)
-
-    def _on_release(self, change: dict) -> None:
-        if not change["new"] and self.moved:
-            self.sound_after(PAUSE / 5)
-
-    def _on_tile(self, _: object) -> None:
-        self.sound_after(0)
-
-    def _on_reset(self, _: object) -> None:
-        self.resetting = True
-        try:
-            for name, value in self.view.start.items():
-                self.inputs[name].value = value
-        finally:
-            self.resetting = False
-        self._on_move(None)

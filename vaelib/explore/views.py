@@ -199,7 +199,7 @@ def clip_browser(store: Store, scaler: Scaler, most: int = 400, by: str = "genre
     options = tuple(groups)
     return SpectrogramView(
         lambda v: store.spectrogram(row(v), scaler),
-        [Choice("group", by, options, options[0]), Slider("clip", "clip", 1, max(each, 2), max(each, 2), 1)],
+        [Choice("group", by, options, options[0]), Slider("clip", "clip", 1, each, each, 1)],
         store.front_end,
         scaler,
         f"{store.attrs['corpus']}: the clips",
