@@ -163,22 +163,28 @@ def _straighten(db: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarr
 def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
     """A listenable guess of the waveform behind a log-mel spectrogram.
 
-    Non-negative least squares back to a linear spectrogram, then Griffin-Lim phases (librosa). The mel bank has
-    thrown away phase and detail, so this is for the ear, not for measurement.
+    Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram, then
+    Griffin-Lim phases (torchaudio). librosa's non-negative least squares takes seconds per window, these updates
+    0.05 s, and their mel spectrogram is nearer to the original. The mel bank has thrown away phase and detail, so
+    this is for the ear, not for measurement.
 
     Args:
         db: (mel, frame) in dB.
 
     Returns:
-        (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9.
+        (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
     """
-    import librosa
-
-    power = np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10)
-    wave = librosa.feature.inverse.mel_to_audio(
-        power, sr=fe.sample_rate, n_fft=fe.n_fft, hop_length=fe.hop, fmax=fe.f_max, n_iter=iterations,
-        pad_mode="constant",
-    )  # fmt: skip
+    mel = torch.from_numpy(np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32))
+    bank = _mel_transform(fe).mel_scale.fb.T  # (mel, bin)
+    linear = mel.mean().expand(bank.shape[1], mel.shape[1])
+    for _ in range(100):
+        linear = linear * (bank.T @ (mel / (bank @ linear).clamp_min(FLOOR))) / bank.sum(0)[:, None].clamp_min(FLOOR)
+    with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
+        torch.manual_seed(0)
+        wave = torchaudio.functional.griffinlim(
+            linear.sqrt(), torch.hann_window(fe.n_fft), fe.n_fft, fe.hop, fe.n_fft, power=1.0, n_iter=iterations,
+            momentum=0.99, length=None, rand_init=True,
+        ).numpy()  # fmt: skip
     peak = np.abs(wave).max()
     return (0.9 * wave / peak if peak > 0 else wave).astype(np.float32)
 

@@ -20,6 +20,11 @@ CMAP = "magma"
 Drawn = tuple[Figure, Axes | np.ndarray]
 
 
+def _plain(text: object) -> str:
+    """A label as it is: two dollar signs in a file's or class's name are no formula."""
+    return str(text).replace("$", r"\$")
+
+
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     if ax is not None:
         return ax.figure, ax
@@ -34,7 +39,7 @@ def spectrogram(
     settings = {"vmin": 0.0, "vmax": 1.0, "cmap": CMAP} | image
     seconds = x.shape[1] * fe.hop / fe.sample_rate
     ax.imshow(x, origin="lower", aspect="auto", interpolation="nearest", extent=(0, seconds, 0, x.shape[0]), **settings)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(_plain(title), fontsize=9)
     if bare:
         ax.set(xticks=[], yticks=[])
     else:
@@ -56,9 +61,9 @@ def gallery(rows: Mapping[str, np.ndarray], fe: FrontEnd, columns: Sequence[str]
                 spectrogram(pictures[i], fe, ax, bare=True, **image)
             else:
                 ax.axis("off")
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=9)
     for ax, title in zip(axes[0], () if columns is None else columns, strict=False):
-        ax.set_title(title, fontsize=8)
+        ax.set_title(_plain(title), fontsize=8)
     return fig, axes
 
 
@@ -73,8 +78,8 @@ def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("ms
                 values = _terms(table, part, column)
                 if values is not None:
                     ax.plot(table["epoch"], values, style, color=colours[name], lw=1.5,
-                            label=name if part == "train" else None)  # fmt: skip
-        ax.set(xlabel="epoch", ylabel=labels.get(column, column))
+                            label=_plain(name) if part == "train" else None)  # fmt: skip
+        ax.set(xlabel="epoch", ylabel=labels.get(column, _plain(column)))
         if column != "loss":
             ax.set_yscale("log")
     axes[0, -1].legend(fontsize=8, title="solid: training, dashed: validation", title_fontsize=8)
@@ -114,12 +119,12 @@ def maps(
         ax.axis("on")
         for label, colour in zip(classes, palette, strict=True):
             own = labels == label
-            ax.scatter(xy[own, 0], xy[own, 1], s=7, color=colour, label=label, linewidths=0)
-        ax.set_title(name, fontsize=9)
+            ax.scatter(xy[own, 0], xy[own, 1], s=7, color=colour, label=_plain(label), linewidths=0)
+        ax.set_title(_plain(name), fontsize=9)
     if len(classes) <= 12:
         handles, names = axes.flat[0].get_legend_handles_labels()
         fig.legend(handles, names, loc="outside lower center", ncols=min(len(classes), 6), fontsize=8, markerscale=2)
-    fig.suptitle(title, fontsize=10)
+    fig.suptitle(_plain(title), fontsize=10)
     return fig, axes
 
 
@@ -131,10 +136,10 @@ def paths(frames: np.ndarray, fe: FrontEnd, steps: Mapping[str, np.ndarray], sho
         spectrogram(frames[i], fe, fig.add_subplot(grid[0, column]), f"{i / (len(frames) - 1):.0%}", bare=True)
     ax = fig.add_subplot(grid[1, :])
     for (name, values), colour in zip(steps.items(), sns.color_palette("colorblind"), strict=False):
-        ax.plot(np.linspace(0, 100, len(values)), values, label=name, color=colour)
+        ax.plot(np.linspace(0, 100, len(values)), values, label=_plain(name), color=colour)
     ax.set(xlabel="position on the path (%)", ylabel="step length (share of the path)", ylim=(0, None))
     ax.legend(fontsize=8)
-    fig.suptitle(title, fontsize=10)
+    fig.suptitle(_plain(title), fontsize=10)
     return fig, np.array(fig.axes)
 
 
@@ -143,12 +148,12 @@ def heatmap(table: pd.DataFrame, title: str = "", label: str = "", centre: float
     fig, ax = _axes(None, (2.2 + 0.75 * table.shape[1], 1.3 + 0.28 * table.shape[0]))
     cmap = "vlag" if centre is not None else "rocket_r"
     sns.heatmap(
-        table, annot=table.size <= 200, fmt=".2f", cmap=cmap, center=centre, ax=ax, annot_kws={"size": 8},
-        cbar_kws={"label": label},
+        table.rename(index=_plain, columns=_plain), annot=table.size <= 200, fmt=".2f", cmap=cmap, center=centre, ax=ax,
+        annot_kws={"size": 8}, cbar_kws={"label": _plain(label)},
     )  # fmt: skip
     ax.tick_params(axis="x", rotation=30, labelsize=8)
     ax.tick_params(axis="y", rotation=0, labelsize=8)
-    ax.set_title(title, fontsize=10)
+    ax.set_title(_plain(title), fontsize=10)
     return fig, ax
 
 
@@ -156,14 +161,14 @@ def bars(values: Mapping[str, float], nulls: Mapping[str, float] | None = None, 
     """Horizontal bars, one per named value, with its null as a black tick."""
     fig, ax = _axes(None, (6.5, 0.8 + 0.36 * len(values)))
     names = list(values)
-    ax.barh(names, [values[n] for n in names], color=sns.color_palette("colorblind")[0])
+    ax.barh([_plain(n) for n in names], [values[n] for n in names], color=sns.color_palette("colorblind")[0])
     for i, name in enumerate(names):
         if nulls and name in nulls:
             ax.plot([nulls[name]] * 2, [i - 0.4, i + 0.4], color="black", lw=2)
         ax.text(max(values[name], 0), i, f" {values[name]:.3f}", va="center", fontsize=8)
     ax.invert_yaxis()
     ax.margins(x=0.14)
-    ax.set_xlabel(label + ("  (black tick: 95th percentile with permuted labels)" if nulls else ""), fontsize=8)
+    ax.set_xlabel(_plain(label) + ("  (black tick: 95th percentile with permuted labels)" if nulls else ""), fontsize=8)
     return fig, ax
 
 
@@ -189,13 +194,13 @@ def ellipses(xy: np.ndarray, labels: np.ndarray, means: np.ndarray, covariances:
     classes = sorted(set(labels))
     for label, colour in zip(classes, sns.color_palette("colorblind", len(classes)), strict=True):
         own = labels == label
-        ax.scatter(xy[own, 0], xy[own, 1], s=8, color=colour, label=label, linewidths=0)
+        ax.scatter(xy[own, 0], xy[own, 1], s=8, color=colour, label=_plain(label), linewidths=0)
     for mean, covariance in zip(means, covariances, strict=True):
         size, axes = np.linalg.eigh(covariance)
         angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
         width, height = 2 * np.sqrt(np.maximum(size[::-1], 0))
         ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, color="black", lw=0.8, alpha=0.6))
-    ax.set(xlabel="first principal axis of the latent space", ylabel="second principal axis", title=title)
+    ax.set(xlabel="first principal axis of the latent space", ylabel="second principal axis", title=_plain(title))
     ax.legend(fontsize=8, markerscale=2)
     return fig, ax
 
@@ -212,7 +217,7 @@ def filters(groups: Mapping[str, np.ndarray], columns: int = 16) -> Drawn:
             ax.axis("off")
         for ax, k in zip(line, kernels, strict=False):
             ax.imshow(k, origin="lower", cmap="vlag", vmin=-np.abs(k).max(), vmax=np.abs(k).max())
-        line[0].text(-0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+        line[0].text(-0.25, 0.5, _plain(name), transform=line[0].transAxes, ha="right", va="center", fontsize=8)
     return fig, axes
 
 
@@ -229,11 +234,11 @@ def comparison(table: pd.DataFrame, metrics: Mapping[str, str]) -> Drawn:
     for ax, (column, title) in zip(axes[0], metrics.items(), strict=True):
         values = table[column].astype(float)
         ax.scatter(values, [models.index(m) for m in table["model"]], s=32, color=sns.color_palette("colorblind")[0])
-        ax.set_title(title, fontsize=9)
+        ax.set_title(_plain(title), fontsize=9)
         ax.grid(axis="y", alpha=0.3)
         ax.margins(x=0.15)
         ax.tick_params(labelsize=8)
         ax.xaxis.set_major_locator(plt.MaxNLocator(3))
-    axes[0, 0].set_yticks(range(len(models)), models)
+    axes[0, 0].set_yticks(range(len(models)), [_plain(m) for m in models])
     axes[0, 0].invert_yaxis()
     return fig, axes[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from .config import COMPACT, FULL, InputError, ModelConfig, papermill_dir, write_atomic
 from .models import MODELS, build
 from .proofs import Proof
+from .proofs.proof import png
 from .runs import Run
 
 # the source document's expectations, millions; never measured by anyone
@@ -58,9 +58,18 @@ def write_html(notebook: Path, target: Path | None = None, title: str = "") -> P
 
 
 def _data_uri(figure: Figure, dpi: int = 100) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(figure, dpi)).decode()
+
+
+def _md(text: str) -> str:
+    """Text that cannot become a tag when the Markdown is rendered."""
+    return text.replace("<", "&lt;")
+
+
+def _md_table(table: pd.DataFrame) -> str:
+    shown = table.astype(object).where(table.notna(), None)
+    shown = shown.map(lambda v: v.replace("|", r"\|") if isinstance(v, str) else v)
+    return _md(shown.to_markdown(index=False, floatfmt=".3g", missingval="–"))
 
 
 @dataclass(frozen=True)
@@ -97,24 +106,25 @@ def write_comparison(
     """
     pictures = folder / "visualizations"
     pictures.mkdir(parents=True, exist_ok=True)
-    md, page = [f"# {title}", note], [f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>"]
+    md, page = [f"# {_md(title)}", _md(note)], [f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>"]
     for s in sections:
-        md.append(f"## {s.heading}")
+        md.append(f"## {_md(s.heading)}")
         page.append(f"<h2>{html.escape(s.heading)}</h2>")
         if s.text:
-            md.append(s.text)
+            md.append(_md(s.text))
             page += [f"<p>{html.escape(p)}</p>" for p in s.text.split("\n\n")]
         if s.table is not None:
-            md.append(s.table.to_markdown(index=False, floatfmt=".3g", missingval="–").replace("<", "&lt;"))
+            md.append(_md_table(s.table))
             page.append(s.table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format))
         if s.figure is not None:
-            s.figure.savefig(pictures / f"{s.name}.png", dpi=110)
-            md.append(f"![{s.heading}](visualizations/{s.name}.png)")
+            write_atomic(pictures / f"{s.name}.png", png(s.figure))
+            md.append(f"![{_md(s.heading)}](visualizations/{s.name}.png)")
             page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(s.figure)}'>")
     if links:
-        items = "".join(f"<li><a href='{html.escape(p.as_uri(), quote=True)}'>{html.escape(p.name)}</a>" for p in links)
+        uris = [html.escape(p.resolve().as_uri(), quote=True) for p in links]
+        items = "".join(f"<li><a href='{u}'>{html.escape(p.name)}</a>" for u, p in zip(uris, links, strict=True))
         page.append(f"<h2>Executed notebooks</h2><ul>{items}</ul>")
-        md += ["## Executed notebooks", "\n".join(f"- {p.name}" for p in links)]
+        md += ["## Executed notebooks", "\n".join(f"- {_md(p.name)}" for p in links)]
     return (
         write_atomic(folder / "MODEL_COMPARISON_RESULTS.md", "\n\n".join(md) + "\n"),
         write_atomic(folder / "model_comparison.html", _document(title, page)),

@@ -69,7 +69,7 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     figure, _ = plots.heatmap(
         matrix, f"{run.name}: share of each factor's entropy known from one dimension", "mutual information / entropy"
     )
-    best = max(score.per_factor, key=score.per_factor.get)
+    best = max(score.per_factor, key=lambda k: np.nan_to_num(score.per_factor[k], nan=-1))  # nan: constant here
     sentence = (
         f"MIG is {score.mean:.3f}, against {null.p95:.3f} (95th percentile) for permuted factors and "
         f"{rotated.mean():.3f} after random rotations of the {len(live)} live dimensions; {best} separates best "
@@ -165,9 +165,9 @@ def name_dimensions(run: Run, dims: np.ndarray) -> dict[int, str]:
         score = dis.mig(embedding.means, factors_of(run))
     except InputError:
         return {int(d): f"z{d} (KL {embedding.kl[d]:.2f})" for d in dims}
-    factors = list(score.per_factor)
+    factors, matrix = list(score.per_factor), np.nan_to_num(score.matrix)  # nan: a factor that is constant here
     names = {}
     for d in dims:
-        best = int(np.nanargmax(score.matrix[d]))
-        names[int(d)] = f"z{d}: {factors[best].replace('_', ' ')}, MI {score.matrix[d, best]:.2f}"
+        best = int(matrix[d].argmax())
+        names[int(d)] = f"z{d}: {factors[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
     return names

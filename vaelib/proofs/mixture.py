@@ -109,15 +109,16 @@ def soft_clustering(run: Run) -> Proof:
     _require_mixture(run)
     train, test = run.responsibilities("train"), run.responsibilities("test")
     confidence = test.max(1)
-    agree = mix.majority_agreement(
-        train.argmax(1), run.labels("train", "genre"), test.argmax(1), run.labels("test", "genre")
-    )
+    known, truth, found = (train.argmax(1), run.labels("train", "genre")), run.labels("test", "genre"), test.argmax(1)
+    agree = mix.majority_agreement(*known, found, truth)
+    null = clu.permutation_null(lambda y, c: mix.majority_agreement(*known, c, y).mean(), truth, found, n=50)
     table = mix.reliability(confidence, agree)
     entropy = mix.occupancy(test).entropy
     unsure = np.argsort(confidence)[: len(confidence) // 4 or 1]
     numbers = {
         "mean confidence": float(confidence.mean()),
         "agreement with the cluster's majority genre": float(agree.mean()),
+        "agreement with permuted labels, 95th percentile": null.p95,
         "expected calibration error": mix.expected_calibration_error(confidence, agree),
         "agreement of the least confident quarter": float(agree[unsure].mean()),
         "mean entropy (nats)": float(entropy.mean()),
@@ -125,9 +126,9 @@ def soft_clustering(run: Run) -> Proof:
     figure, _ = plots.reliability((table.low + table.high) / 2, table.accuracy, table.count, entropy)
     names = run.store.table.loc[run.store.rows("test")[unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
     sentence = (
-        f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%}: "
-        f"calibration error {numbers['expected calibration error']:.2f}. The least confident quarter agrees in "
-        f"{agree[unsure].mean():.0%} of the cases. Most uncertain: {', '.join(names)}. Confidence is about clusters, "
-        "not genres: a pure cluster of two genres can be confident and half wrong."
+        f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%} "
+        f"(permuted labels: {null.p95:.0%}): calibration error {numbers['expected calibration error']:.2f}. "
+        f"The least confident quarter agrees in {agree[unsure].mean():.0%} of the cases. Most uncertain: "
+        f"{', '.join(names)}. Confidence is about clusters, not genres: a pure cluster of two genres can be confident and half wrong."
     )
     return Proof("soft_clustering", run.name, numbers, sentence, figure)

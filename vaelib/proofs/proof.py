@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..config import write_atomic
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Proof:
         """Write the figure as `<name>.png` and the sentence as `<name>.txt`; returns the picture's path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.png"
-        self.figure.savefig(path, dpi=110)
+        write_atomic(path, png(self.figure))
         write_atomic(path.with_suffix(".txt"), self.sentence)
         return path
 
