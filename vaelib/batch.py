@@ -132,7 +132,8 @@ class LiveEngine(NBClientEngine):
                 nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, config=sockets
             )
             client.show = show
-            return client.execute()
+            with open(f"{folder}/kernel.log", "wb") as log:  # kernels grumble on their way out
+                return client.execute(stderr=log)
 
 
 pm.engines.papermill_engines.register("vaelib", LiveEngine)

@@ -227,6 +227,11 @@ class TrainConfig(JsonConfig):
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
 
     @property
+    def first_phase(self) -> int:
+        """Epochs as a plain VAE: the pretraining of VaDE, all epochs of the others; what `--epochs` asks for."""
+        return self.pretrain_epochs or self.epochs
+
+    @property
     def total_epochs(self) -> int:
         """Pretraining and training epochs together."""
         return self.pretrain_epochs + self.epochs

@@ -164,14 +164,21 @@ class ConditionalVAE(VAE):
             y = torch.where(y < 0, logits.argmax(1), y)
         return functional.one_hot(y, len(self.config.classes)).float()
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
-        """q(z|x, y); with `y=None` the class is inferred, with probabilities (B, C) it is marginalised."""
-        h = functional.relu(self.features(self.encoder(centred(x))))
+    def embed_features(self, x: Tensor) -> Tensor:
+        """(B, 1, F, T) → (B, 256): what the encoder knows before it is told the class."""
+        return functional.relu(self.features(self.encoder(centred(x))))
+
+    def encode_features(self, h: Tensor, y: Tensor | None = None) -> Posterior:
+        """(B, 256) → q(z|x, y), labels as in `encode`."""
         logits = self.class_head(h).float()
-        given = torch.full((len(x),), -1, device=x.device) if y is None else y
+        given = torch.full((len(h),), -1, device=h.device) if y is None else y
         embedded = self.probabilities(given, logits).to(h.dtype) @ self.embedding.weight.to(h.dtype)
         mean, logvar = self.heads(torch.cat([h, embedded], 1))
         return Posterior(mean, logvar, logits)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
+        """q(z|x, y); with `y=None` the class is inferred, with probabilities (B, C) it is marginalised."""
+        return self.encode_features(self.embed_features(x), y)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, L) and labels → (B, 1, F, T).

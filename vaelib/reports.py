@@ -67,8 +67,8 @@ def _md(text: str) -> str:
 
 
 def _md_table(table: pd.DataFrame) -> str:
-    shown = table.astype(object).where(table.notna(), None)
-    shown = shown.map(lambda v: v.replace("|", r"\|") if isinstance(v, str) else v)
+    shown = table.map(lambda v: v.replace("|", r"\|") if isinstance(v, str) else v)
+    shown = shown.astype(object).where(table.notna(), None)  # tabulate's missing value is None, not nan
     return _md(shown.to_markdown(index=False, floatfmt=".3g", missingval="–"))
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from .audio import Scaler
 from .checkpoints import load_weights, read_tensors
 from .config import InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
-from .models import MODELS, VAE, ConditionalVAE, VaDE, build
+from .losses import gaussian_kl
+from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE, build
 from .store import Store, open_store
 from .training import train, window_codes
 from .windows import Clips
@@ -84,40 +85,67 @@ class Run:
         """(clip,) label strings of a split."""
         return self.store.table.loc[self.store.rows(split), label].to_numpy().astype(str)
 
-    @torch.inference_mode()
     def embed(self, split: str, labels: str = "inferred", batch_size: int = 64) -> Embedding:
-        """Embed the clips of a split.
+        """Embed the clips of a split; kept in memory after the first call.
 
         Args:
             labels: For a conditional model: `given` (the true class: leakage, call it supervised), `inferred`
                 (the class head's choice) or `marginal` (its probabilities). Other models ignore it.
         """
         one_of("label mode", labels, LABEL_MODES)
+        mode = labels if self.conditional else ""
+        cache = self.__dict__.setdefault("_embeddings", {})
+        if (split, mode) not in cache:
+            cache[split, mode] = self._embed(split, mode, batch_size)
+        return cache[split, mode]
+
+    @torch.inference_mode()
+    def _embed(self, split: str, mode: str, batch_size: int) -> Embedding:
         clips, k = self.clips(split), self.config.training.eval_windows
+        features = self._features(split, batch_size)
         means, variances, kl = [], [], []
         for i in range(0, len(clips), batch_size):
-            index = torch.arange(i, min(i + batch_size, len(clips)))
-            x = clips.even_windows(index, k).flatten(0, 1)
+            h = features[i : i + batch_size].flatten(0, 1)
             with self.lock:
-                q = self._encode(x, self._labels_for(clips, index, k) if labels == "given" else labels)
-            kl.append(0.5 * (q.mean.square() + q.logvar.exp() - 1 - q.logvar).unflatten(0, (-1, k)).mean(1))
+                q = self._posterior(h, mode, clips.rows[i : i + batch_size], k)
+            kl.append(gaussian_kl(q).unflatten(0, (-1, k)).mean(1))
             means.append(q.mean.unflatten(0, (-1, k)).mean(1))
             variances.append(q.logvar.exp().unflatten(0, (-1, k)).mean(1))
         mean, variance, kl = (torch.cat(part) for part in (means, variances, kl))
-        mode = labels if self.conditional else ""
         return Embedding(mean.numpy(), variance.log().numpy(), kl.mean(0).numpy(), clips.rows, mode)
 
-    def _labels_for(self, clips: Clips, index: Tensor, k: int) -> Tensor | None:
-        if not self.conditional:
-            return None
-        codes = self.store.codes(self.config.model.condition, clips.rows[index.numpy()])
-        return torch.from_numpy(codes).repeat_interleave(k)
+    def _features(self, split: str, batch_size: int) -> Tensor:
+        """(clip, window, …): what the encoder makes of the evenly spaced windows before any label comes in.
 
-    def _encode(self, x: Tensor, y: Tensor | str | None):
-        if isinstance(y, str):
-            marginal = self.conditional and y == "marginal"
-            y = torch.softmax(self.model.encode(x).class_logits, 1) if marginal else None
-        return self.model.encode(x, y)
+        Kept for a conditional model, whose label modes all start from it.
+        """
+        cache = self.__dict__.setdefault("_encoded", {})
+        if split in cache:
+            return cache[split]
+        clips, k, parts = self.clips(split), self.config.training.eval_windows, []
+        for i in range(0, len(clips), batch_size):
+            x = clips.even_windows(torch.arange(i, min(i + batch_size, len(clips))), k)
+            with self.lock:
+                h = (
+                    self.model.embed_features(x.flatten(0, 1))
+                    if self.conditional
+                    else self.model.encode(x.flatten(0, 1))
+                )
+            parts.append((h if self.conditional else torch.stack(h[:2], 1)).unflatten(0, (-1, k)))
+        found = torch.cat(parts)
+        if self.conditional:
+            cache[split] = found
+        return found
+
+    def _posterior(self, h: Tensor, mode: str, rows: np.ndarray, k: int) -> Posterior:
+        """q(z|x) of windows `h`, those of a clip after each other."""
+        if not mode:
+            return Posterior(h[:, 0], h[:, 1])
+        if mode == "given":
+            y = torch.from_numpy(self.store.codes(self.config.model.condition, rows)).repeat_interleave(k)
+        else:
+            y = torch.softmax(self.model.class_head(h).float(), 1) if mode == "marginal" else None
+        return self.model.encode_features(h, y)
 
     @torch.inference_mode()
     def reconstruct(self, split: str, most: int | None = None, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -251,7 +279,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     """Folders of finished runs under `root`, newest last.
 
     Args:
-        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `epochs`; None matches all.
+        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `epochs` (VaDE: pretraining epochs); None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
@@ -261,7 +289,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
             continue  # not one of ours, or damaged: the ledger of runs leaves it out
         has = {
             "model": config.model.name, "condition": config.model.condition, "prior": config.model.prior,
-            "seed": config.training.seed, "corpus": config.corpus, "epochs": config.training.epochs,
+            "seed": config.training.seed, "corpus": config.corpus, "epochs": config.training.first_phase,
         }  # fmt: skip
         if all(v is None or has[k] == v for k, v in wanted.items()):
             found.append((done.stat().st_mtime, done.parent))

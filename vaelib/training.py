@@ -102,7 +102,7 @@ def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, beta: float | None
     Every model warms its KL up over the same share of its first phase; VaDE's joint phase needs none, because its
     mixture starts on the pretrained codes.
     """
-    first = cfg.pretrain_epochs or cfg.epochs
+    first = cfg.first_phase
     warm = losses.linear_warmup(epoch, first, cfg.kl_warmup) if not mixture else 1.0
     return {
         "nll": 1.0,

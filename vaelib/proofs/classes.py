@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.metrics import adjusted_rand_score
 
 from .. import plots
 from ..config import InputError, one_of
@@ -39,7 +40,7 @@ def separation(run: Run) -> Proof:
         numbers[f"{shown}: silhouette of the classes"] = clu.geometry_scores(test, truth)["silhouette"]
         points[f"{run.name}, {shown}"] = project(test, "pca")
         guess[mode] = (found, train, test)
-    null = clu.permutation_null(lambda a, b: clu.cluster_scores(a, b)["ari"], truth, guess["given"][0], n=50)
+    null = clu.permutation_null(adjusted_rand_score, truth, guess["given"][0], n=50)
     probe = linear_probe(guess["inferred"][1], train_truth, guess["inferred"][2], truth, seed)
     numbers |= {
         "ARI with permuted labels, 95th percentile": null.p95,

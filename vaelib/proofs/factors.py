@@ -120,7 +120,7 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16) -> Proof:
         "KL (nats)": float(embedding.kl[asked]),
         f"effect on {main} (its own standard deviations)": float(effects.loc[f"z{asked}", main]),
         "share of the effect on its main attribute": float(own.max() / total),
-        "mean share over the live dimensions": float((effects.abs().max(1) / effects.abs().sum(1)).mean()),
+        "mean share over the live dimensions": float((effects.abs().max(axis=1) / effects.abs().sum(axis=1)).mean()),
         "share if all attributes moved alike": 1 / effects.shape[1],
     }
     figure, _ = plots.heatmap(

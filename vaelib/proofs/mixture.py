@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.metrics import adjusted_mutual_info_score
 
 from .. import plots
 from ..config import InputError
@@ -51,7 +52,7 @@ def clustering_comparison(run: Run, plain: Run | None = None) -> Proof:
     found["PCA of the log-mel + K-Means"] = clu.kmeans_assign(*pca_codes(run), k, seed)
     scores = {name: clu.cluster_scores(truth, a) for name, a in found.items()}
     own = "VaDE, argmax p(c|clip)"
-    null = clu.permutation_null(lambda a, b: clu.cluster_scores(a, b)["ami"], truth, found[own], n=50)
+    null = clu.permutation_null(adjusted_mutual_info_score, truth, found[own], n=50)
     numbers = {f"{name}: {m.upper()}": s[m] for name, s in scores.items() for m in ("ami", "ari")}
     numbers["AMI with permuted labels, 95th percentile"] = null.p95
     figure, _ = plots.bars(
@@ -129,6 +130,7 @@ def soft_clustering(run: Run) -> Proof:
         f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%} "
         f"(permuted labels: {null.p95:.0%}): calibration error {numbers['expected calibration error']:.2f}. "
         f"The least confident quarter agrees in {agree[unsure].mean():.0%} of the cases. Most uncertain: "
-        f"{', '.join(names)}. Confidence is about clusters, not genres: a pure cluster of two genres can be confident and half wrong."
+        f"{', '.join(names)}. Confidence is about clusters, not genres: "
+        "a pure cluster of two genres can be confident and half wrong."
     )
     return Proof("soft_clustering", run.name, numbers, sentence, figure)

@@ -1,0 +1,272 @@
+"""Reports: HTML that asks the web for nothing, labels that stay text, files that are whole or not there."""
+
+import base64
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from vaelib import reports
+from vaelib.config import InputError
+from vaelib.proofs import Proof, comparison_row
+from vaelib.reports import Section, write_comparison, write_html, write_proofs
+from vaelib.runs import fit, plan
+
+EVIL = "<img src=x onerror=alert(1)>"
+FETCHES = re.compile(r"<(script|link|img|iframe)\b[^>]*?\b(src|href)\s*=\s*[\"']?\s*(https?:)?//", re.I)
+IMPORTS = re.compile(r"(@import\s+(url\()?|url\()[\"']?(https?:)?//", re.I)
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def figure():
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([1, 3, 2])
+    return fig
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """An executed notebook with text, a table, a picture, and a view that is both a widget and a player."""
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "m", "version_major": 2, "version_minor": 0}}
+    outputs = [
+        new_output("stream", name="stdout", text=f"label {EVIL}\n"),
+        new_output("execute_result", {"text/plain": f"'{EVIL}'"}, execution_count=1),
+        new_output("display_data", {"text/html": "<b id='player'>offline</b>", "text/plain": "View()", **widget}),
+        new_output("display_data", {"image/png": base64.b64encode(PNG).decode(), "text/plain": "<Figure>"}),
+    ]
+    cells = [new_markdown_cell("# Title"), new_code_cell(f"x = '{EVIL}'", outputs=outputs, execution_count=1)]
+    nb = new_notebook(cells=cells, metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "widgets": {"application/vnd.jupyter.widget-state+json": {
+            "version_major": 2, "version_minor": 0, "state": {"m": {
+                "model_name": "IntSliderModel", "model_module": "@jupyter-widgets/controls",
+                "model_module_version": "2.0.0", "state": {},
+            }}}},
+    })  # fmt: skip
+    path = tmp_path / "run.ipynb"
+    nbformat.write(nb, path)
+    return path
+
+
+def asks_the_web(page: str) -> list[str]:
+    return [m.group(0) for m in [*FETCHES.finditer(page), *IMPORTS.finditer(page)]]
+
+
+# --- notebooks ---
+
+
+def test_the_check_of_requests_sees_them():
+    for bad in (
+        '<script src="https://a.b/c.js">', "<link rel=stylesheet href='http://a'>", '<script defer src="//cdn/x">',
+        "@import url(https://a)", "@font-face{src:url('http://a')}",
+    ):  # fmt: skip
+        assert asks_the_web(bad), bad
+    assert not asks_the_web("<a href='https://a.b'>text</a><script>var u='http://x'</script><img src='data:x'>")
+
+
+def test_an_executed_notebook_becomes_one_file_that_needs_no_network(executed):
+    path = write_html(executed)
+    page = path.read_text()
+    assert path == executed.with_suffix(".html") and page.count("<html") == 1
+    assert not asks_the_web(page)
+    assert "IntSliderModel" not in page and "html-manager" not in page
+    assert '<b id="player">offline</b>' in page and "View()" not in page and "widget-view+json" not in page
+    assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in page
+    assert "widgets" in nbformat.read(executed, 4).metadata  # the notebook itself is left alone
+
+
+def test_labels_in_a_notebooks_output_and_title_stay_text(executed, tmp_path):
+    page = write_html(executed, tmp_path / "new" / "report.html", title=f"</title>{EVIL}").read_text()
+    assert EVIL not in page and page.count("&lt;img src=x onerror=alert(1)&gt;") >= 3
+    assert "<title>run</title>" in write_html(executed).read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", "not json", '{"nbformat": 4, "cells": []}', '{"nbformat": 9, "cells": []}'],
+)
+def test_what_is_no_notebook_is_a_sentence(tmp_path, text):
+    path = tmp_path / "x.ipynb"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.ipynb is not a notebook \(.+\)$") as stop:
+        write_html(path)
+    assert "\n" not in str(stop.value) and [p.name for p in tmp_path.iterdir()] == ["x.ipynb"]
+
+
+def test_a_missing_or_unexecuted_notebook_leaves_the_old_report(executed, tmp_path):
+    with pytest.raises(InputError, match=r"no notebook at .*gone\.ipynb: give an executed one"):
+        write_html(tmp_path / "gone.ipynb")
+    with pytest.raises(InputError, match="no notebook at"):
+        write_html(tmp_path)
+    nb = nbformat.read(executed, 4)
+    nb.cells[1].outputs = []
+    nbformat.write(nb, executed)
+    target = tmp_path / "report.html"
+    target.write_text("the old one")
+    with pytest.raises(InputError, match=r"run\.ipynb has no outputs: execute it first"):
+        write_html(executed, target)
+    assert target.read_text() == "the old one"
+
+
+# --- comparisons ---
+
+
+def hostile_sections(figure) -> list[Section]:
+    table = pd.DataFrame({"model": [EVIL, "a|b"], EVIL: [1.23456, np.nan], "n": [5, 6]})
+    return [Section(EVIL, f"one {EVIL}\n\ntwo", table), Section(f"fig' {EVIL}", figure=figure, name="umap")]
+
+
+def test_a_comparison_is_markdown_html_and_pictures(figure, tmp_path):
+    md, page = write_comparison("All", "A note.", hostile_sections(figure), tmp_path / "new" / "out")
+    folder = tmp_path / "new" / "out"
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files == {"MODEL_COMPARISON_RESULTS.md", "model_comparison.html", "visualizations/umap.png"}
+    assert (md.name, page.name) == ("MODEL_COMPARISON_RESULTS.md", "model_comparison.html")
+    assert (folder / "visualizations" / "umap.png").read_bytes().startswith(PNG)
+    assert "](visualizations/umap.png)" in md.read_text() and md.read_text().startswith("# All\n\nA note.\n\n")
+    (encoded,) = re.findall(r"src='data:image/png;base64,([^']+)'", page.read_text())
+    assert base64.b64decode(encoded).startswith(PNG)
+    assert not asks_the_web(page.read_text())
+    assert "<p>two</p>" in page.read_text()  # a blank line is a new paragraph
+
+
+def test_every_label_of_a_comparison_stays_text(figure, tmp_path):
+    md, page = write_comparison(EVIL, EVIL, hostile_sections(figure), tmp_path, [tmp_path / f"'{EVIL}.html"])
+    # title, h1, note, two headings, text, column, cell, alt, link
+    assert EVIL not in page.read_text() and page.read_text().count("&lt;img src=x") == 10
+    assert EVIL not in md.read_text() and md.read_text().count("&lt;img src=x") == 9
+    hrefs = re.findall(r"<a href='([^']*)'>", page.read_text())
+    assert hrefs == [(tmp_path / f"'{EVIL}.html").as_uri().replace("'", "&#x27;")]
+
+
+def test_a_markdown_table_keeps_its_columns_and_marks_what_is_missing(figure, tmp_path):
+    md, page = write_comparison("t", "n", hostile_sections(figure), tmp_path)
+    rows = [line for line in md.read_text().splitlines() if line.startswith("|")]
+    cells = [[c.strip() for c in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    assert [len(c) for c in cells] == [3, 3, 3, 3]
+    assert cells[2][1:] == ["1.23", "5"] and cells[3] == [r"a\|b", "–", "6"]
+    assert "<td>–</td>" in page.read_text() and "<td>1.23</td>" in page.read_text()
+
+
+def test_links_to_notebooks_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    md, page = write_comparison("t", "n", [], Path("out"), [Path("runs/a b.html")])
+    assert f"<a href='{(tmp_path / 'runs/a b.html').as_uri()}'>a b.html</a>" in page.read_text()
+    assert "- a b.html" in md.read_text()
+
+
+def test_a_comparison_that_fails_leaves_every_old_file_whole(figure, tmp_path):
+    write_comparison("old", "n", [Section("f", figure=figure, name="umap")], tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    figure.axes[0].set_title(r"$\frac{$")  # cannot be drawn
+    with pytest.raises(ValueError, match="frac"):
+        write_comparison("new", "n", [Section("f", figure=figure, name="umap")], tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before and len(before) == 3
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VAELIB_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
+        config = plan(store, "basic_vae", model_settings={"latent": 4}, epochs=1, batch_size=12, precision="32-true")
+        return fit(config, store, show=False)
+
+
+def test_runs_are_compared_in_five_files(run, figure, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "papermill"))
+    (tmp_path / "papermill").mkdir()
+    (tmp_path / "papermill" / "02_basic_vae.html").write_text("x")
+    Proof("smoothness", run.name, {"a": 1.0}, f"A sentence with {EVIL}.", figure).save(run.folder / "figures")
+    table = pd.DataFrame([comparison_row(run)])
+    parameters = pd.DataFrame({"model": ["basic_vae"], "expected (M)": [5.0]})
+    folder = tmp_path / "out"
+    path = reports.compare([run], table, parameters, folder, {"model_comparison": figure, "own": figure})
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
+        "comparison_table.csv", "MODEL_COMPARISON_RESULTS.md", "model_comparison.html",
+        "visualizations/model_comparison.png", "visualizations/own.png",
+    }  # fmt: skip
+    page, md = path.read_text(), (folder / "MODEL_COMPARISON_RESULTS.md").read_text()
+    headings = ["Measured on test clips", "At a glance", "own", "Parameters", "basic_vae, seed 0", "Executed notebooks"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == headings == re.findall(r"^## (.*)$", md, re.M)
+    assert EVIL not in page + md and "A sentence with &lt;img" in page and "A sentence with &lt;img" in md
+    assert f"tones-tiny (fingerprint {run.config.fingerprint}), 1 runs." in page
+    environment = json.loads((run.folder / "config.json").read_text())["environment"]
+    assert f"torch {environment['torch']}" in page and "rendered" not in page
+    assert "02_basic_vae.html</a>" in page and not asks_the_web(page)
+    saved = pd.read_csv(folder / "comparison_table.csv")
+    assert saved["run"].tolist() == [run.folder.name] and saved["mse"].tolist() == pytest.approx(table["mse"].tolist())
+    assert ">run<" not in page  # the folder's name is for the CSV
+
+
+def test_a_demo_comparison_says_what_the_corpus_is(run, figure, tmp_path):
+    demo = dataclasses.replace(run, config=dataclasses.replace(run.config, corpus="demo-8x10s-compact"))
+    path = reports.compare([demo], pd.DataFrame([{"model": "a", "run": "b"}]), pd.DataFrame({"a": [1]}), tmp_path, {})
+    assert "rendered: synthetic styles, not evidence about musical traditions" in path.read_text()
+
+
+# --- parameters ---
+
+
+def test_parameters_are_counted_beside_the_expectation(monkeypatch):
+    sizes = []
+    build = reports.build
+
+    def on_meta(config):
+        model = build(config)
+        sizes.append({p.device.type for p in model.parameters()})
+        return model
+
+    monkeypatch.setattr(reports, "build", on_meta)
+    table = reports.parameter_table().set_index("model")
+    assert sizes == [{"meta"}] * 10  # nothing is allocated for the 170 M numbers
+    assert list(table.index) == ["basic_vae", "conv_vae", "beta_vae", "cvae", "vade"]
+    assert table["expected (M)"].tolist() == [5.0, 3.0, 3.0, 3.5, 5.5]
+    assert table["compact 64×64 (M)"].tolist() == [4.58, 2.96, 2.96, 3.30, 2.97]
+    assert table["full 128×1293 (M)"].tolist() == [170.02, 64.46, 64.46, 75.03, 64.47]
+    assert table["compact within 20 %"].tolist() == ["yes", "yes", "yes", "yes", "no"]
+    assert set(table["full within 20 %"]) == {"no"}
+
+
+def test_the_conv_count_by_hand():
+    """4×4 kernels and biases of 1-32-64-128-256 and back, 4096 features, two heads and one way back, σ."""
+    pairs = [(1, 32), (32, 64), (64, 128), (128, 256)]
+    encoder = sum(16 * a * b + b for a, b in pairs)
+    decoder = sum(16 * a * b + a for a, b in pairs) + 128 * 4096 + 4096
+    total = encoder + decoder + 2 * (4096 * 128 + 128) + 1
+    table = reports.parameter_table().set_index("model")
+    assert table.loc["conv_vae", "compact 64×64 (M)"] == round(total / 1e6, 2) == 2.96
+
+
+# --- proofs ---
+
+
+def test_proofs_are_one_page_with_sentence_numbers_and_picture(figure, tmp_path):
+    proofs = [
+        Proof("smoothness", "conv_vae", {"step": 1.23456, "nan": np.nan}, "It is even.", figure),
+        Proof("filters", EVIL, {EVIL: 2.0}, f"A sentence with {EVIL}.", figure),
+    ]
+    path = write_proofs(proofs, tmp_path / "new" / "proofs.html")
+    page = path.read_text()
+    assert [p.name for p in path.parent.iterdir()] == ["proofs.html"]
+    assert "<h2>smoothness: conv_vae</h2><p>It is even.</p>" in page and "<td>1.235</td>" in page
+    assert EVIL not in page and page.count("&lt;img src=x") == 4  # heading, sentence, number, table's name
+    assert page.count("data:image/png;base64,") == 2 and not asks_the_web(page)
+    assert page.startswith("<!doctype html>") and page.endswith("</html>")
