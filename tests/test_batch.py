@@ -21,8 +21,9 @@ def shelf(tmp_path, monkeypatch):
         nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(nb, tmp_path / "notebooks" / f"{name}.ipynb")
 
-    add("good", 'n: int = 1  # a number\nrate: float = 0.5  # a rate\nname: str = ""  # a word\nflag: bool = False  # a switch',
-        "print(n, rate, name, flag)")  # fmt: skip
+    words = ["n: int = 1  # a number", "rate: float = 0.5  # a rate"]
+    words += ['name: str = ""  # a word', "flag: bool = False  # a switch"]
+    add("good", "\n".join(words), "print(n, rate, name, flag)")
     add("bad", "n: int = 1  # a number", "print('before')", "raise ValueError('the reason')")
     add("dead", "n: int = 1  # a number", "import os; os._exit(3)")
     return tmp_path
@@ -78,7 +79,7 @@ def test_failure_is_kept_as_failed_and_others_run_on(shelf, name, reason):
 def test_progress_lines_of_a_notebook_reach_the_terminal(shelf):
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (
         "n: int = 1  # a number",
-        "from vaelib.progress import Progress\np = Progress('work', 3)\nfor _ in range(3): p.show('busy', force=True)\np.close('over')",
+        "from vaelib.progress import Progress\np = Progress('work', 3)\np.show('busy', force=True)\np.close('over')",
     )])  # fmt: skip
     nb.cells[0].metadata["tags"] = ["parameters"]
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

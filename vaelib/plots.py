@@ -69,7 +69,9 @@ def gallery(rows: Mapping[str, np.ndarray], fe: FrontEnd, columns: Sequence[str]
 
 def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("mse", "kl")) -> Drawn:
     """Training (solid) and validation (dashed) curves of one or several runs, one panel per column."""
-    fig, axes = plt.subplots(1, len(columns), figsize=(4.6 * len(columns), 3), layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(columns), figsize=(4.2 * len(columns) + 1.8, 3), layout="constrained", squeeze=False
+    )
     colours = dict(zip(histories, sns.color_palette("colorblind", len(histories)), strict=True))
     labels = {"mse": "squared error per bin", "kl": "KL to the prior (nats)", "loss": "loss (nats)"}
     for ax, column in zip(axes[0], columns, strict=True):
@@ -80,9 +82,15 @@ def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("ms
                     ax.plot(table["epoch"], values, style, color=colours[name], lw=1.5,
                             label=_plain(name) if part == "train" else None)  # fmt: skip
         ax.set(xlabel="epoch", ylabel=labels.get(column, _plain(column)))
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         if column != "loss":
             ax.set_yscale("log")
-    axes[0, -1].legend(fontsize=8, title="solid: training, dashed: validation", title_fontsize=8)
+            ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
+            ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
+            ax.tick_params(axis="y", which="both", labelsize=8)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside right upper", fontsize=8, title="solid: training\ndashed: validation",
+               title_fontsize=8)  # fmt: skip
     return fig, axes[0]
 
 
@@ -179,7 +187,7 @@ def reliability(centres: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, e
     axes[0].plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
     axes[0].plot(centres[full], accuracy[full], "o-", label="measured")
     for x, y, n in zip(centres[full], accuracy[full], counts[full], strict=True):
-        axes[0].annotate(f"n = {n}", (x, y), textcoords="offset points", xytext=(5, -10), fontsize=7)
+        axes[0].annotate(f"n = {n}", (x, y), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
     axes[0].set(xlabel="confidence, max p(c|clip)", ylabel="share agreeing with\nthe cluster's majority genre",
                 xlim=(0, 1.08), ylim=(-0.05, 1.05))  # fmt: skip
     axes[0].legend(fontsize=8, loc="upper left")

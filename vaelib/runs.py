@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from .audio import Scaler
 from .checkpoints import load_weights, read_tensors
 from .config import InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
+from .corpus import SPLITS
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE, build
 from .store import Store, open_store
@@ -85,19 +86,30 @@ class Run:
         """(clip,) label strings of a split."""
         return self.store.table.loc[self.store.rows(split), label].to_numpy().astype(str)
 
-    def embed(self, split: str, labels: str = "inferred", batch_size: int = 64) -> Embedding:
+    def embed(self, split: str | None, labels: str = "inferred", batch_size: int = 64) -> Embedding:
         """Embed the clips of a split; kept in memory after the first call.
 
         Args:
+            split: `train`, `validation`, `test`, or None for every clip of the store.
             labels: For a conditional model: `given` (the true class: leakage, call it supervised), `inferred`
                 (the class head's choice) or `marginal` (its probabilities). Other models ignore it.
         """
         one_of("label mode", labels, LABEL_MODES)
+        if split is None:
+            return self._embed_all(labels, batch_size)
         mode = labels if self.conditional else ""
         cache = self.__dict__.setdefault("_embeddings", {})
         if (split, mode) not in cache:
             cache[split, mode] = self._embed(split, mode, batch_size)
         return cache[split, mode]
+
+    def _embed_all(self, labels: str, batch_size: int) -> Embedding:
+        parts = [self.embed(s, labels, batch_size) for s in SPLITS if len(self.store.rows(s))]
+        rows = np.concatenate([p.rows for p in parts])
+        order = np.argsort(rows)
+        means, logvars = (np.concatenate([getattr(p, a) for p in parts])[order] for a in ("means", "logvars"))
+        kl = np.average([p.kl for p in parts], axis=0, weights=[len(p.rows) for p in parts])
+        return Embedding(means, logvars, kl, rows[order], parts[0].labels)
 
     @torch.inference_mode()
     def _embed(self, split: str, mode: str, batch_size: int) -> Embedding:
@@ -320,3 +332,11 @@ def newest_of_each(root: Path | str | None = None, **wanted: object) -> list[Run
         newest[run.name, run.config.training.seed] = run
     order = list(MODELS)
     return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its variant, with the seed where several runs share the variant."""
+    names = [r.name for r in runs]
+    return [
+        n if names.count(n) == 1 else f"{n}, seed {r.config.training.seed}" for n, r in zip(names, runs, strict=True)
+    ]

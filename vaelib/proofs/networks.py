@@ -10,7 +10,7 @@ from ..config import InputError
 from ..evaluation import reconstruction as rec
 from ..evaluation.smoothness import paths_smoothness
 from ..models import build
-from ..runs import Run
+from ..runs import Run, labels_of
 from .proof import Proof
 
 
@@ -118,9 +118,7 @@ def _orientation(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def reconstruction(*runs: Run, shown: int = 5) -> Proof:
     """Test reconstructions of one or several runs: error per bin, edges, onsets; R² against the mean picture."""
     scores, pictures = {}, {}
-    names = [run.name for run in runs]
-    for run in runs:
-        name = run.name if names.count(run.name) == 1 else f"{run.name}, seed {run.config.training.seed}"
+    for name, run in zip(labels_of(runs), runs, strict=True):
         x, copy = run.reconstruct("test")
         mean = run.reconstruct("train")[0].mean(0)
         edges = rec.edge_energy_ratio(x, copy)
