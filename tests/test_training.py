@@ -235,7 +235,9 @@ def test_divergence_names_term_and_epoch_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(Trainer, "_step", poisoned)
     monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0 if saved else 1e9)
-    with pytest.raises(TrainingDivergedError, match=f"stopped: {term} became non-finite in epoch 4; .*checkpoint"):
+    with pytest.raises(
+        TrainingDivergedError, match=f"stopped: {term} became non-finite in epoch 4, step 1; .*checkpoint"
+    ):
         train(config, store, show=False)
     tensors, about = read_tensors(config.folder / "best.safetensors")
     assert about["epoch"] in (2, 3) and all(v.isfinite().all() for v in tensors.values())
@@ -249,7 +251,9 @@ def test_divergence_names_term_and_epoch_and_keeps_the_last_good_checkpoint(
 def test_divergence_in_the_first_epoch_promises_no_checkpoint(store, monkeypatch):
     monkeypatch.setattr(losses, "gaussian_kl", lambda q, m: q.mean * math.nan)
     config = settings(store, "conv_vae")
-    with pytest.raises(TrainingDivergedError, match="kl became non-finite in epoch 1; no checkpoint was reached"):
+    with pytest.raises(
+        TrainingDivergedError, match="kl became non-finite in epoch 1, step 1; no checkpoint was reached"
+    ):
         train(config, store, show=False)
     assert not list(config.folder.glob("*.safetensors"))
 

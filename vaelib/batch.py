@@ -260,8 +260,15 @@ def execute_all(jobs: Sequence[Job], workers: int | None = None) -> list[Path]:
 
 
 def training_jobs(store: Path, epochs: int, seed: int = 0, **more: Any) -> list[Job]:
-    """The five models of a store, Conditional twice; the long ones first, so that no core waits at the end."""
+    """The five models of a store, Conditional twice.
+
+    In an order that keeps two workers busy to the end and lets every notebook find the runs it compares with: Basic
+    before Conv, Conv before VaDE.
+    """
     common = {"store": str(store), "epochs": epochs, "seed": seed} | more
-    conditions = [Job("05_conditional_vae", common | {"condition": c}, c) for c in ("language", "genre")]
-    vade = Job("06_vade", common)
-    return [*conditions, vade, *(Job(MODEL_NOTEBOOKS[m], common) for m in ("beta_vae", "conv_vae", "basic_vae"))]
+
+    def job(model: str, **extra: str) -> Job:
+        return Job(MODEL_NOTEBOOKS[model], common | extra, "-".join(extra.values()))
+
+    cvae = {c: job("cvae", condition=c) for c in ("language", "genre")}
+    return [job("basic_vae"), cvae["language"], job("conv_vae"), cvae["genre"], job("vade"), job("beta_vae")]

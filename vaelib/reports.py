@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -57,8 +59,8 @@ def write_html(notebook: Path, target: Path | None = None, title: str = "") -> P
     return write_atomic(target or notebook.with_suffix(".html"), body)
 
 
-def _data_uri(figure: Figure, dpi: int = 100) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(figure, dpi)).decode()
+def _data_uri(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
 def _md(text: str) -> str:
@@ -74,13 +76,14 @@ def _md_table(table: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the comparison: a heading, a sentence or two, a table, a figure with its file name."""
+    """A part of the comparison: a heading, a sentence or two, a table, a figure with its file name, a picture file."""
 
     heading: str
     text: str = ""
     table: pd.DataFrame | None = None
     figure: Figure | None = None
     name: str = ""
+    picture: Path | None = None
 
 
 STYLE = """
@@ -119,9 +122,12 @@ def write_comparison(
         if s.figure is not None:
             write_atomic(pictures / f"{s.name}.png", png(s.figure))
             md.append(f"![{_md(s.heading)}](visualizations/{s.name}.png)")
-            page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(s.figure)}'>")
+            page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(png(s.figure))}'>")
+        if s.picture is not None and s.picture.is_file():
+            page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(s.picture.read_bytes())}'>")
     if links:
-        uris = [html.escape(p.resolve().as_uri(), quote=True) for p in links]
+        paths = [os.path.relpath(p, folder) for p in links]  # relative: the folders can be moved together
+        uris = [html.escape(quote(p), quote=True) for p in paths]
         items = "".join(f"<li><a href='{u}'>{html.escape(p.name)}</a>" for u, p in zip(uris, links, strict=True))
         page.append(f"<h2>Executed notebooks</h2><ul>{items}</ul>")
         md += ["## Executed notebooks", "\n".join(f"- {_md(p.name)}" for p in links)]
@@ -170,8 +176,10 @@ def compare(
     sections = [Section("Measured on test clips", _TABLE_NOTE, table.drop(columns=["run"]))]
     sections += [Section(headings.get(n, n), figure=f, name=n) for n, f in figures.items()]
     sections += [Section("Parameters", "Trainable parameters beside the source document's expectation.", parameters)]
-    sections += [Section(f"{r.name}, seed {r.config.training.seed}", p.read_text()) for r in runs
-                 for p in sorted((r.folder / "figures").glob("*.txt"))]  # fmt: skip
+    for r in runs:
+        for text in sorted((r.folder / "figures").glob("*.txt")):
+            heading = f"{r.name}, seed {r.config.training.seed}: {text.stem.replace('_', ' ')}"
+            sections.append(Section(heading, text.read_text(), picture=text.with_suffix(".png")))
     note = (
         f"Corpus and front end: {corpus} (fingerprint {runs[0].config.fingerprint}), {len(runs)} runs. "
         + ("The demo corpus is rendered: synthetic styles, not evidence about musical traditions. "
@@ -203,7 +211,7 @@ def write_proofs(proofs: Sequence[Proof], target: Path) -> Path:
     for p in proofs:
         page.append(f"<h2>{html.escape(p.name)}: {html.escape(p.subject)}</h2><p>{html.escape(p.sentence)}</p>")
         page.append(p.table().to_html(border=0, float_format="{:.4g}".format))
-        page.append(f"<img alt='{html.escape(p.name, quote=True)}' src='{_data_uri(p.figure)}'>")
+        page.append(f"<img alt='{html.escape(p.name, quote=True)}' src='{_data_uri(png(p.figure))}'>")
     return write_atomic(target, _document("Proofs on trained runs", page))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -325,10 +326,14 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
 
 
 def newest_of_each(root: Path | str | None = None, **wanted: object) -> list[Run]:
-    """The newest run of every variant and seed, in the order of the registry."""
+    """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning."""
     newest = {}
     for folder in find_runs(root, **wanted):
-        run = load_run(folder)
+        try:
+            run = load_run(folder)
+        except InputError as e:  # one damaged run must not hide the others
+            warnings.warn(f"left out: {e}", stacklevel=2)
+            continue
         newest[run.name, run.config.training.seed] = run
     order = list(MODELS)
     return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))

@@ -47,7 +47,7 @@ def build_store(folder: Path | str, fe: FrontEnd, *, split_seed: int = 0, worker
         Path of the store.
 
     Raises:
-        InputError: no corpus, no usable clip.
+        InputError: no corpus, no usable clip, or another folder of the same name was preprocessed before.
     """
     corpus = read_corpus(folder)
     path = store_path(corpus.name, fe.name)
@@ -59,6 +59,11 @@ def build_store(folder: Path | str, fe: FrontEnd, *, split_seed: int = 0, worker
     }
     if path.is_dir() and _attributes(path).items() >= identity.items():
         return path
+    other = Path(_attributes(path).get("corpus_root", corpus.root))
+    if other != corpus.root and other.is_dir():
+        raise InputError(
+            f"{path.name} already holds another folder of that name, {other}: rename {corpus.root} or remove the store"
+        )
     rejected = path.with_suffix(".rejected.csv")
     table, bad = quarantine(corpus, lambda p: audio.probe(p, fe), rejected)
     partial = path.with_suffix(".partial.zarr")

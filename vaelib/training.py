@@ -190,6 +190,7 @@ class Trainer:
         compiled = torch.compile(self.model) if self.device.type == "cuda" else self.model
         self.module, self.optimizer = self.fabric.setup(compiled, self.optimizer)
         self.best: dict[str, Tensor] = {}
+        self._bad_step = torch.zeros((), dtype=torch.long, device=self.device)
 
     def run(self, resume: bool = True) -> Path:
         """Train to the end, from the last checkpoint if there is one.
@@ -245,6 +246,7 @@ class Trainer:
         sums, count, started = {}, 0, time.monotonic()
         for step, (x, y) in enumerate(self._batches(mixture)):
             at = epoch + min(1.0, step * self.cfg.batch_size / len(self.data.train))
+            self._step_number = step + 1
             terms = self._step(x, y, weights_at(self.cfg, at, mixture), self._rate(at))
             sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
             count += 1
@@ -284,8 +286,13 @@ class Trainer:
         out = self.module(x, y if self.config.model.condition else None)
         loss = losses.OBJECTIVES[self.config.model.name](self.model, x, out, y, weights)
         total = loss.total()
-        if self.device.type == "cpu" and not torch.isfinite(total):
-            self._check({k: float(v) for k, v in loss.means().items()}, self.state.epoch)
+        bad = ~torch.isfinite(total.detach())
+        if self.device.type == "cpu":
+            if bad:
+                self._bad_step.fill_(self._step_number)
+                self._check({k: float(v) for k, v in loss.means().items()}, self.state.epoch)
+        else:  # no synchronisation per step: the first bad one is read at the end of the epoch
+            self._bad_step = torch.where(bad & (self._bad_step == 0), self._step_number, self._bad_step)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(total)
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.cfg.grad_clip, error_if_nonfinite=False)
@@ -321,7 +328,7 @@ class Trainer:
             kept = f"the last good checkpoint is kept in {self.folder}" if self.best else "no checkpoint was reached"
             raise TrainingDivergedError(
                 f"training of {self.config.run_id} stopped: {', '.join(bad) or 'loss'} became non-finite in epoch "
-                f"{epoch + 1}; {kept}: lower lr or raise kl_warmup"
+                f"{epoch + 1}, step {int(self._bad_step)}; {kept}: lower lr or raise kl_warmup"
             )
 
     def _sample(self, most: int = 4096) -> Clips:
