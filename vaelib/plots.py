@@ -233,15 +233,20 @@ def comparison(table: pd.DataFrame, metrics: Mapping[str, str]) -> Drawn:
     """One dot panel per metric, models as rows: the comparison at a glance.
 
     Args:
-        table: One row per run, the model's name in `model`.
+        table: One row per run, the model's name in `model`, what its clusters were scored against in `classes`.
         metrics: Column → title with its direction.
     """
     models = list(dict.fromkeys(table["model"]))
-    fig, axes = plt.subplots(1, len(metrics), figsize=(2.4 * len(metrics) + 1.4, 0.36 * len(models) + 1.1),
+    fig, axes = plt.subplots(1, len(metrics), figsize=(2.4 * len(metrics) + 1.4, 0.36 * len(models) + 1.3),
                              sharey=True, layout="constrained", squeeze=False)  # fmt: skip
+    blue = sns.color_palette("colorblind")[0]
+    other = [c != "genre" for c in table.get("classes", ["genre"] * len(table))]
+    faces = ["white" if o else blue for o in other]
+    if any(other):
+        fig.supxlabel("hollow: clusters scored against the languages, filled: against the genres", fontsize=8)
     for ax, (column, title) in zip(axes[0], metrics.items(), strict=True):
         values = table[column].astype(float)
-        ax.scatter(values, [models.index(m) for m in table["model"]], s=32, color=sns.color_palette("colorblind")[0])
+        ax.scatter(values, [models.index(m) for m in table["model"]], s=32, edgecolors=blue, facecolors=faces)
         ax.set_title(_plain(title), fontsize=9)
         ax.grid(axis="y", alpha=0.3)
         ax.margins(x=0.15)
