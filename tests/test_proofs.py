@@ -324,7 +324,7 @@ def test_a_factor_that_is_constant_on_test_is_not_the_best():
     assert np.isnan(found.numbers["MIG of tempo"]) and found.numbers["MIG"] > 0.8
     assert "tempo separates best" not in found.sentence and "nan" not in found.sentence
     run.store.table[:] = 1.0
-    assert proofs.name_dimensions(run, np.array([1])) == {1: "z1: tempo, MI 0.00"}
+    assert proofs.name_dimensions(run, np.array([1])) == {1: "tempo, MI 0.00"}
 
 
 def test_live_dimensions_are_the_informative_ones_first_and_at_least_one():
@@ -335,8 +335,8 @@ def test_live_dimensions_are_the_informative_ones_first_and_at_least_one():
 def test_dimensions_are_named_after_what_they_know():
     run = known()
     names = proofs.name_dimensions(run, np.array([2, 0]))
-    assert list(names) == [2, 0] and names[0] == "z0: tempo, MI 1.00"
-    assert names[2] == "z2: brightness, MI 1.00"
+    assert list(names) == [2, 0] and names[0] == "tempo, MI 1.00"
+    assert names[2] == "brightness, MI 1.00"
 
 
 def test_a_corpus_without_factors_is_a_sentence_and_names_fall_back(conv):
@@ -344,7 +344,7 @@ def test_a_corpus_without_factors_is_a_sentence_and_names_fall_back(conv):
     with pytest.raises(InputError, match=r"corpus tones has no factor columns: add numeric ones .*manifest.csv"):
         proofs.disentanglement(run)
     kl = run.embed(None).kl
-    assert proofs.name_dimensions(run, np.array([3])) == {3: f"z3 (KL {kl[3]:.2f})"}
+    assert proofs.name_dimensions(run, np.array([3])) == {3: f"KL {kl[3]:.2f}"}
 
 
 def test_the_main_factors_are_preferred_to_others():

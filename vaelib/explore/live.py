@@ -42,14 +42,14 @@ class Live:
         self.figure = Figure(setup=view.setup(), layout=widgets.Layout(flex="0 1 36em", min_width="20em"))
         self.inputs = {c.name: c.widget() for c in view.controls}
         for w in self.inputs.values():
-            w.style.description_width, w.layout.width = "11em", "30em"
+            w.style.description_width, w.layout.width = "14em", "33em"
             w.observe(self._on_move, "value")
         self.play = widgets.Checkbox(True, description="play when released", indent=False)
         reset = widgets.Button(description="Reset", layout=widgets.Layout(width="8em"))
         reset.on_click(self._on_reset)
         self.figure.observe(self._on_release, "held")
         self.figure.observe(self._on_tile, "tile")
-        buttons = widgets.HBox([reset, self.play], layout=widgets.Layout(margin="0.5em 0 0 11.3em"))
+        buttons = widgets.HBox([reset, self.play], layout=widgets.Layout(margin="0.5em 0 0 14.3em"))
         panel = widgets.VBox([*self.inputs.values(), buttons])
         self.box = widgets.HBox([self.figure, panel], layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
         self.box.add_class("vaelib-view")

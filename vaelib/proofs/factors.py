@@ -134,13 +134,17 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16) -> Proof:
         0.0,
     )
     n, share = effects.shape[1], own.max() / total
-    sentence = f"z{asked} carries {embedding.kl[asked]:.2f} nats. " + (
-        f"It changes {main} most ({effects.loc[f'z{asked}', main]:+.2f} standard deviations), with {share:.0%} of its "
-        f"effect there (a dimension that changed all {n} alike would have {1 / n:.0%}). The attributes are themselves "
-        "correlated, so 100 % is not to be expected."
-        if alive
-        else "It is dead: the posterior equals the prior, and moving it changes next to nothing."
-    )
+    if not alive:
+        said = "It is dead: the posterior equals the prior, and moving it changes next to nothing."
+    elif own.max() < 0.05:
+        said = "It is all but dead: moving it changes no attribute by a twentieth of its standard deviation."
+    else:
+        said = (
+            f"It changes {main} most ({effects.loc[f'z{asked}', main]:+.2f} standard deviations), with {share:.0%} of "
+            f"its effect there (a dimension that changed all {n} alike would have {1 / n:.0%}). The attributes are "
+            "themselves correlated, so 100 % is not to be expected."
+        )
+    sentence = f"z{asked} carries {embedding.kl[asked]:.2f} nats. {said}"
     return Proof("traversal", run.name, numbers, sentence, figure)
 
 
@@ -163,15 +167,15 @@ def traversal_effects(run: Run, embedding: Embedding, dims: list[int], clips: in
 
 
 def name_dimensions(run: Run, dims: np.ndarray) -> dict[int, str]:
-    """What each dimension knows most of, for slider labels: `z17: energy, MI 0.31`."""
+    """What each dimension knows most of, for slider labels: 17 → `energy, MI 0.31`."""
     embedding = run.embed(None)
     try:
         score = dis.mig(embedding.means, factors_of(run))
     except InputError:
-        return {int(d): f"z{d} (KL {embedding.kl[d]:.2f})" for d in dims}
+        return {int(d): f"KL {embedding.kl[d]:.2f}" for d in dims}
     factors, matrix = list(score.per_factor), np.nan_to_num(score.matrix)  # nan: a factor that is constant here
     names = {}
     for d in dims:
         best = int(matrix[d].argmax())
-        names[int(d)] = f"z{d}: {factors[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
+        names[int(d)] = f"{factors[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
     return names
