@@ -15,7 +15,7 @@ from vaelib.store import open_store, store_path
 
 pytestmark = pytest.mark.notebooks
 NAMES = sorted(p.stem for p in batch.NOTEBOOKS.glob("*.ipynb"))
-DRAWN = {"clips_per_genre": 4, "clip_seconds": 6.5}
+DRAWN = {"clips_per_genre": 8, "clip_seconds": 6.5}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def executed(tmp_path_factory) -> dict[str, Path]:
         for name in ("DATA", "OUTPUTS", "PAPERMILL"):
             patch.setenv(f"VAELIB_{name}", str(base / name.lower()))
         first = batch.execute(Job("01_preprocess", DRAWN))
-        store = store_path(corpus_name(4, 6.5), "compact")
+        store = store_path(corpus_name(8, 6.5), "compact")
         jobs = batch.training_jobs(store, epochs=2, batch_size=32)
         paths = batch.execute_all(jobs)
         last = batch.execute(Job("07_compare", {"epochs": 2}))
@@ -67,7 +67,7 @@ def test_comparison_has_every_model_and_every_file(executed):
 
 def test_store_of_the_demo_corpus_describes_itself(executed):
     store = open_store(executed["store"])
-    assert store.front_end.shape == (64, 64) and len(store.table) == 180
+    assert store.front_end.shape == (64, 64) and len(store.table) == 360
     assert {"tempo", "key", "energy", "brightness", "vocal_level"} <= set(store.factors)
     assert store.table.groupby("split")["genre"].nunique().eq(45).all()
 

@@ -19,8 +19,10 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
-from .config import ROOT, InputError, digest, one_of, papermill_dir
+from .config import ROOT, InputError, digest, one_of, outputs_dir, papermill_dir
 from .progress import clock
+from .runs import find_runs
+from .store import fingerprint_of, open_store
 
 NOTEBOOKS = ROOT / "notebooks"
 MODEL_NOTEBOOKS = {
@@ -56,11 +58,20 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Readable and unique: notebook, label, and a hash of parameters, notebook and library code."""
+        """Readable and unique: notebook, label, and a hash of parameters, store, notebook and library code."""
         code = [p.read_text() for p in sorted((ROOT / "vaelib").rglob("*.py"))]
         cells = [c.source for c in nbformat.read(self.source, 4).cells]
         parts = [self.notebook, *([self.label] if self.label else [])]
-        return "-".join([*parts, digest([self.parameters, cells, code, str(os.environ.get("VAELIB_OUTPUTS"))])])
+        data = [self.parameters, fingerprint_of(self.parameters.get("store", "")), str(outputs_dir())]
+        return "-".join([*parts, digest([data, cells, code])])
+
+    def left_its_run(self) -> bool:
+        """Whether the training run that this notebook leaves is (still) in the outputs; true for other notebooks."""
+        model = {v: k for k, v in MODEL_NOTEBOOKS.items()}.get(self.notebook)
+        if model is None or "store" not in self.parameters:
+            return True
+        wanted = {k: self.parameters.get(k) for k in ("condition", "seed", "epochs")}
+        return bool(find_runs(model=model, fingerprint=fingerprint_of(self.parameters["store"]), **wanted))
 
 
 def defaults(notebook: str) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def execute(job: Job, terminal: Terminal | None = None, again: bool = False) -> 
         The executed notebook in `papermill_runs/`; its HTML report lies beside it.
 
     Raises:
-        InputError: unknown notebook or parameters.
+        InputError: unknown notebook or parameters, or input that the notebook refused.
         NotebookFailedError: a cell raised.
     """
     from .reports import write_html
@@ -183,7 +194,7 @@ def execute(job: Job, terminal: Terminal | None = None, again: bool = False) -> 
     final = papermill_dir() / f"{job.name}.ipynb"
     final.parent.mkdir(parents=True, exist_ok=True)
     shown = "-".join([job.notebook, *([job.label] if job.label else [])])
-    if final.is_file() and not again:
+    if final.is_file() and job.left_its_run() and not again:
         terminal.finish(shown, f"{shown}: already done, {final.name}")
         return final
     partial, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
@@ -195,6 +206,10 @@ def execute(job: Job, terminal: Terminal | None = None, again: bool = False) -> 
             cwd=str(NOTEBOOKS), show=lambda line: terminal.update(shown, f"{shown}: {line}"),
         )  # fmt: skip
     except pm.PapermillExecutionError as e:
+        if e.ename in ("InputError", "UnreadableAudio"):  # not a failure of the notebook: nothing is left of it
+            partial.unlink(missing_ok=True)
+            terminal.finish(shown, f"{shown}: refused")
+            raise InputError(e.evalue) from e
         partial.replace(failed)
         terminal.finish(shown, f"{shown}: FAILED after {clock(time.monotonic() - started)}")
         raise NotebookFailedError(f"{job.notebook} failed: {e.ename}: {e.evalue}; see {failed}") from e
@@ -255,12 +270,13 @@ def execute_all(jobs: Sequence[Job], workers: int | None = None) -> list[Path]:
         if before is not None:
             os.environ["OMP_NUM_THREADS"] = before
     if errors:
-        raise NotebookFailedError(" | ".join(str(e) for e in errors))
+        kind = InputError if all(isinstance(e, InputError) for e in errors) else NotebookFailedError
+        raise kind(" | ".join(dict.fromkeys(str(e) for e in errors)))
     return [path for path in done if path]
 
 
 def training_jobs(store: Path, epochs: int, seed: int = 0, **more: Any) -> list[Job]:
-    """The five models of a store, Conditional twice.
+    """The five models of a store, Conditional twice (a label with fewer than two classes is left out).
 
     In an order that keeps two workers busy to the end and lets every notebook find the runs it compares with: Basic
     before Conv, Conv before VaDE.
@@ -270,5 +286,11 @@ def training_jobs(store: Path, epochs: int, seed: int = 0, **more: Any) -> list[
     def job(model: str, **extra: str) -> Job:
         return Job(MODEL_NOTEBOOKS[model], common | extra, "-".join(extra.values()))
 
-    cvae = {c: job("cvae", condition=c) for c in ("language", "genre")}
-    return [job("basic_vae"), cvae["language"], job("conv_vae"), cvae["genre"], job("vade"), job("beta_vae")]
+    table = open_store(store).table
+    cvae = []
+    for label in ("language", "genre"):
+        if table[label].nunique() < 2:
+            print(f"Conditional VAE by {label} left out: {store.name} has fewer than two of them", file=sys.stderr)
+        else:
+            cvae.append(job("cvae", condition=label))
+    return [job("basic_vae"), *cvae[:1], job("conv_vae"), *cvae[1:], job("vade"), job("beta_vae")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .config import InputError, data_dir, front_end, one_of, outputs_dir
+from .config import InputError, TrainConfig, data_dir, front_end, one_of, outputs_dir
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -52,19 +52,37 @@ def _extra(args: list[str]) -> dict[str, str]:
 
 
 @app.command()
-def demo(clips: int = 40, epochs: int = 16, seconds: float = 10.0, seed: int = 0, profile: str = "compact") -> None:
-    """Everything: render the demo corpus, preprocess, train all models, compare; prints the report to open.
-
-    CLIPS is per genre (45 genres), SECONDS the length of a clip.
-    """
+def demo(
+    clips: Annotated[int, typer.Option(help="Clips of each of the 45 genres.")] = 40,
+    epochs: int = 16,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of a clip; default 10, 30 for the full profile.")
+    ] = None,
+    variation: Annotated[float, typer.Option(help="How much the factors vary, 0 to 1.")] = 1.0,
+    seed: int = 0,
+    profile: str = "compact",
+) -> None:
+    """Everything: render the demo corpus, preprocess, train all models, compare; prints the report to open."""
     from .batch import Job, execute, execute_all, training_jobs
     from .demo import corpus_name
     from .store import store_path
 
-    front_end(profile)
-    given = {"clips_per_genre": clips, "clip_seconds": seconds, "profile": profile, "seed": seed}
-    execute(Job("01_preprocess", given))
-    store = store_path(corpus_name(clips, seconds, 1.0, seed), profile)
+    fe = front_end(profile)
+    TrainConfig(epochs=epochs, seed=seed)  # refused before minutes of rendering
+    seconds = seconds or (30.0 if profile == "full" else 10.0)
+    if seconds * fe.sample_rate < 0.99 * fe.min_samples:
+        raise InputError(f"clips of {seconds:g} s are shorter than the {fe.window_seconds:.1f}-s window of {profile!r}")
+    if clips < 3:
+        raise InputError(f"{clips} clips per genre cannot be split into training and test; use at least 3")
+    given = {
+        "clips_per_genre": clips,
+        "clip_seconds": seconds,
+        "profile": profile,
+        "seed": seed,
+        "variation": variation,
+    }
+    store = store_path(corpus_name(clips, seconds, variation, seed), profile)
+    execute(Job("01_preprocess", given), again=not store.is_dir())
     execute_all(training_jobs(store, epochs, seed))
     _compare(outputs_dir(), f"{store.stem}", epochs)
 
@@ -74,11 +92,11 @@ def preprocess(corpus: Path, profile: str = "compact", split_seed: int = 0) -> N
     """Turn a folder of music into a mel store (notebook 01)."""
     from .batch import Job, execute
     from .corpus import read_corpus
-    from .store import store_path
+    from .store import is_current, store_path
 
-    front_end(profile)
+    fe = front_end(profile)
     found = read_corpus(corpus)  # a missing or empty folder is refused before a kernel starts
-    again = not store_path(found.name, profile).is_dir()
+    again = not is_current(corpus, fe, split_seed)
     given = {"corpus": str(corpus.expanduser().resolve()), "profile": profile, "split_seed": split_seed}
     execute(Job("01_preprocess", given, found.name), again=again)
     typer.echo(store_path(found.name, profile))
@@ -112,11 +130,18 @@ def train(
 
 
 @app.command("train-all", context_settings=FREE)
-def train_all(context: typer.Context, epochs: int = 16, seed: int = 0, store: StoreOption = None) -> None:
+def train_all(
+    context: typer.Context,
+    epochs: int = 16,
+    seed: int = 0,
+    store: StoreOption = None,
+    modality: Modality = "audio",
+) -> None:
     """Train all five models (Conditional twice) on a store, several at a time."""
     from .batch import execute_all, training_jobs
     from .store import open_store
 
+    _check_modality(modality)
     path = _newest_store(store)
     open_store(path)
     execute_all(training_jobs(path, epochs, seed, **_extra(context.args)))
@@ -135,15 +160,22 @@ def test(
     n_samples: Annotated[int, typer.Option("--n_samples", "--n-samples")] = 10,
     checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the proofs into this HTML file.")] = None,
+    modality: Modality = "audio",
 ) -> None:
     """A proof on trained runs, no training: prints numbers and sentence, saves the figure in the run's folder."""
     import matplotlib
 
     matplotlib.use("agg")
+    from .models import MODELS
     from .proofs import PROOFS
     from .reports import write_proofs
     from .runs import latest_run
 
+    _check_modality(modality)
+    if more and not compare:
+        raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
+    for name in [compare, *(more or [])] if compare else []:
+        one_of("model", name, MODELS)
     root, done = checkpoint_dir or outputs_dir(), []
     names = list(PROOFS) if test == "all" else [one_of("test", test, [*PROOFS, "all"])]
     for name in names:
@@ -156,7 +188,9 @@ def test(
         settings |= {"class_name": class_name, "n_samples": n_samples} if name == "generate" else {}
         try:
             if name == "reconstruction" and compare:
-                chosen_runs = [latest_run(root, model=m) for m in [compare, *(more or [])]]
+                first = latest_run(root, model=compare)
+                same = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
+                chosen_runs = [first, *(latest_run(root, model=m, **same) for m in more or [])]
             else:
                 chosen_runs = [latest_run(root, model=chosen, **wanted)]
             if name == "clustering_comparison":
@@ -167,9 +201,12 @@ def test(
                 raise
             typer.echo(f"{name}: not tested: {e}\n")
             continue
-        path = proof.save(chosen_runs[0].folder / "figures")
+        alone = len(chosen_runs) == 1 or name == "clustering_comparison"
+        path = proof.save(chosen_runs[0].folder / "figures" if alone else root / "comparison" / "proofs")
         typer.echo(f"{proof.table().to_string()}\n\n{proof}\n\nfigure: {path}\n")
         done.append(proof)
+    if not done:
+        raise InputError(f"nothing could be tested: no finished run in {root}; train one, e.g. `vaelib train-all`")
     if output is not None:
         typer.echo(write_proofs(done, output))
 
@@ -178,7 +215,9 @@ def _plain_rival(root: Path, run) -> list:
     """The newest conv_vae run on the same corpus with VaDE's number of pretraining epochs, if there is one."""
     from .runs import find_runs, load_run
 
-    found = find_runs(root, model="conv_vae", corpus=run.config.corpus, epochs=run.config.training.pretrain_epochs)
+    c = run.config
+    same = {"fingerprint": c.fingerprint, "detilt": c.detilt, "seed": c.training.seed}
+    found = find_runs(root, model="conv_vae", epochs=c.training.pretrain_epochs, **same)
     return [load_run(found[-1])] if found and run.config.model.backbone == "conv" else []
 
 

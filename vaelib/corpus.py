@@ -148,14 +148,18 @@ def write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
 def split_clips(table: pd.DataFrame, seed: int = 0, by: str = "genre") -> np.ndarray:
     """Assign clips to train, validation and test, stratified by `by`; a group is never torn apart.
 
-    The group is the artist where the table has the column, else the track; a clip without one is its own group.
+    The group is the artist where a clip has one, else its track, else the clip itself.
 
     Returns:
         (clip,) of `train`, `validation` or `test`. With too few groups in a class the test split is served
         after train, and validation last, so that every class is trained on.
     """
-    group = next((table[c].fillna("").astype(str) for c in ("artist", "track") if c in table), table["path"])
-    group = group.where(group.ne(""), table["path"]).to_numpy()
+    group = table["path"].astype(str)
+    for column in ("track", "artist"):
+        if column in table:
+            named = table[column].fillna("").astype(str)
+            group = group.where(named.eq(""), column + ":" + named)
+    group = group.to_numpy()
     rng = np.random.default_rng(seed)
     classes = table[by].to_numpy()
     first = pd.Series(classes).groupby(group).first()  # a group's class

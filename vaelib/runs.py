@@ -292,7 +292,8 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     """Folders of finished runs under `root`, newest last.
 
     Args:
-        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `epochs` (VaDE: pretraining epochs); None matches all.
+        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `fingerprint`, `detilt`, `epochs` (VaDE: pretraining
+            epochs); None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
@@ -301,9 +302,15 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
         except (ValueError, KeyError, OSError):
             continue  # not one of ours, or damaged: the ledger of runs leaves it out
         has = {
-            "model": config.model.name, "condition": config.model.condition, "prior": config.model.prior,
-            "seed": config.training.seed, "corpus": config.corpus, "epochs": config.training.first_phase,
-        }  # fmt: skip
+            "model": config.model.name,
+            "condition": config.model.condition,
+            "prior": config.model.prior,
+            "seed": config.training.seed,
+            "corpus": config.corpus,
+            "fingerprint": config.fingerprint,
+            "detilt": config.detilt,
+            "epochs": config.training.first_phase,
+        }
         if all(v is None or has[k] == v for k, v in wanted.items()):
             found.append((done.stat().st_mtime, done.parent))
     return [folder for _, folder in sorted(found)]

@@ -51,12 +51,7 @@ def build_store(folder: Path | str, fe: FrontEnd, *, split_seed: int = 0, worker
     """
     corpus = read_corpus(folder)
     path = store_path(corpus.name, fe.name)
-    identity = {
-        "corpus": corpus.name,
-        "fingerprint": corpus.fingerprint(),
-        "front_end": json.dumps(fe.to_dict()),
-        "split_seed": split_seed,
-    }
+    identity = _identity(corpus, fe, split_seed)
     if path.is_dir() and _attributes(path).items() >= identity.items():
         return path
     other = Path(_attributes(path).get("corpus_root", corpus.root))
@@ -66,6 +61,11 @@ def build_store(folder: Path | str, fe: FrontEnd, *, split_seed: int = 0, worker
         )
     rejected = path.with_suffix(".rejected.csv")
     table, bad = quarantine(corpus, lambda p: audio.probe(p, fe), rejected)
+    if "test" not in split_clips(table.reset_index(drop=True), split_seed):
+        raise InputError(
+            f"{len(table)} usable clips of {corpus.root} are too few to set some aside for testing: every genre "
+            "has one clip or one artist; add clips, or leave the genres out"
+        )
     partial = path.with_suffix(".partial.zarr")
     if not (_ledger(partial).is_file() and _attributes(partial).items() >= identity.items()):
         shutil.rmtree(partial, ignore_errors=True)
@@ -76,6 +76,28 @@ def build_store(folder: Path | str, fe: FrontEnd, *, split_seed: int = 0, worker
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
     return path
+
+
+def is_current(folder: Path | str, fe: FrontEnd, split_seed: int = 0) -> bool:
+    """Whether the store of a corpus is there and made from the files as they are now."""
+    corpus = read_corpus(folder)
+    return _attributes(store_path(corpus.name, fe.name)).items() >= _identity(corpus, fe, split_seed).items()
+
+
+def fingerprint_of(path: Path | str) -> str:
+    """Fingerprint written in a store; "" if there is none."""
+    return str(_attributes(Path(path)).get("fingerprint", ""))
+
+
+def _identity(corpus: Corpus, fe: FrontEnd, split_seed: int) -> dict:
+    # another split is another store to a run: its test clips may be those it was trained on
+    fingerprint = corpus.fingerprint() + (f"-split{split_seed}" if split_seed else "")
+    return {
+        "corpus": corpus.name,
+        "fingerprint": fingerprint,
+        "front_end": json.dumps(fe.to_dict()),
+        "split_seed": split_seed,
+    }
 
 
 def _attributes(path: Path) -> dict:
@@ -94,7 +116,8 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
     _ledger(path).unlink(missing_ok=True)
     frames = int(table["n_frames"].max())
     chunk = max(1, min(len(table), CHUNK_BYTES // (2 * fe.n_mels * frames)))
-    texts = ["path", *LABELS, *[c for c in ("phrases", "artist", "track") if c in table]]
+    others = [c for c in table if c not in ("path", *LABELS) and not pd.api.types.is_numeric_dtype(table[c])]
+    texts = ["path", *LABELS, *others]
     n = len(table)
     coords: dict = {c: ("clip", table[c].fillna("").astype(str).to_numpy(object)) for c in texts}
     coords |= {c: ("clip", table[c].to_numpy(np.float64)) for c in corpus.factors}

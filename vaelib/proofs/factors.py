@@ -23,14 +23,20 @@ def factors_of(run: Run, split: str | None = None) -> dict[str, np.ndarray]:
     Raises:
         InputError: the corpus has none.
     """
-    names = [f for f in MAIN_FACTORS if f in run.store.factors] or run.store.factors
+    known = [f for f in run.store.factors if run.store.table[f].notna().all()]
+    names = [f for f in MAIN_FACTORS if f in known] or known
     if not names:
         raise InputError(
             f"corpus {run.store.attrs['corpus']} has no factor columns: add numeric ones (tempo, loudness, …) to its "
             "manifest.csv, or use the demo corpus"
         )
     table = run.store.table.loc[run.store.rows(split)]
-    return {name: table[name].to_numpy() for name in names}
+    complete = {name: table[name].to_numpy() for name in names if table[name].notna().all()}
+    if not complete:
+        raise InputError(
+            f"every factor column of {run.store.attrs['corpus']} has gaps: fill at least one in manifest.csv"
+        )
+    return complete
 
 
 def live_dimensions(embedding: Embedding) -> np.ndarray:

@@ -28,12 +28,15 @@ def comparison_row(run: Run) -> dict[str, float | str]:
     label = run.config.model.condition or "genre"
     seed, truth = run.config.training.seed, run.labels("test", label)
     train, test = run.embed("train").means, run.embed("test").means
-    k = min(len(run.store.classes(label)), len(train))
+    classes = len(set(run.labels("train", label)))
+    k = min(max(classes, 2), len(train))
     if isinstance(run.model, VaDE):
         found, how = run.responsibilities("test").argmax(1), f"own mixture, {run.config.model.components}"
     else:
         found, how = clu.kmeans_assign(train, test, k, seed), f"K-Means, {k}"
     scores = clu.cluster_scores(truth, found)
+    if classes < 2:  # nothing to score against
+        scores = dict.fromkeys(scores, np.nan)
     null = clu.permutation_null(adjusted_rand_score, truth, found, n=50)
     try:
         gap, gap_null = mig_and_null(run)
