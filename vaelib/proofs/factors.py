@@ -21,10 +21,9 @@ def factors_of(run: Run, split: str | None = None) -> dict[str, np.ndarray]:
     """Ground-truth factors of a split (None: of every clip): the five of the claims if they are there, else all.
 
     Raises:
-        InputError: the corpus has none.
+        InputError: the corpus has none, or none without gaps.
     """
-    known = [f for f in run.store.factors if run.store.table[f].notna().all()]
-    names = [f for f in MAIN_FACTORS if f in known] or known
+    names = [f for f in MAIN_FACTORS if f in run.store.factors] or run.store.factors
     if not names:
         raise InputError(
             f"corpus {run.store.attrs['corpus']} has no factor columns: add numeric ones (tempo, loudness, …) to its "
