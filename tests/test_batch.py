@@ -1,5 +1,7 @@
 """papermill runs: parameters are checked before anything starts, unfinished files never look finished."""
 
+import dataclasses
+
 import nbformat
 import pytest
 
@@ -25,6 +27,8 @@ def shelf(tmp_path, monkeypatch):
     words += ['name: str = ""  # a word', "flag: bool = False  # a switch"]
     add("good", "\n".join(words), "print(n, rate, name, flag)")
     add("bad", "n: int = 1  # a number", "print('before')", "raise ValueError('the reason')")
+    refusal = "from vaelib.config import InputError\nraise InputError('no clip is usable')"
+    add("refuses", "n: int = 1  # a number", refusal)
     add("dead", "n: int = 1  # a number", "import os; os._exit(3)")
     return tmp_path
 
@@ -95,3 +99,23 @@ def test_progress_lines_of_a_notebook_reach_the_terminal(shelf):
     assert any("work: busy" in line for line in Seen.seen)
     outputs = nbformat.read(done, 4).cells[-1].outputs
     assert [o.data["text/plain"] for o in outputs] == ["work: over"]  # one clean line is left in the notebook
+
+
+def test_input_that_a_notebook_refuses_leaves_nothing(shelf):
+    with pytest.raises(InputError, match=r"^no clip is usable$"):
+        batch.execute(Job("refuses"))
+    assert not list((shelf / "runs").iterdir())
+
+
+def test_a_training_notebook_is_repeated_when_its_run_is_gone(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path))
+    job = Job("03_conv_vae", {"store": str(store.path), "epochs": 1, "seed": 0})
+    assert not job.left_its_run() and Job("01_preprocess").left_its_run()
+
+
+def test_a_label_with_one_class_gets_no_conditional_model(store, monkeypatch, capsys):
+    assert [j.label for j in batch.training_jobs(store.path, 1)] == ["", "language", "", "genre", "", ""]
+    alike = dataclasses.replace(store, table=store.table.assign(language="english"))
+    monkeypatch.setattr(batch, "open_store", lambda path: alike)
+    assert [j.label for j in batch.training_jobs(store.path, 1)] == ["", "genre", "", "", ""]
+    assert "by language left out" in capsys.readouterr().err

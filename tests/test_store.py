@@ -17,7 +17,7 @@ from conftest import RATE, TINY, tone, write_tones
 from vaelib import audio, corpus
 from vaelib import store as store_module
 from vaelib.config import COMPACT, InputError
-from vaelib.store import build_store, open_store, store_path
+from vaelib.store import build_store, fingerprint_of, is_current, open_store, store_path
 
 
 def state(folder):
@@ -246,3 +246,23 @@ def test_threads_are_given_back(small, data):
     before = torch.get_num_threads()
     build_store(small, TINY, workers=2)
     assert torch.get_num_threads() == before
+
+
+def test_another_split_is_another_store_to_a_run(tmp_path, data):
+    folder = write_tones(tmp_path / "music", clips=4)
+    path = build_store(folder, TINY, split_seed=0)
+    first = fingerprint_of(path)
+    assert is_current(folder, TINY, 0) and not is_current(folder, TINY, 1)
+    build_store(folder, TINY, split_seed=1)
+    assert fingerprint_of(path) != first and is_current(folder, TINY, 1)
+
+
+def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path, data):
+    build_store(write_tones(tmp_path / "a" / "music", clips=4), TINY)
+    with pytest.raises(InputError, match=r"already holds another folder of that name, .*a/music"):
+        build_store(write_tones(tmp_path / "b" / "music", clips=5), TINY)
+
+
+def test_one_clip_per_genre_cannot_be_split(tmp_path, data):
+    with pytest.raises(InputError, match="too few to set some aside for testing"):
+        build_store(write_tones(tmp_path / "few", clips=1), TINY)
