@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: help setup demo test lab lint clean
 
 help:
-	@echo "make demo                  render, preprocess, train, prove and compare everything (about 12 minutes on 2 cores)"
+	@echo "make demo                  render, preprocess, train, prove and compare everything (13 to 14 minutes on 2 cores)"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
