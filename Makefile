@@ -4,11 +4,13 @@ CLIPS ?= 40
 EPOCHS ?= 16
 BIN := .venv/bin
 
-.PHONY: help setup demo test lab lint clean
+.PHONY: help setup demo proof difficulty test lab lint clean
 
 help:
 	@echo "make demo                  render, preprocess, train, prove and compare everything (13 to 14 minutes on 2 cores)"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
+	@echo "make proof                 every claim with three seeds (plans/proof.yaml; about an hour on 2 cores, resumable)"
+	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
 
@@ -25,6 +27,9 @@ setup: .venv/.ready
 
 demo: setup
 	@$(BIN)/vaelib demo --clips $(CLIPS) --epochs $(EPOCHS)
+
+proof difficulty: setup
+	@$(BIN)/vaelib batch plans/$@.yaml
 
 test: setup
 	$(BIN)/python -m pytest

@@ -58,8 +58,10 @@ def every(text: str) -> dict:
 
 
 def test_every_public_function_is_tried_here():
-    public = {n for n, f in inspect.getmembers(plots, inspect.isfunction) if f.__module__ == plots.__name__}
-    assert {n for n in public if not n.startswith("_")} - {"mel_frequencies"} == set(every("a"))
+    public = {
+        n for n, f in inspect.getmembers(plots.basics, inspect.isfunction) if f.__module__ == "vaelib.plots.basics"
+    }
+    assert {n for n in public if not n.startswith("_")} | {"comparison"} == set(every("a"))  # others: test_plots_ledger
 
 
 @pytest.mark.parametrize("name", every("a"))
@@ -219,3 +221,24 @@ def test_a_comparison_has_one_row_per_model_and_a_dot_per_seed():
     assert [t.get_text() for t in axes[0].get_yticklabels()] == ["a", "b"] and axes[0].yaxis_inverted()
     assert [a.get_title() for a in axes] == ["MSE ↓", "MIG ↑"]
     figure.draw_without_rendering()  # a column without any value
+    assert not figure.legends and not figure.get_supxlabel()
+
+
+def test_a_comparison_draws_intervals_over_its_seeds():
+    table = pd.DataFrame({"model": ["a", "b", "a"], "classes": ["genre", "language", "genre"], "ari": [0.1, 0.2, 0.3]})
+    intervals = pd.DataFrame({
+        "model": ["a", "b", "PCA", "a"], "metric": ["ari", "ari", "ari", "other"], "mean": [0.2, 0.25, 0.5, 9],
+        "low": [0.15, np.nan, 0.4, 8], "high": [0.25, np.nan, 0.6, 10], "null": [0.01, np.nan, np.nan, 7],
+    })  # fmt: skip
+    figure, (ax,) = plots.comparison(table, {"ari": "ARI ↑"}, intervals, {"ari": {"MFCC $a$": 0.12}, "mse": {"x": 1}})
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "PCA"] and ax.yaxis_inverted()
+    assert ax.collections[0].get_offsets()[:, 0].tolist() == [0.1, 0.2, 0.3]
+    line, *rows = [(*line.get_xdata(), *np.round(np.unique(line.get_ydata()), 2)) for line in ax.lines]
+    assert line == (0.12, 0.12, 0, 1)
+    assert rows[:3] == [(0.01, 0.01, -0.3, 0.3), (0.15, 0.25, 0), (0.2, 0)]  # null, interval and mean of the row a
+    assert rows[6:] == [rows[6], (0.4, 0.6, 2), (0.5, 2)]
+    means = [line for line in ax.lines if line.get_marker() == "o"]
+    assert means[1].get_markerfacecolor() == "white" != means[0].get_markerfacecolor()  # against the languages
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [r"MFCC \$a\$"]
+    assert all(word in figure.get_supxlabel() for word in ("hollow", "95 %", "null"))
+    figure.draw_without_rendering()

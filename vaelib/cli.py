@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .config import InputError, TrainConfig, data_dir, front_end, one_of, outputs_dir
+from .config import ROOT, InputError, data_dir, front_end, one_of, outputs_dir
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -63,28 +64,28 @@ def demo(
     profile: str = "compact",
 ) -> None:
     """Everything: render the demo corpus, preprocess, train all models, compare; prints the report to open."""
-    from .batch import Job, execute, execute_all, training_jobs
-    from .demo import corpus_name
-    from .store import store_path
-
-    fe = front_end(profile)
-    TrainConfig(epochs=epochs, seed=seed)  # refused before minutes of rendering
     seconds = seconds or (30.0 if profile == "full" else 10.0)
-    if seconds * fe.sample_rate < 0.99 * fe.min_samples:
-        raise InputError(f"clips of {seconds:g} s are shorter than the {fe.window_seconds:.1f}-s window of {profile!r}")
-    if clips < 3:
-        raise InputError(f"{clips} clips per genre cannot be split into training and test; use at least 3")
-    given = {
-        "clips_per_genre": clips,
-        "clip_seconds": seconds,
-        "profile": profile,
-        "seed": seed,
-        "variation": variation,
-    }
-    store = store_path(corpus_name(clips, seconds, variation, seed), profile)
-    execute(Job("01_preprocess", given), again=not store.is_dir())
-    execute_all(training_jobs(store, epochs, seed))
-    _compare(outputs_dir(), f"{store.stem}", epochs)
+    drawn = {"clips_per_genre": clips, "clip_seconds": seconds, "variation": variation, "seed": seed}
+    changes = [f"corpus.{name}={value}" for name, value in drawn.items()]
+    _execute_plan(ROOT / "plans" / "demo.yaml", [*changes, f"profile={profile}", f"seeds={seed}", f"epochs={epochs}"])
+
+
+@app.command()
+def batch(
+    plan: Annotated[Path, typer.Argument(help="YAML file: corpus, seeds, defaults and runs; see plans/.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; default: one per core.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value instead of the plan's, e.g. epochs=2, seeds=0,1")
+    ] = None,
+) -> None:
+    """Do what is missing of a plan: corpora, all trainings, comparison; prints the report to open."""
+    _execute_plan(plan, changes or [], workers)
+
+
+def _execute_plan(path: Path, changes: list[str], workers: int | None = None) -> None:
+    from .plans import execute_plan, read_plan
+
+    typer.echo(execute_plan(read_plan(path, changes), workers))
 
 
 @app.command()
@@ -124,7 +125,7 @@ def train(
     given |= {"epochs": epochs} if epochs is not None else {}
     if model == "cvae":
         given["condition"] = one_of("condition", condition or "language", ("language", "genre"))
-    checked(notebook, given)
+    given = checked(notebook, given)
     open_store(given["store"])
     execute(Job(notebook, given, given.get("condition", "")))
 
@@ -160,6 +161,7 @@ def test(
     n_samples: Annotated[int, typer.Option("--n_samples", "--n-samples")] = 10,
     checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the proofs into this HTML file.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus and profile of the runs; default: any.")] = None,
     modality: Modality = "audio",
 ) -> None:
     """A proof on trained runs, no training: prints numbers and sentence, saves the figure in the run's folder."""
@@ -176,6 +178,8 @@ def test(
         raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
     for name in [compare, *(more or [])] if compare else []:
         one_of("model", name, MODELS)
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output} is a folder: give the name of an HTML file")
     root, done = checkpoint_dir or outputs_dir(), []
     names = list(PROOFS) if test == "all" else [one_of("test", test, [*PROOFS, "all"])]
     for name in names:
@@ -183,13 +187,17 @@ def test(
         if test != "all" and model is not None:
             one_of(f"model of test {name!r}", model, models)
         chosen = model if model in models else models[0]
-        wanted = {"condition": condition, "prior": prior} if chosen == "cvae" else {}
+        wanted = {"corpus": corpus}
+        if chosen == "cvae":
+            about = condition or (_condition_of(root, class_name, wanted) if name == "generate" else None)
+            wanted |= {"condition": about, "prior": prior}
         settings = {"dimension": dimension} if name == "traversal" else {}
         settings |= {"class_name": class_name, "n_samples": n_samples} if name == "generate" else {}
         try:
             if name == "reconstruction" and compare:
-                first = latest_run(root, model=compare)
+                first = latest_run(root, model=compare, corpus=corpus)
                 same = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
+                same |= {"target": first.config.training.target}
                 chosen_runs = [first, *(latest_run(root, model=m, **same) for m in more or [])]
             else:
                 chosen_runs = [latest_run(root, model=chosen, **wanted)]
@@ -211,12 +219,23 @@ def test(
         typer.echo(write_proofs(done, output))
 
 
+def _condition_of(root: Path, class_name: str | None, wanted: dict) -> str | None:
+    """The label that has a class of this name in some conditional run; None: any run will do, or will say so."""
+    from .runs import find_runs
+
+    for label in ("language", "genre") if class_name else ():
+        for folder in find_runs(root, model="cvae", condition=label, **wanted):
+            if class_name in json.loads((folder / "config.json").read_text())["config"]["model"]["classes"]:
+                return label
+    return None
+
+
 def _plain_rival(root: Path, run) -> list:
     """The newest conv_vae run on the same corpus with VaDE's number of pretraining epochs, if there is one."""
     from .runs import find_runs, load_run
 
     c = run.config
-    same = {"fingerprint": c.fingerprint, "detilt": c.detilt, "seed": c.training.seed}
+    same = {"fingerprint": c.fingerprint, "detilt": c.detilt, "seed": c.training.seed, "target": c.training.target}
     found = find_runs(root, model="conv_vae", epochs=c.training.pretrain_epochs, **same)
     return [load_run(found[-1])] if found and run.config.model.backbone == "conv" else []
 

@@ -140,6 +140,7 @@ def front_end(name: str) -> FrontEnd:
 
 
 PRIORS = ("standard", "fixed", "learned")
+DEFAULT_BETA = {"beta_vae": 4.0}  # weight of the KL term; 1 for the other models
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,9 @@ class TrainConfig(JsonConfig):
         kl_warmup: Share of the epochs over which the KL weight rises linearly from 0; the same for every model.
         grad_clip: Largest norm of the gradient.
         weight_decay: AdamW's.
+        target: Window that the decoder must answer with: the `same` that was encoded, or an `other` one of the same
+            clip. Then the bound is that of log p(other | one), not of log p(x): the code keeps what a clip's windows
+            share.
         eval_windows: Evenly spaced windows per clip whose posterior means are averaged in evaluation.
         precision: `auto` (bf16 autocast), or any precision of Lightning Fabric.
         seed: Seed of weights, order, crops and noise.
@@ -214,6 +218,7 @@ class TrainConfig(JsonConfig):
     kl_warmup: float = 0.25
     grad_clip: float = 1e3
     weight_decay: float = 1e-4
+    target: str = "same"
     eval_windows: int = 5
     precision: str = "auto"
     seed: int = 0
@@ -224,6 +229,7 @@ class TrainConfig(JsonConfig):
         for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed"):
             _require(getattr(self, key) >= 0, f"{key} must not be negative, not {getattr(self, key)}")
         _require(0 <= self.kl_warmup < 1, f"kl_warmup must be in [0, 1), not {self.kl_warmup}")
+        one_of("target", self.target, ("same", "other"))
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
 
     @property
@@ -256,10 +262,15 @@ class RunConfig(JsonConfig):
 
     @property
     def variant(self) -> str:
-        """Model name with its condition and prior, without seed: the row of the comparison table."""
-        m = self.model
-        parts = [m.name, *([m.condition] if m.condition else []), *([m.prior] if m.condition else [])]
-        return "-".join(parts) + ("-detilt" if self.detilt else "")
+        """Model name with what sets it apart, without seed and epochs: the row of the comparison table.
+
+        Condition and prior; a β that is not the model's own (`b8`); `other` for cross-window targets; `detilt`.
+        """
+        m, t = self.model, self.training
+        parts = [m.name, *([m.condition, m.prior] if m.condition else [])]
+        parts += [f"b{t.beta:g}"] if t.beta != DEFAULT_BETA.get(m.name, 1.0) else []
+        parts += [t.target] if t.target != "same" else []
+        return "-".join(parts + (["detilt"] if self.detilt else []))
 
     @property
     def run_id(self) -> str:

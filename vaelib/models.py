@@ -49,7 +49,6 @@ class VAE(nn.Module):
     """
 
     backbone = "conv"
-    default_beta = 1.0
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -126,8 +125,6 @@ class ConvVAE(VAE):
 
 class BetaVAE(ConvVAE):
     """The Conv VAE with β = 4 (Higgins et al. 2017, openreview Sy2fzU9gl): the objective differs, not the network."""
-
-    default_beta = 4.0
 
 
 class ConditionalVAE(VAE):

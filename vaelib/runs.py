@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .audio import Scaler
 from .checkpoints import load_weights, read_tensors
-from .config import InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
+from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
 from .corpus import SPLITS
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE, build
@@ -126,6 +126,16 @@ class Run:
             variances.append(q.logvar.exp().unflatten(0, (-1, k)).mean(1))
         mean, variance, kl = (torch.cat(part) for part in (means, variances, kl))
         return Embedding(mean.numpy(), variance.log().numpy(), kl.mean(0).numpy(), clips.rows, mode)
+
+    @torch.inference_mode()
+    def encode_middle(self, split: str, y: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """(clip, L) posterior means of the middle windows of a split, encoded with class indices `y` (clip,)."""
+        clips, means = self.clips(split), []
+        for i in range(0, len(clips), batch_size):
+            x = clips.even_windows(torch.arange(i, min(i + batch_size, len(clips))), 1).squeeze(1)
+            with self.lock:
+                means.append(self.model.encode(x, torch.from_numpy(y[i : i + batch_size])).mean)
+        return torch.cat(means).numpy()
 
     def _features(self, split: str, batch_size: int) -> Tensor:
         """(clip, window, …): what the encoder makes of the evenly spaced windows before any label comes in.
@@ -247,7 +257,7 @@ def plan(
         "classes": tuple(store.classes(condition)) if condition else (),
         "prior": prior,
     }
-    training.setdefault("beta", MODELS[model].default_beta)
+    training.setdefault("beta", DEFAULT_BETA.get(model, 1.0))
     return RunConfig(
         corpus=f"{store.attrs['corpus']}-{store.front_end.name}",
         fingerprint=store.attrs["fingerprint"],
@@ -292,8 +302,8 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     """Folders of finished runs under `root`, newest last.
 
     Args:
-        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `fingerprint`, `detilt`, `epochs` (VaDE: pretraining
-            epochs); None matches all.
+        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `fingerprint`, `detilt`, `beta`, `target`, `epochs`
+            (VaDE: pretraining epochs); None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
@@ -309,6 +319,8 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
             "corpus": config.corpus,
             "fingerprint": config.fingerprint,
             "detilt": config.detilt,
+            "beta": config.training.beta,
+            "target": config.training.target,
             "epochs": config.training.first_phase,
         }
         if all(v is None or has[k] == v for k, v in wanted.items()):

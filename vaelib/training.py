@@ -250,7 +250,7 @@ class Trainer:
             terms = self._step(x, y, weights_at(self.cfg, at, mixture), self._rate(at))
             sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
             count += 1
-            self._windows = len(x)
+            self._windows = len(x) if mixture or self.cfg.target == "same" else len(x) // 2
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.monotonic() - started
@@ -269,9 +269,17 @@ class Trainer:
         return row | {"seconds": seconds, "clips_per_s": count * self._windows / seconds}
 
     def _batches(self, mixture: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        per_clip = 2 if mixture else 1
+        per_clip = 2 if mixture or self.cfg.target == "other" else 1
         for x, index in self.data.train.batches(min(self.cfg.batch_size, len(self.data.train)), per_clip):
             yield x, self.data.train_y[index].repeat_interleave(per_clip)
+
+    def _source_and_target(self, x: Tensor, y: Tensor, mixture: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """What is encoded, what is to be decoded, and the classes; of pairs, each window answers with the other."""
+        if self.cfg.target == "same":
+            return x, x, y
+        if mixture:
+            return x, x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1), y
+        return x[0::2], x[1::2], y[0::2]
 
     def _rate(self, at: float) -> float:
         """Learning-rate factor at a fractional epoch; each phase has its own rise and fall."""
@@ -283,8 +291,9 @@ class Trainer:
     def _step(self, x: Tensor, y: Tensor, weights: dict[str, float], rate: float) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
+        x, target, y = self._source_and_target(x, y, bool(weights["mixture"]))
         out = self.module(x, y if self.config.model.condition else None)
-        loss = losses.OBJECTIVES[self.config.model.name](self.model, x, out, y, weights)
+        loss = losses.OBJECTIVES[self.config.model.name](self.model, target, out, y, weights)
         total = loss.total()
         bad = ~torch.isfinite(total.detach())
         if self.device.type == "cpu":
@@ -297,7 +306,7 @@ class Trainer:
         self.fabric.backward(total)
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.cfg.grad_clip, error_if_nonfinite=False)
         self.optimizer.step()
-        mse = (x - out.recon.detach()).square().mean()
+        mse = (target - out.recon.detach()).square().mean()
         return {"loss": total.detach(), **loss.means(), "mse": mse}
 
     @torch.no_grad()
@@ -308,16 +317,17 @@ class Trainer:
             return {}
         self.module.eval()
         torch.manual_seed(self.cfg.seed)
-        windows = 2 if mixture else 1
+        windows = 2 if mixture or self.cfg.target == "other" else 1
         weights = weights_at(self.cfg, math.inf, mixture)
         sums: dict[str, float] = {}
         for i in range(0, len(clips), self.cfg.batch_size):
             index = torch.arange(i, min(i + self.cfg.batch_size, len(clips)), device=self.device)
             x = clips.even_windows(index, windows).flatten(0, 1)
             y = self.data.validation_y[index].repeat_interleave(windows)
+            x, target, y = self._source_and_target(x, y, mixture)
             out = self.module(x, y if self.config.model.condition else None)
-            loss = losses.OBJECTIVES[self.config.model.name](self.model, x, out, y, weights)
-            found = {"loss": loss.total(), **loss.means(), "mse": (x - out.recon).square().mean()}
+            loss = losses.OBJECTIVES[self.config.model.name](self.model, target, out, y, weights)
+            found = {"loss": loss.total(), **loss.means(), "mse": (target - out.recon).square().mean()}
             for k, v in found.items():
                 sums[k] = sums.get(k, 0.0) + float(v) * len(index)
         return {k: v / len(clips) for k, v in sums.items()}

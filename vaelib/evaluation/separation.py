@@ -24,11 +24,12 @@ class ProbeScore(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """Correlation in [-1, 1], its p-value and mean under permuted families."""
+    """Correlation in [-1, 1], its p-value, and mean and 95th percentile under permuted families."""
 
     correlation: float
     p_value: float
     null_mean: float
+    null_p95: float
 
 
 def fit_linear(x: np.ndarray, y: np.ndarray, seed: int) -> Pipeline:
@@ -110,15 +111,15 @@ def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray, n: int = 1
         raise InputError(f"{len(centroids)} centroids and {len(families)} families: one family per class is needed")
     apart = _apart(families)
     if len(families) < 3 or apart.all() or not apart.any():
-        return Agreement(np.nan, np.nan, np.nan)
+        return Agreement(np.nan, np.nan, np.nan, np.nan)
     tree = cophenet(linkage(pdist(np.asarray(centroids, dtype=float)), "average"))  # (C (C-1) / 2,)
     if np.ptp(tree) <= 1e-12 * np.abs(tree).max():
-        return Agreement(np.nan, np.nan, np.nan)
+        return Agreement(np.nan, np.nan, np.nan, np.nan)
     rng = np.random.default_rng(seed)
     observed = float(np.corrcoef(tree, apart)[0, 1])
     null = np.array([np.corrcoef(tree, _apart(rng.permutation(families)))[0, 1] for _ in range(n)])
     p_value = (1 + (null >= observed - 1e-12).sum()) / (1 + n)  # the observed order is one of the permutations
-    return Agreement(observed, float(p_value), float(null.mean()))
+    return Agreement(observed, float(p_value), float(null.mean()), float(np.percentile(null, 95)))
 
 
 def _apart(families: np.ndarray) -> np.ndarray:

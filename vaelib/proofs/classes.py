@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
+from sklearn.pipeline import Pipeline
 
 from .. import plots
 from ..config import InputError, one_of
@@ -12,6 +13,7 @@ from ..evaluation import generation as gen
 from ..evaluation.maps import project
 from ..evaluation.separation import linear_probe
 from ..runs import Run
+from .clusters import known
 from .proof import Proof
 
 
@@ -25,14 +27,15 @@ def separation(run: Run) -> Proof:
     """Clusters of the conditional model against its classes: with labels given (supervised) and without."""
     label = _require_condition(run)
     seed, k = run.config.training.seed, len(run.config.model.classes)
-    truth, train_truth = run.labels("test", label), run.labels("train", label)
+    there, train_there = known(run, "test", label), known(run, "train", label)
+    truth, train_truth = run.labels("test", label)[there], run.labels("train", label)[train_there]
     numbers, points, guess = {}, {}, {}
     for mode, shown in (
         ("given", "label given (supervised)"),
         ("inferred", "label inferred"),
         ("marginal", "marginal"),
     ):
-        train, test = run.embed("train", mode).means, run.embed("test", mode).means
+        train, test = run.embed("train", mode).means[train_there], run.embed("test", mode).means[there]
         found = clu.kmeans_assign(train, test, min(k, len(train)), seed)
         score = clu.cluster_scores(truth, found)
         for metric in ("ari", "purity"):
@@ -47,7 +50,7 @@ def separation(run: Run) -> Proof:
         "class read from the label-free code by a linear probe": probe.balanced_accuracy,
         "chance": probe.chance,
     }
-    figure, _ = plots.maps(points, truth if k <= 12 else run.labels("test", "family"),
+    figure, _ = plots.maps(points, truth if k <= 12 else run.labels("test", "family")[there],
                            f"colour: {label if k <= 12 else 'family'}; principal axes", columns=3)  # fmt: skip
     given, free = numbers["label given (supervised): ARI"], numbers["label inferred: ARI"]
     sentence = (
@@ -70,17 +73,24 @@ def generate(run: Run, class_name: str | None = None, n_samples: int = 10, tempe
     classes = list(run.config.model.classes)
     if class_name is not None:
         one_of(f"class of {label}", class_name, classes)
-    train_x, test_x = (gen.spectrogram_features(run.reconstruct(split)[0]) for split in ("train", "test"))
-    judge = gen.fit_judge(train_x, run.labels("train", label), run.config.training.seed)
+    train_x, test_x = (gen.spectrogram_features(run.reconstruct(s)[0])[known(run, s, label)] for s in ("train", "test"))
+    train_y, test_y = (run.labels(s, label)[known(run, s, label)] for s in ("train", "test"))
+    judge = gen.fit_judge(train_x, train_y, run.config.training.seed)
     wanted = np.repeat(np.arange(len(classes)), n_samples)
     samples = run.sample(len(wanted), wanted, temperature, seed=run.config.training.seed)
     report = gen.judge_report(
-        judge, test_x, run.labels("test", label), gen.spectrogram_features(samples), np.array(classes)[wanted]
+        judge, test_x, test_y, gen.spectrogram_features(samples), np.array(classes)[wanted]
     )
     numbers = {
         "judge on real test clips": report.test_accuracy,
         "judge on samples": report.generated_accuracy,
         "chance": report.chance,
+    }
+    swapped = _swap(run, judge, label)
+    numbers |= {
+        "label swap: heard as the class it was decoded with": swapped.target,
+        "label swap: heard as the class it was encoded with": swapped.source,
+        "judge on samples / judge on real test clips": report.generated_accuracy / max(report.test_accuracy, 1e-9),
     }
     drawn = [class_name] if class_name else classes[:5]
     if class_name:
@@ -90,6 +100,19 @@ def generate(run: Run, class_name: str | None = None, n_samples: int = 10, tempe
     sentence = (
         f"A classifier trained on real clips recognises {report.test_accuracy:.0%} of the real test clips and hears "
         f"the asked-for {label} in {report.generated_accuracy:.0%} of {len(wanted)} samples (chance "
-        f"{report.chance:.0%}). It judges mean spectra and their spread, not whether a sample sounds like music."
+        f"{report.chance:.0%}). Test clips encoded with their own {label} and decoded with another are heard as the other "
+        f"in {swapped.target:.0%} and still as their own in {swapped.source:.0%} of the cases. The classifier judges "
+        "mean spectra and their spread, not whether a sample sounds like music."
     )
     return Proof("generate", run.name, numbers, sentence, figure)
+
+
+def _swap(run: Run, judge: Pipeline, label: str) -> gen.SwapReport:
+    """Encode test clips with their class, decode with the next one, ask the judge."""
+    classes = run.config.model.classes
+    own = run.store.codes(label, run.store.rows("test"))
+    there = own >= 0
+    other = (own[there] + 1) % len(classes)
+    decoded = run.decode(run.encode_middle("test", own)[there], other)
+    names = np.array(classes)
+    return gen.swap_report(judge, gen.spectrogram_features(decoded), names[own[there]], names[other])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 from .. import plots
 from ..config import InputError
 from ..evaluation import disentanglement as dis
-from ..evaluation.reconstruction import onset_envelope
+from ..evaluation.attributes import attributes
 from ..evaluation.stats import Null
 from ..runs import Embedding, Run
 from .proof import Proof
@@ -17,25 +19,57 @@ MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")
 LIVE_KL = 0.05  # nats; below this a dimension carries next to nothing
 
 
-def factors_of(run: Run, split: str | None = None) -> dict[str, np.ndarray]:
-    """Ground-truth factors of a split (None: of every clip): the five of the claims if they are there, else all.
+class Factors(NamedTuple):
+    """Values (clip,) by name, of the clips `rows`, and where they come from: `true` or `measured`."""
+
+    values: dict[str, np.ndarray]
+    source: str
+    rows: np.ndarray
+
+
+def factors_of(run: Run, split: str | None = None) -> Factors:
+    """Factors of a split (None: of every clip): the five of the claims if they are there, else all columns.
+
+    A corpus without factor columns gets audio descriptors measured by librosa in their stead.
 
     Raises:
-        InputError: the corpus has none, or none without gaps.
+        InputError: every factor column has gaps, or nothing could be measured.
     """
     names = [f for f in MAIN_FACTORS if f in run.store.factors] or run.store.factors
-    if not names:
-        raise InputError(
-            f"corpus {run.store.attrs['corpus']} has no factor columns: add numeric ones (tempo, loudness, …) to its "
-            "manifest.csv, or use the demo corpus"
-        )
-    table = run.store.table.loc[run.store.rows(split)]
-    complete = {name: table[name].to_numpy() for name in names if table[name].notna().all()}
-    if not complete:
+    rows = run.store.rows(split)
+    if names:
+        table, source = run.store.table.loc[rows, names], "true"
+        table = table.loc[:, table.notna().all()]
+    else:
+        from ..descriptors import describe
+
+        table, source = describe(run.store).loc[rows], "measured"
+        table = table.loc[:, table.notna().mean() > 0.5].dropna()
+    if table.empty:
         raise InputError(
             f"every factor column of {run.store.attrs['corpus']} has gaps: fill at least one in manifest.csv"
         )
-    return complete
+    return Factors({name: table[name].to_numpy() for name in table}, source, table.index.to_numpy())
+
+
+def _said(factors: Factors) -> str:
+    if factors.source == "true":
+        return ""
+    return (
+        " The corpus has no true factors: descriptors measured in the audio by librosa stand in "
+        f"({', '.join(factors.values)}), which are themselves estimates and correlated."
+    )
+
+
+def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
+    """(clip, L) posterior means of the clips `rows`, or one draw from each posterior."""
+    embedding = run.embed(None)
+    at = np.searchsorted(embedding.rows, rows)
+    means = embedding.means[at]
+    if not sampled:
+        return means
+    noise = np.random.default_rng(run.config.training.seed).standard_normal(means.shape)
+    return means + noise * np.exp(0.5 * embedding.logvars[at])
 
 
 def live_dimensions(embedding: Embedding) -> np.ndarray:
@@ -44,32 +78,34 @@ def live_dimensions(embedding: Embedding) -> np.ndarray:
     return order[: max(1, int((embedding.kl > LIVE_KL).sum()))]
 
 
-def mig_and_null(run: Run, permutations: int = 20) -> tuple[dis.GapScore, Null]:
-    """MIG of the posterior means, and the same with the factors' clips permuted.
+def disentanglement(run: Run, shown: int = 12, permutations: int = 20) -> Proof:
+    """MIG, SAP and DCI on the factors, with permuted factors and random rotations of the live dimensions.
 
-    On every clip, not on test alone: nothing is fitted to the factors, and mutual information estimated from a few
-    hundred clips in 20 × 20 bins is mostly bias.
+    MIG and SAP are measured on every clip, not on test alone: nothing is fitted to the factors, and mutual
+    information estimated from a few hundred clips in 20 × 20 bins is mostly bias. DCI is fitted on train.
     """
-    codes, factors = run.embed(None).means, factors_of(run)
-    rng = np.random.default_rng(run.config.training.seed)
-    null = []
-    for _ in range(permutations):
-        order = rng.permutation(len(codes))
-        null.append(dis.mig(codes, {k: v[order] for k, v in factors.items()}).mean)
-    return dis.mig(codes, factors), Null.of(null)
-
-
-def disentanglement(run: Run, shown: int = 12) -> Proof:
-    """Mutual information gap on the true factors, its null, and the same after rotating the live dimensions."""
     embedding, factors = run.embed(None), factors_of(run)
-    score, null = mig_and_null(run)
+    codes, values = codes_of(run, factors.rows), factors.values
+    rng = np.random.default_rng(run.config.training.seed)
+    score = dis.mig(codes, values)
+    null = Null.of([
+        dis.mig(codes, {k: v[order] for k, v in values.items()}).mean
+        for order in (rng.permutation(len(codes)) for _ in range(permutations))
+    ])  # fmt: skip
     live = live_dimensions(embedding)
-    rotated = dis.rotation_control(embedding.means, factors, live=np.isin(np.arange(len(embedding.kl)), live))
+    rotated = dis.rotation_control(codes, values, live=np.isin(np.arange(codes.shape[1]), live))
+    dci, turned = _dci(run, live)
     numbers = {
         "MIG": score.mean,
         "MIG with permuted factors, mean": null.mean,
         "MIG with permuted factors, 95th percentile": null.p95,
         "MIG after random rotations, mean": float(rotated.mean()),
+        "MIG of posterior samples": dis.mig(codes_of(run, factors.rows, sampled=True), values).mean,
+        "SAP": dis.sap(codes, values).mean,
+        "DCI disentanglement": dci.disentanglement,
+        "DCI disentanglement after a random rotation": turned.disentanglement,
+        "DCI completeness": dci.completeness,
+        "DCI informativeness": dci.informativeness,
         "live dimensions": float((embedding.kl > LIVE_KL).sum()),
         **{f"MIG of {k}": v for k, v in score.per_factor.items()},
     }
@@ -84,33 +120,34 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
         f"{rotated.mean():.3f} after random rotations of the {len(live)} live dimensions; {best} separates best "
         f"({score.per_factor[best]:.3f}). "
         + ("The axes mean more than chance." if score.mean > null.p95 else "That is not distinguishable from chance.")
+        + _said(factors)
         + " One seed."
     )
     return Proof("disentanglement", run.name, numbers, sentence, figure)
 
 
-def attributes(x: np.ndarray) -> pd.DataFrame:
-    """Musical attributes measured in spectrograms (n, mel, frame) in [0, 1].
-
-    Loudness (mean level), brightness (centroid over the mel bands), contrast (spread of the bins) and onset
-    strength (mean rectified flux).
-    """
-    bands = np.linspace(0, 1, x.shape[1])[:, None]
-    weight = np.maximum(x.sum((1, 2)), 1e-9)
-    return pd.DataFrame({
-        "loudness": x.mean((1, 2)),
-        "brightness": (x * bands).sum((1, 2)) / weight,
-        "contrast": x.std((1, 2)),
-        "onset strength": onset_envelope(x).mean(1),
-    })  # fmt: skip
+def _dci(run: Run, live: np.ndarray) -> tuple[dis.DciScore, dis.DciScore]:
+    """DCI of the live dimensions, as they are and after one random rotation."""
+    (train, fit), (test, held) = (
+        (codes_of(run, f.rows)[:, live], f.values) for f in (factors_of(run, "train"), factors_of(run, "test"))
+    )
+    turn = dis.random_rotations(len(live), 1, run.config.training.seed)[0]
+    seed = run.config.training.seed
+    return dis.dci(train, fit, test, held, seed), dis.dci(train @ turn, fit, test @ turn, held, seed)
 
 
-def traversal(run: Run, dimension: int | None = None, clips: int = 16) -> Proof:
-    """Move one dimension over its range and measure what changes in the decoded spectrogram.
+def traversal(run: Run, dimension: int | None = None, clips: int = 16, most: int = 24) -> Proof:
+    """Move one dimension at a time over its range and measure what changes in the decoded spectrogram.
+
+    The null moves along random directions of the live dimensions instead of along axes.
 
     Args:
-        dimension: Index of the latent dimension; the most informative one when None.
+        dimension: Index of the latent dimension the sentence is about; the most informative one when None.
         clips: Test clips from which the traversal starts; effects are averaged over them.
+        most: Live dimensions that are traversed, the most informative ones.
+
+    Raises:
+        InputError: no such dimension.
     """
     embedding = run.embed("test")
     size = embedding.means.shape[1]
@@ -118,27 +155,35 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16) -> Proof:
         raise InputError(f"dimension {dimension} is not there: {run.name} has dimensions 0 to {size - 1}")
     live = live_dimensions(embedding)
     asked = int(live[0]) if dimension is None else dimension
-    spread = attributes(run.reconstruct("test")[0]).std()
-    shown = list(dict.fromkeys([*live[:8].tolist(), asked]))
-    effects = traversal_effects(run, embedding, shown, clips, spread)
+    spread = measured_attributes(run, run.reconstruct("test")[0]).std()
+    moved = list(dict.fromkeys([*live[:most].tolist(), asked]))
+    effects = traversal_effects(run, embedding, np.eye(size)[moved], clips, spread)
+    effects.index = [f"z{d}" for d in moved]
+    rng = np.random.default_rng(run.config.training.seed)
+    random = np.zeros((len(moved), size))
+    random[:, live] = rng.standard_normal((len(moved), len(live)))
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    null = _main_share(traversal_effects(run, embedding, random, clips, spread))
+    shares = _main_share(effects)
     own = effects.loc[f"z{asked}"].abs()
-    main, total = own.idxmax(), max(own.sum(), 1e-9)
+    main, share = own.idxmax(), float(shares[f"z{asked}"])
     alive = embedding.kl[asked] > LIVE_KL
     numbers = {
         "dimension": float(asked),
         "KL (nats)": float(embedding.kl[asked]),
         f"effect on {main} (its own standard deviations)": float(effects.loc[f"z{asked}", main]),
-        "share of the effect on its main attribute": float(own.max() / total),
-        "mean share over the live dimensions": float((effects.abs().max(axis=1) / effects.abs().sum(axis=1)).mean()),
+        "share of the effect on its main attribute": share,
+        "mean share over the live dimensions": float(shares.mean()),
+        "mean share along random directions": float(null.mean()),
         "share if all attributes moved alike": 1 / effects.shape[1],
+        "live dimensions": float((embedding.kl > LIVE_KL).sum()),
     }
     figure, _ = plots.heatmap(
-        effects,
+        effects.loc[[f"z{d}" for d in dict.fromkeys([*moved[:12], asked])]],
         f"{run.name}: change from one end of a dimension to the other",
         "standard deviations of test clips",
         0.0,
     )
-    n, share = effects.shape[1], own.max() / total
     if not alive:
         said = "It is dead: the posterior equals the prior, and moving it changes next to nothing."
     elif own.max() < 0.05:
@@ -146,41 +191,67 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16) -> Proof:
     else:
         said = (
             f"It changes {main} most ({effects.loc[f'z{asked}', main]:+.2f} standard deviations), with {share:.0%} of "
-            f"its effect there (a dimension that changed all {n} alike would have {1 / n:.0%}). The attributes are "
-            "themselves correlated, so 100 % is not to be expected."
+            "its effect there."
         )
-    sentence = f"z{asked} carries {embedding.kl[asked]:.2f} nats. {said}"
+    sentence = (
+        f"z{asked} carries {embedding.kl[asked]:.2f} nats. {said} Over {len(moved)} dimensions the main attribute takes "
+        f"{shares.mean():.0%} of the effect on average, along random directions {null.mean():.0%} (all "
+        f"{effects.shape[1]} alike would be {1 / effects.shape[1]:.0%}). The attributes are themselves correlated, so "
+        "100 % is not to be expected."
+    )
     return Proof("traversal", run.name, numbers, sentence, figure)
 
 
-def traversal_effects(run: Run, embedding: Embedding, dims: list[int], clips: int, spread: pd.Series) -> pd.DataFrame:
-    """(dimension, attribute): change of each attribute from the 5th to the 95th percentile of a dimension.
+def _main_share(effects: pd.DataFrame) -> pd.Series:
+    """Share of each row's total effect that its largest entry has; rows that move nothing are left out."""
+    total = effects.abs().sum(axis=1)
+    kept = total > 1e-6
+    return (effects.abs().max(axis=1)[kept] / total[kept]).reindex(effects.index, fill_value=1 / effects.shape[1])
+
+
+def measured_attributes(run: Run, x: np.ndarray) -> pd.DataFrame:
+    """Attributes of spectrograms (n, mel, frame) of a run's front end."""
+    fe = run.store.front_end
+    return attributes(x, 60 * fe.sample_rate / fe.hop)
+
+
+def traversal_effects(
+    run: Run, embedding: Embedding, directions: np.ndarray, clips: int, spread: pd.Series
+) -> pd.DataFrame:
+    """(direction, attribute): change of each attribute from the 5th to the 95th percentile along a direction.
 
     In standard deviations `spread` of the attribute over real clips, averaged over starting clips.
+
+    Args:
+        directions: Unit vectors, (D, L); the rows of the identity are the axes.
     """
-    starts = embedding.means[np.linspace(0, len(embedding.means) - 1, min(clips, len(embedding.means))).astype(int)]
-    rows = {}
-    for d in dims:
-        low, high = np.percentile(embedding.means[:, d], [5, 95])
+    means = embedding.means
+    starts = means[np.linspace(0, len(means) - 1, min(clips, len(means))).astype(int)]
+    rows = []
+    for u in directions:
+        low, high = np.percentile(means @ u, [5, 95])
         z = np.repeat(starts, 2, axis=0)
-        z[0::2, d], z[1::2, d] = low, high
+        z[0::2] += (low - starts @ u)[:, None] * u
+        z[1::2] += (high - starts @ u)[:, None] * u
         label = np.zeros(len(z), int) if run.conditional else None
-        measured = attributes(run.decode(z, label))
+        measured = measured_attributes(run, run.decode(z, label))
         change = measured.iloc[1::2].to_numpy() - measured.iloc[0::2].to_numpy()
-        rows[f"z{d}"] = change.mean(0) / np.maximum(spread.to_numpy(), 1e-9)
-    return pd.DataFrame(rows, index=spread.index).T
+        rows.append(change.mean(0) / np.maximum(spread.to_numpy(), 1e-9))
+    return pd.DataFrame(rows, columns=spread.index)
 
 
 def name_dimensions(run: Run, dims: np.ndarray) -> dict[int, str]:
-    """What each dimension knows most of, for slider labels: 17 → `energy, MI 0.31`."""
+    """What each dimension knows most of, for slider labels: 17 → `energy, MI 0.31`; a dead one is called dead."""
     embedding = run.embed(None)
     try:
-        score = dis.mig(embedding.means, factors_of(run))
+        factors = factors_of(run)
+        score = dis.mig(codes_of(run, factors.rows), factors.values)
     except InputError:
         return {int(d): f"KL {embedding.kl[d]:.2f}" for d in dims}
-    factors, matrix = list(score.per_factor), np.nan_to_num(score.matrix)  # nan: a factor that is constant here
-    names = {}
+    names, matrix = list(score.per_factor), np.nan_to_num(score.matrix)  # nan: a factor that is constant here
+    found = {}
     for d in dims:
         best = int(matrix[d].argmax())
-        names[int(d)] = f"{factors[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
-    return names
+        known = f"{names[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
+        found[int(d)] = known if embedding.kl[d] > LIVE_KL else "dead"
+    return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, homogeneity_score
 
 from .. import plots
 from ..config import InputError
 from ..evaluation import clustering as clu
 from ..evaluation import mixture as mix
 from ..models import VaDE
-from ..runs import Run
+from ..runs import Run, find_runs, load_run
+from .clusters import baseline_spaces, known
 from .proof import Proof
 
 
@@ -20,54 +21,100 @@ def _require_mixture(run: Run) -> int:
     return min(run.config.model.components, len(run.store.rows("train")))
 
 
-def clip_spectra(run: Run, split: str) -> np.ndarray:
-    """(clip, bins): whole spectrograms, windows averaged, flattened: what K-Means sees without a model."""
-    return run.reconstruct(split)[0].reshape(len(run.store.rows(split)), -1)
+def rival(run: Run) -> Run | None:
+    """The plain VAE that VaDE is measured against: same backbone, store, input and seed, as many epochs in all.
+
+    Without one, a VAE of as many epochs as VaDE's pretraining; the newest if there are several.
+    """
+    c = run.config
+    same = {"fingerprint": c.fingerprint, "detilt": c.detilt, "seed": c.training.seed, "target": c.training.target}
+    model = "conv_vae" if c.model.backbone == "conv" else "basic_vae"
+    for epochs in (c.training.total_epochs, c.training.pretrain_epochs):
+        found = find_runs(run.folder.parent, model=model, epochs=epochs, beta=c.training.beta, **same)
+        if found:
+            return load_run(found[-1])
+    return None
 
 
-def pca_codes(run: Run, dims: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """PCA of the scaled log-mel windows, fitted on train: (train, dims) and (test, dims)."""
-    from sklearn.decomposition import PCA
-
-    train, test = clip_spectra(run, "train"), clip_spectra(run, "test")
-    pca = PCA(min(dims, *train.shape), random_state=0).fit(train)
-    return pca.transform(train), pca.transform(test)
-
-
-def clustering_comparison(run: Run, plain: Run | None = None) -> Proof:
+def clustering_comparison(run: Run) -> Proof:
     """VaDE's own clusters against clusters fitted afterwards, all with the same K, scored on test genres.
 
-    Args:
-        plain: A VAE run of the same backbone (`conv_vae`) for VAE + K-Means and VAE + GMM, if there is one.
+    VAE + K-Means and VAE + GMM need a plain run to compare with (`rival`); without one they are left out.
     """
     k, seed = _require_mixture(run), run.config.training.seed
-    truth = run.labels("test", "genre")
-    found = {"VaDE, argmax p(c|clip)": run.responsibilities("test").argmax(1)}
+    plain, there = rival(run), known(run, "test", "genre")
+    truth = run.labels("test", "genre")[there]
+    found = {"VaDE": run.responsibilities("test").argmax(1)}
     spaces = {"VaDE's codes": (run.embed("train").means, run.embed("test").means)}
     if plain is not None:
-        spaces[plain.name] = (plain.embed("train").means, plain.embed("test").means)
+        spaces["VAE"] = (plain.embed("train").means, plain.embed("test").means)
     for name, (train, test) in spaces.items():
         found[f"{name} + K-Means"] = clu.kmeans_assign(train, test, k, seed)
         found[f"{name} + GMM"] = clu.gmm_assign(train, test, k, seed)
-    found["PCA of the log-mel + K-Means"] = clu.kmeans_assign(*pca_codes(run), k, seed)
-    scores = {name: clu.cluster_scores(truth, a) for name, a in found.items()}
-    own = "VaDE, argmax p(c|clip)"
-    null = clu.permutation_null(adjusted_mutual_info_score, truth, found[own], n=50)
-    numbers = {f"{name}: {m.upper()}": s[m] for name, s in scores.items() for m in ("ami", "ari")}
+    for name, (train, test) in baseline_spaces(run).items():
+        found[f"{name} + K-Means"] = clu.kmeans_assign(train, test, k, seed)
+    scores = {name: clu.cluster_scores(truth, a[there]) for name, a in found.items()}
+    null = clu.permutation_null(adjusted_mutual_info_score, truth, found["VaDE"][there], n=50)
+    ari_null = clu.permutation_null(adjusted_rand_score, truth, found["VaDE"][there], n=50)
+    numbers = {f"{name}: {m.upper()}": s[m] for name, s in scores.items() for m in ("ami", "ari", "nmi")}
     numbers["AMI with permuted labels, 95th percentile"] = null.p95
+    numbers["ARI with permuted labels, 95th percentile"] = ari_null.p95
+    best = max(scores, key=lambda n: scores[n]["ami"])
     figure, _ = plots.bars(
         {n: s["ami"] for n, s in scores.items()},
         dict.fromkeys(scores, null.p95),
         f"AMI with the genres on test, K = {k}",
     )
-    rival = max((n for n in scores if n != own), key=lambda n: scores[n]["ami"])
-    gap = scores[own]["ami"] - scores[rival]["ami"]
-    sentence = (
-        f"VaDE's clusters reach AMI {scores[own]['ami']:.3f} (ARI {scores[own]['ari']:.3f}) with the genres; the best "
-        f"alternative, {rival}, {scores[rival]['ami']:.3f}: VaDE is {'ahead' if gap > 0 else 'behind'} by "
-        f"{abs(gap):.3f}. One seed cannot decide a gap of a few hundredths."
+    other = max((n for n in scores if n != "VaDE"), key=lambda n: scores[n]["ami"])
+    gap = scores["VaDE"]["ami"] - scores[other]["ami"]
+    with_plain = (
+        f"The plain VAE is {plain.name} of {plain.summary['epochs']} epochs (VaDE: {run.summary['epochs']} in all)."
+        if plain
+        else "No plain VAE on the same backbone and input is there to compare with."
     )
-    return Proof("clustering_comparison", run.name, numbers, sentence, figure)
+    sentence = (
+        f"VaDE's clusters reach AMI {scores['VaDE']['ami']:.3f} (ARI {scores['VaDE']['ari']:.3f}) with the genres; the "
+        f"best alternative, {other}, {scores[other]['ami']:.3f}: VaDE is {'ahead' if gap > 0 else 'behind'} by "
+        f"{abs(gap):.3f}. {with_plain} One seed cannot decide a gap of a few hundredths."
+    )
+    numbers["best of all: AMI"] = scores[best]["ami"]
+    partners = (plain.folder.name,) if plain else ()
+    return Proof("clustering_comparison", run.name, numbers, sentence, figure, partners=partners)
+
+
+def cluster_contents(run: Run) -> Proof:
+    """What each component holds: its most frequent genres, families and languages, on test."""
+    _require_mixture(run)
+    table, found = run.store.table.loc[run.store.rows("test")], run.responsibilities("test").argmax(1)
+    numbers = {
+        "components with a test clip": float(len(set(found))),
+        "components": float(run.config.model.components),
+        "share of components with a test clip": len(set(found)) / run.config.model.components,
+    }
+    for label in ("language", "family", "genre"):
+        there = known(run, "test", label)
+        truth = table[label].to_numpy()[there]
+        if len(set(truth)) < 2:
+            continue
+        null = clu.permutation_null(homogeneity_score, truth, found[there], n=50)
+        numbers[f"homogeneity of {label}"] = float(homogeneity_score(truth, found[there]))
+        numbers[f"homogeneity of {label} with permuted labels, 95th percentile"] = null.p95
+    contents = table.assign(component=found)[["component", "genre", "family", "language"]]
+    figure, _ = plots.contents(contents)
+    largest = contents["component"].value_counts().index[0]
+    members = contents[contents["component"] == largest]
+    top = {c: members[c].value_counts() for c in ("genre", "family", "language")}
+    told = ", ".join(f"{c} {v.index[0]} {v.iloc[0] / len(members):.0%}" for c, v in top.items())
+    said = " ".join(
+        f"Knowing the component explains {numbers[f'homogeneity of {c}']:.0%} of the {c}'s entropy (permuted labels: "
+        f"{numbers[f'homogeneity of {c} with permuted labels, 95th percentile']:.0%})."
+        for c in ("language", "family", "genre") if f"homogeneity of {c}" in numbers
+    )  # fmt: skip
+    sentence = (
+        f"{len(set(found))} of {run.config.model.components} components hold a test clip. {said} The largest, component "
+        f"{largest} with {len(members)} clips: {told}. With a handful of clips per component, shares are rough."
+    )
+    return Proof("cluster_contents", run.name, numbers, sentence, figure)
 
 
 def gmm_components(run: Run) -> Proof:
@@ -90,6 +137,7 @@ def gmm_components(run: Run) -> Proof:
                                                                       / np.percentile(variances, 10, 1)))),
         "held-out log-likelihood, diagonal": float(shape.diag),
         "held-out log-likelihood, spherical": float(shape.spherical),
+        "held-out log-likelihood, diagonal - spherical": float(shape.difference.mean()),
     }  # fmt: skip
     covariances = np.einsum("il,kl,jl->kij", plane, variances, plane)
     figure, _ = plots.ellipses(
@@ -102,34 +150,41 @@ def gmm_components(run: Run) -> Proof:
         f"than spherical ones ({shape.diag:.1f} against {shape.spherical:.1f} nats per clip). The picture shows two of "
         f"{train.shape[1]} dimensions, so ellipses that overlap here may be apart elsewhere."
     )
-    return Proof("gmm_components", run.name, numbers, sentence, figure)
+    per_clip = {"held-out log-likelihood, diagonal - spherical": shape.difference}
+    return Proof("gmm_components", run.name, numbers, sentence, figure, per_clip)
 
 
 def soft_clustering(run: Run) -> Proof:
     """Is VaDE's confidence worth something? Confidence against agreement with each cluster's majority genre."""
     _require_mixture(run)
-    train, test = run.responsibilities("train"), run.responsibilities("test")
+    there = {s: known(run, s, "genre") for s in ("train", "test")}
+    train, test = (run.responsibilities(s)[there[s]] for s in there)
     confidence = test.max(1)
-    known, truth, found = (train.argmax(1), run.labels("train", "genre")), run.labels("test", "genre"), test.argmax(1)
-    agree = mix.majority_agreement(*known, found, truth)
-    null = clu.permutation_null(lambda y, c: mix.majority_agreement(*known, c, y).mean(), truth, found, n=50)
+    seen, truth = (train.argmax(1), run.labels("train", "genre")[there["train"]]), run.labels("test", "genre")
+    truth, found = truth[there["test"]], test.argmax(1)
+    agree = mix.majority_agreement(*seen, found, truth)
+    null = clu.permutation_null(lambda y, c: mix.majority_agreement(*seen, c, y).mean(), truth, found, n=50)
     table = mix.reliability(confidence, agree)
     entropy = mix.occupancy(test).entropy
-    unsure = np.argsort(confidence)[: len(confidence) // 4 or 1]
+    order = np.argsort(confidence, kind="stable")
+    unsure, sure = order[: len(order) // 4 or 1], order[-(len(order) // 4 or 1) :]
     numbers = {
         "mean confidence": float(confidence.mean()),
         "agreement with the cluster's majority genre": float(agree.mean()),
         "agreement with permuted labels, 95th percentile": null.p95,
         "expected calibration error": mix.expected_calibration_error(confidence, agree),
         "agreement of the least confident quarter": float(agree[unsure].mean()),
+        "agreement of the most confident quarter": float(agree[sure].mean()),
+        "agreement, most - least confident quarter": float(agree[sure].mean() - agree[unsure].mean()),
         "mean entropy (nats)": float(entropy.mean()),
     }
     figure, _ = plots.reliability((table.low + table.high) / 2, table.accuracy, table.count, entropy)
-    names = run.store.table.loc[run.store.rows("test")[unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
+    names = run.store.table.loc[run.store.rows("test")[there["test"]][unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
     sentence = (
         f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%} "
         f"(permuted labels: {null.p95:.0%}): calibration error {numbers['expected calibration error']:.2f}. "
-        f"The least confident quarter agrees in {agree[unsure].mean():.0%} of the cases. Most uncertain: "
+        f"The least confident quarter agrees in {agree[unsure].mean():.0%}, the most confident in "
+        f"{agree[sure].mean():.0%} of the cases. Most uncertain: "
         f"{', '.join(names)}. Confidence is about clusters, not genres: "
         "a pure cluster of two genres can be confident and half wrong."
     )

@@ -1,4 +1,4 @@
-"""Proofs about what the networks do to spectrograms: smooth paths, filters, reconstruction."""
+"""Proofs about what the networks do to spectrograms: smooth paths and reconstruction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .. import plots
 from ..config import InputError
 from ..evaluation import reconstruction as rec
 from ..evaluation.smoothness import paths_smoothness
-from ..models import build
 from ..runs import Run, labels_of
+from .filters import untrained
 from .proof import Proof
 
 
@@ -28,20 +28,26 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
     share = np.linspace(0, 1, steps)[:, None]
     lines = [(1 - share) * codes[a] + share * codes[b] for a, b in ends]
     label = np.zeros(steps, int) if run.conditional else None
-    untrained = _untrained(run)
+    untrained = untrained(run)
     decoded = np.stack([run.decode(line, label) for line in lines])
     raw = np.stack([_decode_with(untrained, line, label) for line in lines])
     originals = run.reconstruct("test")[0]
     gaps = np.array([np.linalg.norm(originals[a] - originals[b]) for a, b in ends])
-    found, null = paths_smoothness(decoded, gaps), paths_smoothness(raw, gaps)
+    found, null, free = paths_smoothness(decoded, gaps), paths_smoothness(raw, gaps), paths_smoothness(raw)
     dead = paths_smoothness(np.broadcast_to(decoded[:, :1], decoded.shape), gaps)
-    alive = ~found["collapsed"]
+    alive, gradual = ~found["collapsed"], _gradual(found)
     numbers = {
+        "share of gradual paths": float(gradual.mean()),
+        "untrained decoder: share of gradual paths": float(_gradual(null).mean()),
+        "constant decoder: share of gradual paths": float(_gradual(dead).mean()),
         "largest step / mean step": float(np.mean(found["step_ratio"][alive])) if alive.any() else np.inf,
         "path length / end-point distance": float(np.mean(found["length_ratio"][alive])) if alive.any() else np.inf,
         "paths that hardly move": float(np.mean(found["collapsed"])),
         "untrained decoder: paths that hardly move": float(np.mean(null["collapsed"])),
+        "untrained decoder: largest step / mean step": float(np.mean(free["step_ratio"])),
+        "untrained decoder: path length / end-point distance": float(np.mean(free["length_ratio"])),
         "constant decoder: paths that hardly move": float(np.mean(dead["collapsed"])),
+        "straight line in data space: largest step / mean step": 1.0,  # by construction: what a cross-fade scores
     }
     lengths = np.linalg.norm(np.diff(decoded[0].reshape(steps, -1), axis=0), axis=1)
     jump = np.zeros(steps - 1)
@@ -54,21 +60,24 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         title=f"{run.name}: from {names[0]} to {names[1]}",
     )
     sentence = (
-        f"Over {pairs} pairs of test clips the largest of {steps - 1} steps is "
-        f"{numbers['largest step / mean step']:.2f} times the mean step and the path is "
-        f"{numbers['path length / end-point distance']:.2f} times as long as the straight line (1 is perfectly "
-        f"even and straight; a cut would have {steps - 1}); {numbers['paths that hardly move']:.0%} of the paths "
-        f"hardly move, against {numbers['untrained decoder: paths that hardly move']:.0%} through an untrained "
-        "decoder. Smooth is not the same as musical: nothing here says that the middle sounds like a song."
+        f"Of {pairs} paths between test clips {numbers['share of gradual paths']:.0%} are gradual (no step longer than "
+        f"twice the mean step, the path at most twice as long as the straight line, the ends really apart), against "
+        f"{numbers['untrained decoder: share of gradual paths']:.0%} through an untrained decoder and "
+        f"{numbers['constant decoder: share of gradual paths']:.0%} through one that answers everything alike. The "
+        f"largest of {steps - 1} steps is {numbers['largest step / mean step']:.2f} times the mean step and the path "
+        f"{numbers['path length / end-point distance']:.2f} times as long as the straight line (a cross-fade of the two "
+        "spectrograms: 1 and 1). Smooth is not the same as musical: nothing here says that the middle sounds like a song."
     )
-    return Proof("smoothness", run.name, numbers, sentence, figure)
+    per_clip = {"share of gradual paths": gradual} | (
+        {"largest step / mean step": found["step_ratio"], "path length / end-point distance": found["length_ratio"]}
+        if alive.all() else {}
+    )  # fmt: skip
+    return Proof("smoothness", run.name, numbers, sentence, figure, per_clip)
 
 
-def _untrained(run: Run) -> torch.nn.Module:
-    """The same architecture with fresh weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(run.config.training.seed)
-        return build(run.config.model).eval()
+def _gradual(scores: dict[str, np.ndarray]) -> np.ndarray:
+    """(P,) whether a path is even and straight within a factor of two; a collapsed one is not."""
+    return (scores["step_ratio"] < 2) & (scores["length_ratio"] < 2) & ~scores["collapsed"]
 
 
 @torch.inference_mode()
@@ -77,57 +86,33 @@ def _decode_with(model: torch.nn.Module, z: np.ndarray, y: np.ndarray | None) ->
     return model.decode(torch.as_tensor(z, dtype=torch.float32), label).squeeze(1).numpy()
 
 
-def filters(run: Run) -> Proof:
-    """First-layer kernels beside their initialisation: do they look along one axis, frequency or time?
-
-    Selectivity of a kernel is |E_f - E_t| / (E_f + E_t), with E_f and E_t the energy of its differences along
-    frequency and along time: 0 for a kernel without orientation, 1 for a pure stripe.
-    """
-    if run.config.model.name == "basic_vae" or run.config.model.backbone == "fc":
-        raise InputError(f"{run.name} is fully connected and has no filters: use a convolutional model")
-    trained, fresh = (m.encoder[0].weight.detach().numpy()[:, 0] for m in (run.model, _untrained(run)))
-    (selective, leaning), (null, _) = _orientation(trained), _orientation(fresh)
-    change = np.linalg.norm((trained - fresh).reshape(len(trained), -1), axis=1)
-    change /= np.linalg.norm(fresh.reshape(len(fresh), -1), axis=1)
-    order = np.argsort(leaning)
-    numbers = {
-        "mean selectivity": float(selective.mean()),
-        "mean selectivity at initialisation": float(null.mean()),
-        "kernels leaning to frequency edges": float((leaning > 0.5).sum()),
-        "kernels leaning to time edges (onsets)": float((leaning < -0.5).sum()),
-        "mean relative change by training": float(change.mean()),
-    }
-    figure, _ = plots.filters({"trained": trained[order], "initial": fresh[order]})
-    sentence = (
-        f"The {len(trained)} first-layer kernels have a mean orientation selectivity of "
-        f"{numbers['mean selectivity']:.2f} against {numbers['mean selectivity at initialisation']:.2f} before "
-        f"training: {numbers['kernels leaning to time edges (onsets)']:.0f} lean to edges in time (onsets) and "
-        f"{numbers['kernels leaning to frequency edges']:.0f} to edges in frequency (bands, partials). A 4×4 kernel "
-        "sees four frames, so rhythm, if it is detected, is detected in deeper layers."
-    )
-    return Proof("filters", run.name, numbers, sentence, figure)
-
-
-def _orientation(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    along_f = (np.diff(kernels, axis=1) ** 2).sum((1, 2))
-    along_t = (np.diff(kernels, axis=2) ** 2).sum((1, 2))
-    leaning = (along_f - along_t) / np.maximum(along_f + along_t, 1e-12)
-    return np.abs(leaning), leaning
-
-
 def reconstruction(*runs: Run, shown: int = 5) -> Proof:
-    """Test reconstructions of one or several runs: error per bin, edges, onsets; R² against the mean picture."""
-    scores, pictures = {}, {}
+    """Test reconstructions of one or several runs: error per bin and band, edges, onsets; R² against the mean picture.
+
+    Raises:
+        InputError: the runs do not read the same clips in the same way.
+    """
+    if len({(r.config.fingerprint, r.config.detilt) for r in runs}) > 1:
+        raise InputError(f"{', '.join(r.name for r in runs)} read different stores or inputs: errors cannot be compared")
+    scores, pictures, per_clip = {}, {}, {}
     for name, run in zip(labels_of(runs), runs, strict=True):
         x, copy = run.reconstruct("test")
         mean = run.reconstruct("train")[0].mean(0)
-        edges = rec.edge_energy_ratio(x, copy)
+        edges, onsets = rec.edge_energy_ratio(x, copy), rec.onset_correlation(x, copy)
+        low, middle, high = (part.mean() for part in np.array_split(rec.mse_by_band(x, copy), 3))
+        per_clip[name] = {"MSE per bin": rec.mse_per_clip(x, copy)}
+        if not np.isnan(onsets.per_clip).any():
+            per_clip[name]["onset-envelope correlation"] = onsets.per_clip
         scores[name] = {
             "MSE per bin": rec.mse_per_bin(x, copy),
             "R² against the mean spectrogram": rec.r2_against_mean(x, copy, mean),
+            "MSE of the mean spectrogram": float(((x - mean) ** 2).mean()),
+            "MSE per bin, low third of the bands": low,
+            "MSE per bin, middle third of the bands": middle,
+            "MSE per bin, high third of the bands": high,
             "edge energy kept, time": edges.time,
             "edge energy kept, frequency": edges.frequency,
-            "onset-envelope correlation": rec.onset_correlation(x, copy).mean,
+            "onset-envelope correlation": onsets.mean,
         }
         pick = np.linspace(0, len(x) - 1, shown).astype(int)
         pictures.setdefault("original", x[pick])
@@ -142,5 +127,7 @@ def reconstruction(*runs: Run, shown: int = 5) -> Proof:
         f"{s['edge energy kept, time']:.0%} of the edge energy along time kept, onset envelopes correlate "
         f"{s['onset-envelope correlation']:.2f}. One seed: the ranking can change with another."
     )
-    numbers = {f"{run}: {k}" if len(runs) > 1 else k: v for run, row in scores.items() for k, v in row.items()}
-    return Proof("reconstruction", " and ".join(scores), numbers, sentence, figure)
+    several = len(runs) > 1
+    numbers = {f"{run}: {k}" if several else k: v for run, row in scores.items() for k, v in row.items()}
+    values = {f"{run}: {k}" if several else k: v for run, row in per_clip.items() for k, v in row.items()}
+    return Proof("reconstruction", " and ".join(scores), numbers, sentence, figure, values)

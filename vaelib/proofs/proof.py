@@ -1,16 +1,20 @@
-"""What a proof is: numbers, a figure and a sentence."""
+"""What a proof is: numbers, a figure and a sentence, kept beside the run for the claims ledger."""
 
 from __future__ import annotations
 
 import io
+import json
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..config import write_atomic
+from ..config import digest, write_atomic
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -30,6 +34,8 @@ class Proof:
         numbers: What was measured, with nulls and baselines, by name.
         sentence: What it shows and what it does not.
         figure: The picture.
+        per_clip: For numbers that are a mean over test clips (or pairs of clips): the values behind it, (N,).
+        partners: Folder names of other runs that it read.
     """
 
     name: str
@@ -37,18 +43,35 @@ class Proof:
     numbers: dict[str, float]
     sentence: str
     figure: Figure
+    per_clip: Mapping[str, np.ndarray] = field(default_factory=dict)
+    partners: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """The numbers as a table."""
         return pd.DataFrame({"value": self.numbers}).rename_axis(f"{self.name} of {self.subject}")
 
     def save(self, folder: Path) -> Path:
-        """Write the figure as `<name>.png` and the sentence as `<name>.txt`; returns the picture's path."""
+        """Write figure, sentence and numbers as `<name>.png`, `.txt` and `.json`; returns the picture's path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.png"
         write_atomic(path, png(self.figure))
         write_atomic(path.with_suffix(".txt"), self.sentence)
+        kept = {
+            "code": code_version(),
+            "partners": self.partners,
+            "numbers": {k: float(v) for k, v in self.numbers.items()},
+            "per_clip": {k: np.asarray(v, float).round(9).tolist() for k, v in self.per_clip.items()},
+        }
+        write_atomic(path.with_suffix(".json"), json.dumps(kept))
         return path
 
     def __str__(self) -> str:
         return textwrap.fill(f"{self.subject}: {self.sentence}", 100)
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Digest of the rooms that decide what a proof measures: changed code never reuses old numbers."""
+    house = Path(__file__).parents[1]
+    rooms = [*house.glob("evaluation/*.py"), *house.glob("proofs/*.py"), house / "runs.py", house / "descriptors.py"]
+    return digest([p.read_text() for p in sorted(rooms) if p.is_file()])

@@ -1,64 +1,86 @@
-"""One row of the comparison: the same metrics for every run."""
+"""The comparison: the same metrics for every run, and their intervals over seeds."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
+import pandas as pd
 
-from ..config import InputError, write_atomic
-from ..evaluation import clustering as clu
-from ..evaluation.reconstruction import mse_per_bin
+from ..config import InputError
+from ..evaluation.stats import bootstrap_interval
 from ..models import VaDE
 from ..runs import Run
-from .factors import mig_and_null
+from .registry import measure
 
 
 def comparison_row(run: Run) -> dict[str, float | str]:
-    """Reconstruction, clustering against the genres, disentanglement, size and speed of a run, on test.
+    """Reconstruction, clustering, disentanglement, size and speed of a run, from its proofs.
 
-    Clusters are K-Means with as many clusters as there are genres, fitted on train; for VaDE its own assignments.
-    A conditional model encodes without labels (inferred); its row with labels given stands beside it in notebook
-    05. Kept in the run's folder as `metrics.json`.
+    Clusters are K-Means with as many clusters as there are classes, fitted on train; for VaDE its own assignments.
+    A conditional model is scored against the classes of its condition and encodes without labels (inferred); its
+    row with labels given stands beside it in notebook 05. What the corpus cannot tell is nan.
     """
-    path = run.folder / "metrics.json"
-    if path.is_file() and path.stat().st_mtime >= (run.folder / "done.json").stat().st_mtime:
-        return json.loads(path.read_text())
     label = run.config.model.condition or "genre"
-    seed, truth = run.config.training.seed, run.labels("test", label)
-    train, test = run.embed("train").means, run.embed("test").means
-    classes = len(set(run.labels("train", label)))
-    k = min(max(classes, 2), len(train))
-    if isinstance(run.model, VaDE):
-        found, how = run.responsibilities("test").argmax(1), f"own mixture, {run.config.model.components}"
-    else:
-        found, how = clu.kmeans_assign(train, test, k, seed), f"K-Means, {k}"
-    scores = clu.cluster_scores(truth, found)
-    if classes < 2:  # nothing to score against
-        scores = dict.fromkeys(scores, np.nan)
-    null = clu.permutation_null(adjusted_rand_score, truth, found, n=50)
-    try:
-        gap, gap_null = mig_and_null(run)
-        mig = {"mig": gap.mean, "mig_null_p95": gap_null.p95}
-    except InputError:
-        mig = {"mig": np.nan, "mig_null_p95": np.nan}  # no factors in this corpus
-    row = {
+    rec, training = measure(run, "reconstruction").numbers, measure(run, "training").numbers
+    clusters, factors = _or_nothing(run, "clustering"), _or_nothing(run, "disentanglement")
+    mixture = isinstance(run.model, VaDE)
+    return {
         "model": run.name,
-        "seed": seed,
+        "seed": run.config.training.seed,
         "epochs": run.summary["epochs"],
-        "mse": mse_per_bin(*run.reconstruct("test")),
+        "mse": rec["MSE per bin"],
         "classes": label,
-        "clusters": how,
-        **{m: scores[m] for m in ("ari", "ami", "nmi", "purity")},
-        "ari_null_p95": null.p95,
-        "silhouette": clu.geometry_scores(test, truth)["silhouette"],
-        **mig,
-        "parameters": run.summary["parameters"],
-        "clips_per_s": run.summary["clips_per_s"],
-        "seconds_per_epoch": run.summary["seconds_per_epoch"],
+        "clusters": f"own mixture, {run.config.model.components}" if mixture else "K-Means",
+        **{m: clusters.get(f"{label}: {n}", np.nan)
+           for m, n in (("ari", "ARI"), ("ami", "AMI"), ("nmi", "NMI"), ("purity", "purity"))},
+        "ari_null_p95": clusters.get(f"{label}: ARI with permuted labels, 95th percentile", np.nan),
+        "silhouette": clusters.get(f"{label}: silhouette of the classes", np.nan),
+        "mig": factors.get("MIG", np.nan),
+        "mig_null_p95": factors.get("MIG with permuted factors, 95th percentile", np.nan),
+        "live": factors.get("live dimensions", np.nan),
+        "parameters": training["parameters"],
+        "clips_per_s": training["training clips per second"],
+        "seconds_per_epoch": training["seconds per epoch"],
         "train_seconds": run.summary["train_seconds"],
         "run": run.folder.name,
-    }
-    write_atomic(path, json.dumps(row, indent=1))
-    return row
+    }  # fmt: skip
+
+
+def _or_nothing(run: Run, proof: str) -> dict[str, float]:
+    try:
+        return measure(run, proof).numbers
+    except InputError:
+        return {}  # the corpus has no labels or no factors for it
+
+
+def comparison_intervals(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean and 95 % interval over seeds of each model and metric: columns model, metric, mean, low, high, seeds."""
+    rows = []
+    for model, group in table.groupby("model", sort=False):
+        for metric in metrics:
+            values = group[metric].astype(float).dropna().to_numpy()
+            if len(values):
+                mean, low, high, n = bootstrap_interval(values)
+                rows.append({"model": model, "metric": metric, "mean": mean, "low": low, "high": high, "seeds": n})
+    return pd.DataFrame(rows)
+
+
+def sweep_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """β of the Conv network against error and disentanglement, one row per run: what notebook 04 draws.
+
+    Plain runs on the unchanged input only: a Conv VAE is β = 1.
+    """
+    rows = []
+    for run in runs:
+        c = run.config
+        if c.model.name in ("conv_vae", "beta_vae") and not c.detilt and c.training.target == "same":
+            numbers = measure(run, "disentanglement").numbers
+            rows.append({
+                "beta": c.training.beta, "seed": c.training.seed, "epochs": run.summary["epochs"],
+                "mse": measure(run, "reconstruction").numbers["MSE per bin"], "mig": numbers["MIG"],
+                "mig_rotated": numbers["MIG after random rotations, mean"],
+                "mig_null": numbers["MIG with permuted factors, 95th percentile"],
+                "live": numbers["live dimensions"],
+            })  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["beta", "seed"], ignore_index=True) if rows else pd.DataFrame()

@@ -1,4 +1,4 @@
-"""Pictures: arrays in, (figure, axes) out. Nothing here measures anything."""
+"""The pictures that proofs and notebooks share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from .audio import mel_frequencies
-from .config import FrontEnd
+from ..audio import mel_frequencies
+from ..config import FrontEnd
 
 HERTZ = (100, 500, 1000, 2000, 4000, 8000)
 CMAP = "magma"
@@ -189,8 +189,8 @@ def reliability(centres: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, e
     for x, y, n in zip(centres[full], accuracy[full], counts[full], strict=True):
         axes[0].annotate(f"n = {n}", (x, y), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
     axes[0].set(xlabel="confidence, max p(c|clip)", ylabel="share agreeing with\nthe cluster's majority genre",
-                xlim=(0, 1.08), ylim=(-0.05, 1.05))  # fmt: skip
-    axes[0].legend(fontsize=8, loc="upper left")
+                xlim=(-0.05, 1.08), ylim=(-0.05, 1.08))  # fmt: skip
+    axes[0].legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)  # over no point
     sns.histplot(entropy, bins=30, ax=axes[1])
     axes[1].set(xlabel="entropy of p(c|clip) (nats)", ylabel="clips")
     return fig, axes
@@ -200,7 +200,8 @@ def ellipses(xy: np.ndarray, labels: np.ndarray, means: np.ndarray, covariances:
     """Gaussian components (K, 2), (K, 2, 2) as 1-σ ellipses over a linear map of the clips (clip, 2)."""
     fig, ax = _axes(None, (6.4, 5))
     classes = sorted(set(labels))
-    for label, colour in zip(classes, sns.color_palette("colorblind", len(classes)), strict=True):
+    palette = sns.color_palette("colorblind" if len(classes) <= 10 else "husl", len(classes))
+    for label, colour in zip(classes, palette, strict=True):
         own = labels == label
         ax.scatter(xy[own, 0], xy[own, 1], s=8, color=colour, label=_plain(label), linewidths=0)
     for mean, covariance in zip(means, covariances, strict=True):
@@ -209,7 +210,7 @@ def ellipses(xy: np.ndarray, labels: np.ndarray, means: np.ndarray, covariances:
         width, height = 2 * np.sqrt(np.maximum(size[::-1], 0))
         ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, color="black", lw=0.8, alpha=0.6))
     ax.set(xlabel="first principal axis of the latent space", ylabel="second principal axis", title=_plain(title))
-    ax.legend(fontsize=8, markerscale=2)
+    ax.legend(fontsize=8, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # over no clip
     return fig, ax
 
 
@@ -227,31 +228,3 @@ def filters(groups: Mapping[str, np.ndarray], columns: int = 16) -> Drawn:
             ax.imshow(k, origin="lower", cmap="vlag", vmin=-np.abs(k).max(), vmax=np.abs(k).max())
         line[0].text(-0.25, 0.5, _plain(name), transform=line[0].transAxes, ha="right", va="center", fontsize=8)
     return fig, axes
-
-
-def comparison(table: pd.DataFrame, metrics: Mapping[str, str]) -> Drawn:
-    """One dot panel per metric, models as rows: the comparison at a glance.
-
-    Args:
-        table: One row per run, the model's name in `model`, what its clusters were scored against in `classes`.
-        metrics: Column → title with its direction.
-    """
-    models = list(dict.fromkeys(table["model"]))
-    fig, axes = plt.subplots(1, len(metrics), figsize=(2.4 * len(metrics) + 1.4, 0.36 * len(models) + 1.3),
-                             sharey=True, layout="constrained", squeeze=False)  # fmt: skip
-    blue = sns.color_palette("colorblind")[0]
-    other = [c != "genre" for c in table.get("classes", ["genre"] * len(table))]
-    faces = ["white" if o else blue for o in other]
-    if any(other):
-        fig.supxlabel("hollow: clusters scored against the languages, filled: against the genres", fontsize=8)
-    for ax, (column, title) in zip(axes[0], metrics.items(), strict=True):
-        values = table[column].astype(float)
-        ax.scatter(values, [models.index(m) for m in table["model"]], s=32, edgecolors=blue, facecolors=faces)
-        ax.set_title(_plain(title), fontsize=9)
-        ax.grid(axis="y", alpha=0.3)
-        ax.margins(x=0.15)
-        ax.tick_params(labelsize=8)
-        ax.xaxis.set_major_locator(plt.MaxNLocator(3))
-    axes[0, 0].set_yticks(range(len(models)), [_plain(m) for m in models])
-    axes[0, 0].invert_yaxis()
-    return fig, axes[0]

@@ -1,0 +1,196 @@
+"""Descriptors: known answers on made-up sounds, silence and worse, the cache, audio that is gone."""
+
+import dataclasses
+import shutil
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import RATE, TINY
+
+from vaelib import audio, descriptors
+from vaelib.config import InputError
+from vaelib.descriptors import NAMES, describe, measure
+
+T = np.arange(8 * RATE) / RATE
+
+
+def chord(*semitones: int) -> np.ndarray:
+    """Sines above middle C."""
+    return sum(0.1 * np.sin(2 * np.pi * 261.626 * 2 ** (s / 12) * T) for s in semitones)
+
+
+def clicks(bpm: float) -> np.ndarray:
+    """Decaying noise on every beat."""
+    noise = np.random.default_rng(0).normal(size=2000) * np.exp(-np.arange(2000) / 300)
+    wave = np.zeros(len(T) + 2000)
+    for start in np.arange(0.25, 8, 60 / bpm):
+        wave[int(start * RATE) :][:2000] += 0.1 * noise
+    return wave[: len(T)]
+
+
+# --- one clip ---
+
+
+@pytest.mark.parametrize("bpm", [70, 100, 128, 150])
+def test_a_click_track_has_its_tempo_and_its_onsets(bpm):
+    found = measure(clicks(bpm), RATE)
+    octaves = np.log2(found["tempo"] / bpm)
+    assert abs(octaves - round(octaves)) < 0.06 and abs(octaves) < 1.1  # half and double tempo are the known mistake
+    assert found["onset_rate"] == pytest.approx(bpm / 60, abs=0.2)
+
+
+@pytest.mark.parametrize("tonic", [0, 3, 7, 11])
+@pytest.mark.parametrize("triad", [(0, 4, 7), (0, 3, 7)], ids=["major", "minor"])
+def test_a_triad_has_the_key_of_its_root(tonic, triad):
+    assert measure(chord(*(tonic + s for s in triad)), RATE)["key"] == tonic
+
+
+def test_a_major_scale_has_the_key_of_its_first_note():
+    wave = np.concatenate([chord(s)[: RATE // 2] for s in (0, 2, 4, 5, 7, 9, 11, 12)])
+    assert measure(wave, RATE)["key"] == 0
+
+
+def test_loudness_is_in_decibels_and_nothing_else_hears_it():
+    loud, soft = measure(clicks(100), RATE), measure(0.1 * clicks(100), RATE)
+    assert loud.pop("loudness") - soft.pop("loudness") == pytest.approx(20, abs=1e-3)
+    assert loud == pytest.approx(soft, rel=1e-3)
+    assert measure(np.sin(2 * np.pi * 441 * T) + 0.5, RATE)["loudness"] == pytest.approx(-3.01, abs=0.01)
+
+
+@pytest.mark.parametrize("hz", [200, 1000, 5000])
+def test_the_centroid_of_a_sine_is_its_frequency(hz):
+    assert measure(0.1 * np.sin(2 * np.pi * hz * T), RATE)["centroid"] == pytest.approx(hz, rel=0.02)
+
+
+def test_a_steady_sound_has_no_onsets_and_no_tempo():
+    found = measure(chord(0, 4, 7), RATE)
+    assert found["onset_rate"] == 0 and np.isnan(found["tempo"])
+
+
+@pytest.mark.parametrize(
+    ("wave", "loudness"),
+    [
+        (np.zeros(RATE), -100.0),
+        (np.full(RATE, 0.5), -100.0),
+        (np.tile([0.1, -0.1], 1000), -20.0),
+        (np.ones(1), -100.0),
+        (np.zeros(0), np.nan),
+        (np.full(RATE, np.nan), np.nan),
+        (np.full(RATE, np.inf), np.nan),
+    ],
+    ids=["silence", "constant", "short", "one sample", "nothing", "nan", "infinite"],
+)
+def test_what_cannot_be_measured_is_nan_without_a_warning(wave, loudness):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measure(wave, RATE)
+    assert found.pop("loudness") == pytest.approx(loudness, nan_ok=True) and np.isnan(list(found.values())).all()
+
+
+# --- a store ---
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Lengths of the clips that are measured, in any order; the values are made up."""
+    seen = []
+
+    def spy(wave, rate):
+        if len(wave) != rate:  # the second of noise for which librosa compiles
+            seen.append(len(wave))
+        return dict(zip(NAMES, (1 / 3, np.nan, -20.1, float(np.var(wave)), 4.0), strict=True))
+
+    monkeypatch.setattr(descriptors, "measure", spy)
+    return seen
+
+
+@pytest.fixture
+def own(store, corpus, tmp_path):
+    """Twelve clips of the store, every second row, with audio and a cache of this test's own."""
+    shutil.copytree(corpus, tmp_path / "own")
+    attrs = store.attrs | {"corpus_root": str(tmp_path / "own")}
+    return dataclasses.replace(store, path=tmp_path / "own-tiny.zarr", table=store.table.iloc[:24:2], attrs=attrs)
+
+
+def cache(store):
+    return store.path.with_name("own-tiny.descriptors.csv")
+
+
+def test_a_store_is_described_row_by_row(store, capsys):
+    found = describe(store, workers=2)
+    assert list(found) == list(NAMES) and set(found.dtypes) == {np.dtype(float)}
+    assert found.index.equals(store.table.index)
+    assert np.corrcoef(found["loudness"], 20 * np.log10(store.table["energy"]))[0, 1] > 0.99
+    row = store.rows("test")[3]
+    alone = measure(audio.load(store.audio_path(row), TINY).numpy(), RATE)
+    assert found.loc[row].to_dict() == pytest.approx(alone, nan_ok=True)
+    assert "36 clips" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_not_measured_again(own, measured, tmp_path):
+    first = describe(own)
+    assert len(measured) == 12 and first["centroid"].nunique() == 12
+    shutil.rmtree(tmp_path / "own")  # not needed any more
+    pd.testing.assert_frame_equal(describe(own), first, check_exact=True)
+    assert len(measured) == 12
+    assert pd.read_csv(cache(own), skiprows=1)["path"].tolist() == own.table["path"].tolist()
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "librosa", "clips", "damage"])
+def test_a_stale_cache_is_measured_again(own, measured, monkeypatch, change):
+    describe(own)
+    if change == "fingerprint":
+        own = dataclasses.replace(own, attrs=own.attrs | {"fingerprint": "another"})
+    elif change == "librosa":
+        monkeypatch.setattr(descriptors.importlib.metadata, "version", lambda package: "99")
+    elif change == "clips":
+        own = dataclasses.replace(own, table=own.table.iloc[1:])
+    else:
+        cache(own).write_bytes(cache(own).read_bytes()[:-25] + b"\xff")
+    found = describe(own)
+    assert len(measured) == 12 + len(own.table) and found["centroid"].notna().all()
+
+
+def test_interrupted_work_keeps_its_finished_blocks(own, measured, monkeypatch):
+    monkeypatch.setattr(descriptors, "BLOCK", 5)
+    load = audio.load
+
+    def interrupted(path, fe):
+        if path == own.audio_path(own.rows()[7]):
+            raise KeyboardInterrupt
+        return load(path, fe)
+
+    monkeypatch.setattr(audio, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        describe(own)
+    monkeypatch.setattr(audio, "load", load)
+    measured.clear()
+    assert describe(own)["loudness"].tolist() == [-20.1] * 12 and len(measured) == 7
+
+
+def test_clips_that_cannot_be_read_are_nan_with_one_warning(own, measured):
+    gone, other, swapped = (own.audio_path(row) for row in own.rows()[[2, 5, 8]])
+    kept = gone.with_suffix(".kept")
+    gone.rename(kept)
+    other.write_bytes(b"")
+    shutil.copy(own.audio_path(own.rows()[1]), swapped)  # a quarter of a second longer
+    with pytest.warns(UserWarning) as caught:
+        found = describe(own)
+    assert np.flatnonzero(found.isna().all(axis=1)).tolist() == [2, 5, 8]
+    (said,) = (str(w.message) for w in caught)
+    assert "3 of 12 clips of own-tiny.zarr" in said and "\n" not in said and str(gone) in said
+    assert "1 × 'is not there'" in said and "1 × 'is empty (0 bytes)'" in said and "another length" in said
+    kept.rename(gone)  # only what was missing is tried again
+    measured.clear()
+    with pytest.warns(UserWarning, match="2 of 12"):
+        assert describe(own)["loudness"].notna().sum() == 10
+    assert len(measured) == 1
+
+
+def test_a_corpus_that_was_moved_is_said_in_one_sentence(own, tmp_path):
+    (tmp_path / "own").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"12 of 12 clips .* 'is not there', the first .*own.*put the audio back"):
+        describe(own)
+    assert not cache(own).exists()

@@ -1,0 +1,154 @@
+"""Proofs about clips in the latent space: clusters against labels and baselines, and the tree of the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import linkage
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+
+from .. import plots
+from ..config import InputError
+from ..corpus import UNLABELLED
+from ..evaluation import baselines as base
+from ..evaluation import clustering as clu
+from ..evaluation.separation import cophenetic_agreement, linear_probe
+from ..models import VaDE
+from ..runs import Run
+from ..windows import Clips
+from .filters import untrained
+from .proof import Proof
+
+LABELS = ("genre", "language")
+
+
+def own_clusters(run: Run, k: int) -> np.ndarray:
+    """(clip,) clusters of test: VaDE's own components, else K-Means fitted on train."""
+    if isinstance(run.model, VaDE):
+        return run.responsibilities("test").argmax(1)
+    return clu.kmeans_assign(run.embed("train").means, run.embed("test").means, k, run.config.training.seed)
+
+
+def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
+    """(clip, W, mel, frame): what the model sees of a split; with another `detilt`, what it would have seen."""
+    clips, n = run.clips(split), run.config.training.eval_windows
+    if detilt is not None and detilt != run.config.detilt:
+        clips = Clips.read(run.store, run.store.fit_scaler(detilt), run.store.rows(split))
+    if int(clips.n_frames.max()) <= clips.width:
+        n = 1  # clips as long as a window have only one
+    return clips.even_windows(torch.arange(len(clips)), n).squeeze(2).numpy()
+
+
+def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Embeddings without training, (train, test) each: PCA, MFCC statistics, an untrained encoder; raw-input PCA."""
+    train, test = windows(run, "train"), windows(run, "test")
+    raw = (train, test) if not run.config.detilt else (windows(run, "train", False), windows(run, "test", False))
+    return {
+        "PCA of the log-mel": base.pca_codes(train, test),
+        "MFCC statistics": base.standardised(base.mfcc_statistics(train), base.mfcc_statistics(test)),
+        "untrained encoder": (_untrained_codes(run, train), _untrained_codes(run, test)),
+        "PCA of the raw log-mel": base.pca_codes(*raw),
+    }
+
+
+@torch.inference_mode()
+def _untrained_codes(run: Run, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    model, flat = untrained(run), torch.from_numpy(x.reshape(-1, 1, *x.shape[2:]))
+    means = [model.encode(flat[i : i + batch_size]).mean for i in range(0, len(flat), batch_size)]
+    return torch.cat(means).unflatten(0, x.shape[:2]).mean(1).numpy()
+
+
+def known(run: Run, split: str, label: str) -> np.ndarray:
+    """(clip,) whether a clip of the split has the label."""
+    return run.labels(split, label) != UNLABELLED
+
+
+def clustering(run: Run) -> Proof:
+    """Clusters of the test clips against genres and languages, with baselines, permuted labels and shape scores.
+
+    Conditional models encode without the label. Clips without a label are not scored.
+
+    Raises:
+        InputError: the corpus has fewer than two genres and fewer than two languages.
+    """
+    seed, numbers, shown, spaces = run.config.training.seed, {}, {}, None
+    train, test = run.embed("train").means, run.embed("test").means
+    for label in LABELS:
+        truth, there = run.labels("test", label), known(run, "test", label)
+        train_truth, train_there = run.labels("train", label), known(run, "train", label)
+        k = len(set(train_truth[train_there]))
+        if k < 2 or len(set(truth[there])) < 2:
+            continue
+        k = min(k, len(train))
+        found = own_clusters(run, k)
+        scores = clu.cluster_scores(truth[there], found[there])
+        names = {"ari": "ARI", "ami": "AMI", "nmi": "NMI", "v_measure": "V-measure", "hungarian": "Hungarian accuracy"}
+        numbers |= {f"{label}: {names.get(m, m)}": v for m, v in scores.items()}
+        for name, metric in (("ARI", adjusted_rand_score), ("AMI", adjusted_mutual_info_score)):
+            null = clu.permutation_null(metric, truth[there], found[there], n=50)
+            numbers[f"{label}: {name} with permuted labels, 95th percentile"] = null.p95
+        shape = clu.geometry_scores(test[there], truth[there])
+        shape_names = {"silhouette": "silhouette", "davies_bouldin": "Davies-Bouldin",
+                       "calinski_harabasz": "Calinski-Harabasz"}  # fmt: skip
+        numbers |= {f"{label}: {shape_names[m]} of the classes": v for m, v in shape.items()}
+        probe = linear_probe(train[train_there], train_truth[train_there], test[there], truth[there], seed)
+        numbers[f"{label}: read from the code by a linear probe"] = probe.balanced_accuracy
+        numbers[f"{label}: chance"] = probe.chance
+        if not shown:
+            shown[f"{run.name} ({label})"] = scores["ami"]
+            bar = numbers[f"{label}: AMI with permuted labels, 95th percentile"]
+            spaces = spaces or baseline_spaces(run)
+            for name, (a, b) in spaces.items():
+                other = clu.cluster_scores(truth[there], clu.kmeans_assign(a, b, k, seed)[there])
+                shown[name] = other["ami"]
+                numbers |= {f"{label}: {name} + K-Means, {m.upper()}": other[m] for m in ("ari", "ami")}
+            first = label
+    if not shown:
+        raise InputError(f"{run.store.path.name} has fewer than two genres and languages: clusters need labels to meet")
+    figure, _ = plots.bars(shown, dict.fromkeys(shown, bar), f"AMI with the {first} on test")
+    ami, rival = numbers[f"{first}: AMI"], max((n for n in shown if not n.startswith(run.name)), key=shown.get)
+    sentence = (
+        f"Clusters agree with the {first} at AMI {ami:.3f} and ARI {numbers[f'{first}: ARI']:.3f} on test (permuted "
+        f"labels: {bar:.3f}); the best space without a trained model, {rival}, reaches {shown[rival]:.3f}. A linear "
+        f"probe reads the {first} from the code in {numbers[f'{first}: read from the code by a linear probe']:.0%} of "
+        f"the cases (chance {numbers[f'{first}: chance']:.0%}): what K-Means does not find may still be there. "
+        "One seed."
+    )
+    return Proof("clustering", run.name, numbers, sentence, figure)
+
+
+def hierarchy(run: Run) -> Proof:
+    """Do genres of one family lie together? The tree of the genres' centroids against the families.
+
+    Raises:
+        InputError: fewer than three genres, or families that do not group them.
+    """
+    there = known(run, "test", "genre")
+    codes, genres = run.embed("test").means[there], run.labels("test", "genre")[there]
+    family_of = dict(zip(genres, run.labels("test", "family")[there], strict=True))
+    names = sorted(family_of)
+    families = np.array([family_of[n] for n in names])
+    centroids = np.stack([codes[genres == n].mean(0) for n in names])
+    found = cophenetic_agreement(centroids, families)
+    if np.isnan(found.correlation):
+        raise InputError(
+            f"{run.store.path.name} has {len(names)} genres in {len(set(families))} families: a tree of classes needs "
+            "at least three genres, of which some share a family and some do not"
+        )
+    flat = windows(run, "test")[there].mean((1, 3))
+    spectra = cophenetic_agreement(np.stack([flat[genres == n].mean(0) for n in names]), families)
+    numbers = {
+        "cophenetic agreement with the families": found.correlation,
+        "agreement with permuted families, 95th percentile": found.null_p95,
+        "p-value": found.p_value,
+        "agreement of the mean spectra's tree": spectra.correlation,
+    }
+    figure, _ = plots.dendrogram(linkage(centroids, "average"), names, families,
+                                 f"{run.name}: tree of the genres' centroids, leaves coloured by family")  # fmt: skip
+    sentence = (
+        f"Genres of one family are joined earlier than others with a correlation of {found.correlation:.2f} (permuted "
+        f"families: {found.null_p95:.2f} at the 95th percentile, p = {found.p_value:.3f}; the tree of the plain mean "
+        f"spectra: {spectra.correlation:.2f}). The families are those written in the corpus: a tree that ignores them "
+        "may follow the language or the instruments instead."
+    )
+    return Proof("hierarchy", run.name, numbers, sentence, figure)

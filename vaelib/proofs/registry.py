@@ -1,0 +1,90 @@
+"""The proofs by name, and the numbers of a run: read from its folder if they are current, else measured and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ..config import one_of
+from ..runs import Run
+from .classes import generate, separation
+from .clusters import clustering, hierarchy
+from .factors import disentanglement, traversal
+from .filters import filters
+from .mixture import cluster_contents, clustering_comparison, gmm_components, rival, soft_clustering
+from .networks import reconstruction, smoothness
+from .proof import Proof, code_version
+
+CONVOLUTIONAL = ("conv_vae", "beta_vae", "cvae", "vade")
+
+# name on the command line → function, the models it speaks about (the first is the default)
+PROOFS: dict[str, tuple[Callable[..., Proof], tuple[str, ...]]] = {
+    "smoothness": (smoothness, ("basic_vae", *CONVOLUTIONAL)),
+    "filters": (filters, CONVOLUTIONAL),
+    "reconstruction": (reconstruction, ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
+    "disentanglement": (disentanglement, ("beta_vae", "conv_vae", "basic_vae", "cvae", "vade")),
+    "traversal": (traversal, ("beta_vae", "conv_vae", "basic_vae", "vade")),
+    "separation": (separation, ("cvae",)),
+    "generate": (generate, ("cvae",)),
+    "clustering_comparison": (clustering_comparison, ("vade",)),
+    "gmm_components": (gmm_components, ("vade",)),
+    "soft_clustering": (soft_clustering, ("vade",)),
+    "cluster_contents": (cluster_contents, ("vade",)),
+    "clustering": (clustering, ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
+    "hierarchy": (hierarchy, ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
+}
+
+
+class Measured(NamedTuple):
+    """Numbers by name, and for those that are means over test clips the values behind them, (N,)."""
+
+    numbers: dict[str, float]
+    per_clip: dict[str, np.ndarray]
+
+
+def measure(run: Run, name: str) -> Measured:
+    """The numbers of a proof on a run; `training` stands for size and speed.
+
+    What a notebook or `vaelib test` has measured with the same code is read from the run's folder.
+
+    Raises:
+        InputError: unknown proof, or one that this run cannot have.
+    """
+    if name == "training":
+        return Measured(_training(run), {})
+    function, models = PROOFS[one_of("proof", name, PROOFS)]
+    one_of(f"model of proof {name!r}", run.config.model.name, models)
+    path = run.folder / "figures" / f"{name}.json"
+    partner = rival(run) if name == "clustering_comparison" else None
+    kept = _read(path)
+    if kept is None or kept["code"] != code_version() or kept["partners"] != ([partner.folder.name] if partner else []):
+        proof = function(run)
+        proof.save(path.parent)
+        plt.close(proof.figure)
+        kept = _read(path)
+    return Measured(kept["numbers"], {k: np.asarray(v) for k, v in kept["per_clip"].items()})
+
+
+def _read(path: Path) -> dict | None:
+    try:
+        kept = json.loads(path.read_text())
+        return kept if {"code", "partners", "numbers", "per_clip"} <= set(kept) else None
+    except (OSError, ValueError):
+        return None  # never measured, or half of a copied folder
+
+
+def _training(run: Run) -> dict[str, float]:
+    """Speed and size of a finished run; the seconds of a VaDE epoch are those of its joint phase."""
+    table = run.history
+    joint = table[table["phase"] == "joint"] if (table["phase"] == "joint").any() else table
+    return {
+        "training clips per second": run.summary["clips_per_s"],
+        "seconds per epoch": float(joint["seconds"].median()),
+        "epochs": float(run.summary["epochs"]),
+        "parameters": float(run.summary["parameters"]),
+    }
