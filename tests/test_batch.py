@@ -3,6 +3,7 @@
 import dataclasses
 
 import nbformat
+import pandas as pd
 import pytest
 
 from vaelib import batch
@@ -80,6 +81,68 @@ def test_failure_is_kept_as_failed_and_others_run_on(shelf, name, reason):
     assert not any("partial" in n or (n.startswith(name) and not n.endswith(".failed.ipynb")) for n in names)
 
 
+def test_every_job_has_an_outcome_and_a_row_in_the_summary(shelf, monkeypatch, capsys):
+    good = batch.execute(Job("good"))
+    outcomes = batch.execute_each([Job("bad"), Job("good"), Job("refuses"), Job("good", {"n": 5})], workers=1)
+    assert [o.state for o in outcomes] == ["failed", "already done", "refused", "done"]
+    assert outcomes[0].path.name.endswith(".failed.ipynb") and "the reason" in outcomes[0].reason
+    assert outcomes[1].path == good and outcomes[2].path is None and outcomes[2].reason == "no clip is usable"
+    assert outcomes[3].seconds > 0 and "done" in str(outcomes[3]) and outcomes[3].path.name in str(outcomes[3])
+    assert "4/4 notebooks" in capsys.readouterr().err
+    table = pd.read_csv(batch.write_summary(outcomes), keep_default_na=False)
+    assert table["state"].tolist() == [o.state for o in outcomes] and table["run"][1] == "good"
+    assert table["notebook"].tolist() == [o.path.name if o.path else "" for o in outcomes]
+    with pytest.raises(NotebookFailedError, match=r"the reason.* \| no clip is usable"):
+        batch.raise_failures(outcomes)
+    with pytest.raises(InputError, match=r"^no clip is usable$"):
+        batch.raise_failures(outcomes[1:])
+    batch.raise_failures(outcomes[1:2])
+
+
+def test_trouble_outside_the_notebook_is_a_failure_too(shelf, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("vaelib.reports.write_html", full)
+    outcome = batch.attempt(Job("good"))
+    assert (outcome.state, outcome.reason) == ("failed", "No space left on device")
+    assert not Job("good").is_done()
+
+
+def test_the_time_left_is_told_from_the_work_done(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
+    jobs = [Job("02_basic_vae", {"epochs": 10}), Job("03_conv_vae", {"epochs": 10}), Job("06_vade", {"epochs": 10})]
+    jobs += [Job("03_conv_vae", {"epochs": 10, "seed": 1}), Job("04_beta_vae", {"epochs": 3})]
+    terminal = batch.Terminal(total=6)
+    terminal.expect(jobs)
+    assert terminal.progress() == "0/6 notebooks"
+    terminal.finish(jobs[4].title, "done before", worked=False)  # says nothing of the pace, and is not left to do
+    assert terminal.progress() == "1/6 notebooks"
+    now[0] += 6
+    terminal.finish(jobs[0].title, "done")  # a small part: too early to tell
+    assert terminal.progress() == "2/6 notebooks"
+    now[0] += 30
+    terminal.finish(jobs[1].title, "done")  # 12 units of 37 in 36 s
+    assert terminal.progress() == "3/6 notebooks, about 1:15 min left"
+    terminal.finish(jobs[2].title, "done")
+    terminal.finish(jobs[3].title, "done")
+    assert terminal.progress() == "5/6 notebooks"
+
+
+def test_the_title_says_what_is_trained():
+    assert Job("03_conv_vae", {"store": "a.zarr", "seed": 2, "epochs": 60, "detilt": True}).title == (
+        "03_conv_vae-60epochs-detilt-seed2"
+    )
+    given = {"seed": 0, "epochs": 4, "condition": "genre", "priors": "standard,fixed", "detilt": False, "lr": 0.01}
+    assert Job("05_conditional_vae", given, "genre").title == (
+        "05_conditional_vae-genre-standard,fixed-4epochs-lr0.01-seed0"
+    )
+    assert Job("04_beta_vae", {"beta": 8.0}).words == ["beta 8"]
+    assert Job("07_compare", {"outputs": "/some/where"}).title == "07_compare"
+    assert "/" not in Job("03_conv_vae", {"target": "a/b"}).name
+
+
 def test_progress_lines_of_a_notebook_reach_the_terminal(shelf):
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (
         "n: int = 1  # a number",
@@ -111,6 +174,12 @@ def test_a_training_notebook_is_repeated_when_its_run_is_gone(store, tmp_path, m
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path))
     job = Job("03_conv_vae", {"store": str(store.path), "epochs": 1, "seed": 0})
     assert not job.left_its_run() and Job("01_preprocess").left_its_run()
+    wanted = [w for w, _ in Job("05_conditional_vae", {"store": str(store.path), "seed": 3}).runs()]
+    assert [w["prior"] for w in wanted] == ["standard", "fixed"]
+    assert {k: wanted[0][k] for k in ("model", "condition", "epochs", "seed", "detilt", "fingerprint")} == {
+        "model": "cvae", "condition": "language", "epochs": 16, "seed": 3, "detilt": False,
+        "fingerprint": store.attrs["fingerprint"],
+    }  # fmt: skip
 
 
 def test_a_label_with_one_class_gets_no_conditional_model(store, monkeypatch, capsys):

@@ -1,10 +1,18 @@
 """Commands: bad input ends with one sentence and exit code 2, before anything is written."""
 
+import os
 import sys
 
 import pytest
 
-from vaelib import cli
+from vaelib import cli, plans, proofs
+from vaelib.config import ROOT
+from vaelib.runs import fit, plan
+
+
+PROOF = ROOT / "plans" / "proof.yaml"
+SMALL = {"latent": 8, "components": 4}
+QUICK = {"epochs": 2, "batch_size": 10, "eval_windows": 2, "precision": "32-true"}
 
 
 @pytest.fixture
@@ -48,6 +56,11 @@ def command(tmp_path, monkeypatch, capsys):
         (["demo", "--clips", "2"], "cannot be split"),
         (["demo", "--profile", "full", "--seconds", "10"], "shorter than the 30.0-s window"),
         (["compare"], "no finished run"),
+        (["demo", "--profile", "compct"], "did you mean 'compact'"),
+        (["demo", "--variation", "2"], "variation must be from 0 to 1"),
+        (["batch", "none.yaml"], "no plan can be read at none.yaml"),
+        (["batch", str(PROOF), "--set", "epochs=0"], "epochs=0: epochs must be positive"),
+        (["batch", str(PROOF), "--set", "seeds=0", "--set", "corpus.folder=/no/music"], "no corpus at /no/music"),
         (["report", "nothing.ipynb"], "no notebook at nothing.ipynb"),
     ],
 )
@@ -75,5 +88,96 @@ def test_help_lists_every_command(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main()
     shown = capsys.readouterr().out
-    for name in ("demo", "preprocess", "train", "train-all", "test", "compare", "report"):
+    for name in ("demo", "batch", "preprocess", "train", "train-all", "test", "compare", "report"):
         assert name in shown
+
+
+def test_demo_is_a_plan(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plans, "execute_plan", lambda found, workers=None: seen.append((found, workers)))
+    command("demo", "--epochs", "16")
+    command("demo", "--clips", "8", "--epochs", "3", "--seed", "2")
+    command("batch", str(PROOF), "--workers", "3", "--set", "epochs=2", "--set", "seeds=0")
+    (usual, _), (taste, _), (proof, workers) = seen
+    assert usual.saved() == ROOT / "plans" / "demo.yaml" and not usual.text
+    assert taste.corpora[0].store.stem == "demo-8x10s-v1-s2-compact" and taste.seeds == (2,)
+    assert {run["epochs"] for run in taste.runs} == {3} and len(taste.runs) == 6
+    assert workers == 3 and proof.seeds == (0,) and {run["epochs"] for run in proof.runs} == {2}
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    """An outputs folder with a run of every model; the newest conditional one is told the genre."""
+    root = tmp_path_factory.mktemp("outputs")
+    settings = [("basic_vae", {}), ("conv_vae", {}), ("beta_vae", {}), ("vade", {"pretrain_epochs": 2})]
+    settings += [("cvae", {"condition": label, "prior": "fixed"}) for label in ("language", "genre")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VAELIB_OUTPUTS", str(root))
+        for age, (model, changes) in enumerate(settings):
+            config = plan(store, model, model_settings=SMALL, **QUICK | changes)
+            os.utime(fit(config, store, show=False).folder / "done.json", (1e9 + age, 1e9 + age))
+    return root
+
+
+@pytest.fixture
+def tested(trained, monkeypatch, capsys):
+    """Runs `vaelib test ARGS` on the trained runs; returns exit code and all that was printed."""
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(trained))
+
+    def run(*args: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["vaelib", "test", *args])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        return stop.value.code, printed.out + printed.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("--test smoothness --model basic_vae", "basic_vae"),
+        ("--test filters --model conv_vae", "conv_vae"),
+        ("--test reconstruction --compare basic_vae conv_vae", "conv_vae"),
+        ("--test disentanglement --model beta_vae", "beta_vae"),
+        ("--test traversal --model beta_vae --dimension 0", "beta_vae"),
+        ("--test separation --model cvae --condition language", "cvae-language-fixed"),
+        ("--test separation", "cvae-genre-fixed"),
+        ("--test generate --model cvae --class arabic --n_samples 3", "samples of arabic heard as arabic"),
+        ("--test generate --model cvae --class arabic_pop --n-samples 3", "samples of arabic_pop heard"),
+        ("--test generate --condition language --class spanish --n_samples 3", "samples of spanish heard"),
+        ("--test clustering_comparison --model vade", "vade"),
+        ("--test gmm_components --model vade", "vade"),
+        ("--test soft_clustering --model vade --modality audio", "vade"),
+    ],
+)
+def test_the_commands_of_the_source_document(tested, args, says):
+    code, printed = tested(*args.split())
+    assert code == 0 and says in printed and "figure: " in printed
+
+
+def test_all_proofs_into_a_file_of_a_new_folder(tested, tmp_path):
+    code, printed = tested("--test", "all", "--output", str(tmp_path / "results" / "model_comparison.html"))
+    assert code == 0 and "not tested" not in printed and printed.count("figure: ") == len(proofs.PROOFS)
+    page = (tmp_path / "results" / "model_comparison.html").read_text()
+    assert page.count("<h2>") == len(proofs.PROOFS)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("--test generate --class arabik --n_samples 3", "unknown class of genre 'arabik': did you mean"),
+        ("--test smoothness --corpus other-compact", "no finished run with corpus other-compact"),
+        ("--test smoothness --output {folder}", "is a folder: give the name of an HTML file"),
+        ("--test traversal --dimension 99", "99"),
+    ],
+)
+def test_what_cannot_be_tested_is_said(tested, tmp_path, args, says):
+    code, printed = tested(*args.format(folder=tmp_path).split())
+    assert code == 2 and says in printed and len(printed.strip().splitlines()) == 1
+
+
+def test_runs_of_one_corpus_are_chosen_by_its_name(tested, store):
+    code, printed = tested("--test", "reconstruction", "--corpus", store.path.stem)
+    assert code == 0 and "figure: " in printed

@@ -234,7 +234,7 @@ def test_a_comparison_draws_intervals_over_its_seeds():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "PCA"] and ax.yaxis_inverted()
     assert ax.collections[0].get_offsets()[:, 0].tolist() == [0.1, 0.2, 0.3]
     line, *rows = [(*line.get_xdata(), *np.round(np.unique(line.get_ydata()), 2)) for line in ax.lines]
-    assert line == (0.12, 0.12, 0, 1)
+    assert line == (0.12, 0.12, 0, 1) and ax.lines[0].get_linestyle() == "--" and ax.lines[0].get_linewidth() == 1
     assert rows[:3] == [(0.01, 0.01, -0.3, 0.3), (0.15, 0.25, 0), (0.2, 0)]  # null, interval and mean of the row a
     assert rows[6:] == [rows[6], (0.4, 0.6, 2), (0.5, 2)]
     means = [line for line in ax.lines if line.get_marker() == "o"]

@@ -53,14 +53,14 @@ def corpus(models=("a", "b"), variations=(0.0, 0.5, 1.0)) -> pd.DataFrame:
 def every(text: str) -> dict:
     """Each function, called with `text` wherever it takes words."""
     words = dict.fromkeys(("id", "claim", "metric", "expected", "reason"), text)
-    counts = pd.DataFrame([[3, 1], [0, 0]], [text, "b"], [text, "c"]).assign(top=text)
+    clips = pd.DataFrame({"component": [0, 0, 1], "family": [text, "b", "b"], "genre": [text, text, "c"]})
     return {
         "claims": lambda: plots.claims(ledger(words, {**UNTESTED, **words, "verdict": text})),
         "sweep": lambda: plots.sweep(SWEEP),
         "difficulty": lambda: plots.difficulty(corpus((text, "b")), {"ari": text}, {text: 0.4}),
         "kl_spectrum": lambda: plots.kl_spectrum({text: np.array([0.3, 0.0]), "b": np.zeros(2)}, 0.05),
         "dendrogram": lambda: plots.dendrogram(linkage([[0.0], [1], [5]]), [text, "b", "c"], [text, "y", text], text),
-        "contents": lambda: plots.contents(counts, text),
+        "contents": lambda: plots.contents(clips, text),
         "error_map": lambda: plots.error_map({text: RNG.uniform(size=(16, 16)), "b": np.zeros((16, 16))}, TINY, text),
         "error_by_band": lambda: plots.error_by_band({text: RNG.uniform(size=16), "b": np.zeros(16)}, TINY),
     }
@@ -340,13 +340,22 @@ def test_trees_of_any_size(n):
 
 
 def test_contents_are_shares_that_fill_the_bar():
-    table = pd.DataFrame({"pop": [3, 0], "folk": [1, 0], "top": ["pop_a 50 %", "never shown"]}, index=["c0", "c1"])
-    _, ax = plots.contents(table)
-    assert [p.get_width() for p in ax.patches] == [0.75, 0, 0.25, 0] and ax.patches[2].get_x() == 0.75
-    assert [t.get_text() for t in ax.texts] == ["pop_a 50 %", "empty"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["c0  (4)", "c1  (0)"]
-    fifty = pd.DataFrame(RNG.integers(0, 9, (50, 9)), columns=[f"family {i}" for i in range(9)]).assign(top="x" * 24)
-    assert_readable(plots.contents(fifty, "title")[0])
+    clips = pd.DataFrame({
+        "component": [7] * 4 + [2] + [5] * 2, "family": ["pop"] * 3 + ["folk"] + ["pop"] + ["folk", None],
+        "genre": ["a", "b", "b", "c", "a", "c", None],
+    })  # fmt: skip
+    _, ax = plots.contents(clips)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["5  (2)", "2  (1)", "7  (4)"]  # folk, pop; the purest first
+    widths = np.reshape([p.get_width() for p in ax.patches], (3, 3))  # family, cluster
+    assert widths.tolist() == [[0.5, 0, 0.25], [0, 1, 0.75], [0.5, 0, 0]]
+    assert [t.get_text() for t in ax.texts] == ["c 50%", "a 100%", "b 50%"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["folk", "pop", "unknown"]
+
+
+def test_the_contents_of_fifty_clusters_are_readable():
+    n = 360
+    clips = pd.DataFrame({"component": RNG.integers(0, 50, n), "family": [f"family {i % 9}" for i in range(n)]})
+    assert_readable(plots.contents(clips.assign(genre="english_power_ballad"), "title")[0])
 
 
 def test_error_maps_share_their_scale():

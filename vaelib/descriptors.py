@@ -63,7 +63,7 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     found["loudness"] = float(10 * np.log10(max(power, audio.FLOOR)))
     if power <= audio.FLOOR or len(wave) < KEY_FFT:
         return found
-    wave = (wave - wave.mean()) / np.float32(np.sqrt(power))
+    wave = wave - wave.mean()
     spectrum = np.abs(librosa.stft(wave, n_fft=FFT, hop_length=HOP, center=False))  # padding would add two onsets
     found["centroid"] = float(librosa.feature.spectral_centroid(S=spectrum.mean(1, keepdims=True), sr=rate).item())
     mel = librosa.power_to_db(librosa.feature.melspectrogram(S=spectrum**2, sr=rate))
@@ -177,7 +177,6 @@ def _read_cache(store: Store) -> dict[int, dict[str, float]]:
         first, _, rest = _cache_path(store).read_text(encoding="utf-8").partition("\n")
         if first != _identity(store):
             return {}
-        table = pd.read_csv(io.StringIO(rest), index_col="row", dtype=dict.fromkeys(NAMES, str))
-        return table[list(NAMES)].astype(float).to_dict("index")  # from text: read_csv's own floats are rounded
+        return pd.read_csv(io.StringIO(rest), index_col="row")[list(NAMES)].astype(float).to_dict("index")
     except (OSError, ValueError, KeyError):
         return {}

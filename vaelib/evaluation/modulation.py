@@ -6,6 +6,7 @@ frequency (bands, partials). A positive spectral modulation falls over time, a n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,13 @@ from vaelib.config import InputError
 
 OBLIQUE = np.tan(np.pi / 8)  # a modulation within 22.5° of an axis counts as lying on it: four equal sectors
 FLAT = 1e-3  # standard deviation under which a pattern in [0, 1] shows nothing
-NAMES = ("frequency band", "onset", "rhythm", "rising sweep", "falling sweep", "mixed", "flat", "silent")
+KINDS = {  # what names of patterns begin with
+    "frequency band": ("frequency band",),
+    "onset or rhythm": ("onset", "rhythm"),
+    "sweep": ("rising sweep", "falling sweep"),
+    "mixed": ("mixed",),
+    "flat or silent": ("flat", "silent"),
+}
 
 
 class Ripples(NamedTuple):
@@ -23,14 +30,6 @@ class Ripples(NamedTuple):
     images: np.ndarray
     temporal: np.ndarray
     spectral: np.ndarray
-
-
-class Modulations(NamedTuple):
-    """`power` (n, mel, frame // 2 + 1) and its axes in cycles per window, `spectral` and `temporal`."""
-
-    power: np.ndarray
-    spectral: np.ndarray
-    temporal: np.ndarray
 
 
 def ripples(shape: tuple[int, int], steps: int = 6, phases: int = 4) -> Ripples:
@@ -82,25 +81,28 @@ def selectivity(responses: np.ndarray) -> np.ndarray:
     return np.clip(1 - entropy / np.log(power.shape[1]), 0, 1)
 
 
-def modulation_spectrum(patterns: np.ndarray) -> Modulations:
+def modulation_spectrum(patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """2-D power of patterns (n, mel, frame) without their means (Singh & Theunissen 2003, doi:10.1121/1.1624067).
 
     Folded to temporal modulations of at least 0, so that the powers of a pattern add up to its variance. No window:
     the power at temporal 0 is then exactly the variance that frequency alone explains, and at spectral 0 that of time.
+
+    Returns:
+        Power (n, mel, frame // 2 + 1) and its axes in cycles per window, spectral (mel,) and temporal.
 
     Raises:
         InputError: not (n, mel, frame), or values that are not finite.
     """
     x = np.asarray(patterns, dtype=float)
     if x.ndim != 3 or x.size == 0 or not np.isfinite(x).all():
-        raise InputError(f"a modulation spectrum needs finite patterns (n, mel, frame), not the shape {x.shape}")
+        raise InputError(f"a modulation spectrum needs finite patterns (n, mel, frame), not these of shape {x.shape}")
     bands, frames = x.shape[1:]
     power = np.abs(np.fft.rfft2(x - x.mean((1, 2), keepdims=True))) ** 2 / (bands * frames) ** 2
     power[:, :, 1 : (frames + 1) // 2] *= 2  # their mirror images at negative temporal modulations
-    return Modulations(power, np.fft.fftfreq(bands, 1 / bands), np.fft.rfftfreq(frames, 1 / frames))
+    return power, np.fft.fftfreq(bands, 1 / bands), np.fft.rfftfreq(frames, 1 / frames)
 
 
-def name_pattern(pattern: np.ndarray, frame_seconds: float | None = None, hertz: np.ndarray | None = None) -> str:
+def name_pattern(pattern: np.ndarray, frame_seconds: float | None = None) -> str:
     """What a pattern (mel, frame) in [0, 1] looks like, in words, from its modulation spectrum.
 
     A name needs more than half of the power: within 22.5° of the spectral axis a `frequency band`, of the temporal
@@ -109,26 +111,21 @@ def name_pattern(pattern: np.ndarray, frame_seconds: float | None = None, hertz:
 
     Args:
         pattern: One pattern; its modulations are counted on its own window, whatever its size.
-        frame_seconds: Seconds per frame: a rhythm gets its rate.
-        hertz: (mel,) centre frequencies of the bands: a frequency band gets the one where it is brightest.
-
-    Returns:
-        One of `NAMES`, of a rhythm or a frequency band perhaps followed by a number of Hz.
+        frame_seconds: Seconds per frame: a rhythm gets its rate, "rhythm at 2.2 Hz".
 
     Raises:
         InputError: as `modulation_spectrum`.
     """
     x = np.asarray(pattern, dtype=float)
-    power, spectral, temporal = (a[0] if a.ndim == 3 else a for a in modulation_spectrum(x[None]))
+    (power,), spectral, temporal = modulation_spectrum(x[None])
     if power.sum() < FLAT**2:
         return "silent" if np.abs(x).max() < FLAT else "flat"
-    share = power / power.sum()
-    f, t = np.abs(spectral)[:, None], temporal[None]
+    share, f, t = power / power.sum(), np.abs(spectral)[:, None], temporal[None]
     if share[t < OBLIQUE * f].sum() > 0.5 and share[:, 0].sum() > 0.25:
-        return "frequency band" + ("" if hertz is None else f" around {_two_digits(hertz[x.mean(1).argmax()])} Hz")
+        return "frequency band"
     if share[f < OBLIQUE * t].sum() > 0.5 and share[0].sum() > 0.25:
         lag = _period(x.mean(0))
-        rate = f" at {_two_digits(1 / (lag * frame_seconds))} Hz" if lag and frame_seconds else ""
+        rate = f" at {1 / (lag * frame_seconds):.2g} Hz" if lag and frame_seconds else ""
         return f"rhythm{rate}" if lag else "onset"
     moving = share[:, 1:].sum(1) * (2 * np.abs(spectral) < len(x))  # at Nyquist both directions look the same
     falling, rising = moving[spectral > 0].sum(), moving[spectral < 0].sum()
@@ -137,8 +134,10 @@ def name_pattern(pattern: np.ndarray, frame_seconds: float | None = None, hertz:
     return "mixed"
 
 
-def _two_digits(value: float) -> str:
-    return f"{float(f'{value:.2g}'):g}"
+def count_kinds(names: Iterable[str]) -> dict[str, int]:
+    """How many names of patterns are of each of the `KINDS`."""
+    names = list(names)
+    return {kind: sum(name.startswith(beginnings) for name in names) for kind, beginnings in KINDS.items()}
 
 
 def _period(course: np.ndarray) -> int:

@@ -141,7 +141,7 @@ def _spread(y: np.ndarray, gap: float) -> np.ndarray:
     flat = np.asarray(y, dtype=float)[order] - steps  # rises where the heights are far enough apart
     flat = (np.maximum.accumulate(flat) + np.minimum.accumulate(flat[::-1])[::-1]) / 2
     placed = np.empty(len(y))
-    placed[order] = np.asarray(y)[order] + 0 * np.clip(flat, 0, 1 - steps[-1:]) + steps
+    placed[order] = np.clip(flat, 0, 1 - steps[-1:]) + steps
     return placed
 
 
@@ -225,7 +225,7 @@ def dendrogram(linkage: np.ndarray, labels: Sequence[str], families: Sequence[st
         labels: (C,) names of the classes.
         families: (C,) family of each class.
     """
-    styles, n = _styles(families), len(labels)
+    styles, n = _styles(sorted(set(families))), len(labels)  # as in `contents`
     fig, ax = _axes(None, (9, 1.1 + 0.21 * n))
     below = [{f} for f in families]  # the families under every node, leaves first
     for a, b in np.asarray(linkage).reshape(-1, 4)[:, :2].astype(int):
@@ -254,30 +254,30 @@ def dendrogram(linkage: np.ndarray, labels: Sequence[str], families: Sequence[st
 
 
 def contents(table: pd.DataFrame, title: str = "") -> Drawn:
-    """What every cluster contains: the share of each family, stacked, one bar per cluster.
+    """What every cluster contains: the share of each family, stacked, and at the right its most frequent genre.
+
+    Clusters of one main family stand together, the purest first.
 
     Args:
-        table: One row per cluster, named by the index; clips of each family, one column per family, and, if there,
-            `top`: words that stand at the right, such as the most frequent genre and its share.
+        table: One row per clip: `component`, `family`, `genre`.
     """
-    counts = table.drop(columns="top", errors="ignore").astype(float).fillna(0)
+    table = table.assign(family=table["family"].fillna("unknown"), genre=table["genre"].fillna("unknown"))
+    counts = pd.crosstab(table["component"], table["family"])
     clips = counts.sum(axis=1)
-    share = counts.div(clips.where(clips > 0), axis=0).fillna(0)
-    fig, ax = _axes(None, (9.5, 1.2 + 0.2 * len(table)))
-    rows, left = np.arange(len(table)), np.zeros(len(table))
-    for family, style in _styles(counts.columns).items():
-        ax.barh(
-            rows, share[family], left=left, color=style["color"], label=_plain(family), height=0.82, ec="white", lw=0.6
-        )
-        left += share[family].to_numpy()
-    tops = table["top"] if "top" in table else [""] * len(table)
-    for y, n, top in zip(rows, clips, tops, strict=True):
-        ax.text(
-            1.01, y, _plain(top if n > 0 else "empty"), va="center", fontsize=8, color="#1b1b1b" if n else "#808080"
-        )
-    names = [f"{name}  ({n:.0f})" for name, n in zip(counts.index, clips, strict=True)]
-    ax.set_yticks(rows, [_plain(n) for n in names], fontsize=8)
-    ax.set(xlim=(0, 1), ylim=(len(table) - 0.4, -0.6), ylabel="cluster (clips)", xlabel="share of its clips")
+    share = counts.div(clips, axis=0)
+    share = share.iloc[np.lexsort((-share.max(axis=1), share.to_numpy().argmax(axis=1)))]
+    fig, ax = _axes(None, (9.5, 1.2 + 0.2 * len(share)))
+    rows, left = np.arange(len(share)), np.zeros(len(share))
+    for family, style in _styles(share.columns).items():
+        colour, width = style["color"], share[family].to_numpy()
+        ax.barh(rows, width, left=left, color=colour, label=_plain(family), height=0.82, ec="white", lw=0.6)
+        left += width
+    for y, component in enumerate(share.index):
+        genres = table.loc[table["component"] == component, "genre"].value_counts()
+        words = f"{genres.index[0]} {genres.iloc[0] / clips[component]:.0%}"
+        ax.text(1.01, y, _plain(words), va="center", fontsize=8)
+    ax.set_yticks(rows, [_plain(f"{c}  ({clips[c]})") for c in share.index], fontsize=8)
+    ax.set(xlim=(0, 1), ylim=(len(share) - 0.4, -0.6), ylabel="cluster (clips)", xlabel="share of its clips")
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.set_title(_plain(title), fontsize=10, pad=10 + 14 * -(-counts.shape[1] // 9))

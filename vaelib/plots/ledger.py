@@ -30,7 +30,7 @@ VERDICTS = {
 SHADE, INK, FAINT = "#d3e4f2", "#1b1b1b", "#666666"
 
 # Everything is placed in inches from the top left, so that a row is as high with 1 claim as with 60.
-WIDTH, HEAD, HEADING, ROW, LINE = 14.0, 1.35, 0.42, 0.385, 0.145
+WIDTH, HEAD, HEADING, ROW, LINE = 14.0, 1.35, 0.42, 0.36, 0.14
 ID, CLAIM, STRIP, EXPECTED, MEASURED, VERDICT = 0.3, 0.85, 5.5, 8.5, 10.25, 12.55  # left edges
 GAP = 0.15  # between columns
 
@@ -95,7 +95,7 @@ def _head(ax: Axes, rows: list[dict]) -> None:
 
 def _row(ax: Axes, y: float, row: dict, above: dict) -> None:
     """One row whose upper edge is at `y`; id and claim are left out where they repeat the row above."""
-    first, second = y + 0.165, y + 0.165 + LINE  # base lines of the text
+    first, second = y + 0.155, y + 0.155 + LINE  # base lines of the text
     same = all(_words(row[k]) == _words(above.get(k)) for k in ("id", "claim"))
     if not same:
         ax.plot([ID - 0.1, WIDTH - ID + 0.1], [y, y], color="#dddddd", lw=0.6)

@@ -78,9 +78,7 @@ def generate(run: Run, class_name: str | None = None, n_samples: int = 10, tempe
     judge = gen.fit_judge(train_x, train_y, run.config.training.seed)
     wanted = np.repeat(np.arange(len(classes)), n_samples)
     samples = run.sample(len(wanted), wanted, temperature, seed=run.config.training.seed)
-    report = gen.judge_report(
-        judge, test_x, test_y, gen.spectrogram_features(samples), np.array(classes)[wanted]
-    )
+    report = gen.judge_report(judge, test_x, test_y, gen.spectrogram_features(samples), np.array(classes)[wanted])
     numbers = {
         "judge on real test clips": report.test_accuracy,
         "judge on samples": report.generated_accuracy,
@@ -100,9 +98,9 @@ def generate(run: Run, class_name: str | None = None, n_samples: int = 10, tempe
     sentence = (
         f"A classifier trained on real clips recognises {report.test_accuracy:.0%} of the real test clips and hears "
         f"the asked-for {label} in {report.generated_accuracy:.0%} of {len(wanted)} samples (chance "
-        f"{report.chance:.0%}). Test clips encoded with their own {label} and decoded with another are heard as the other "
-        f"in {swapped.target:.0%} and still as their own in {swapped.source:.0%} of the cases. The classifier judges "
-        "mean spectra and their spread, not whether a sample sounds like music."
+        f"{report.chance:.0%}). Test clips encoded with their own {label} and decoded with another are heard as the "
+        f"other in {swapped.target:.0%} and still as their own in {swapped.source:.0%} of the cases. The classifier "
+        "judges mean spectra and their spread, not whether a sample sounds like music."
     )
     return Proof("generate", run.name, numbers, sentence, figure)
 

@@ -194,10 +194,10 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16, most: int
             "its effect there."
         )
     sentence = (
-        f"z{asked} carries {embedding.kl[asked]:.2f} nats. {said} Over {len(moved)} dimensions the main attribute takes "
-        f"{shares.mean():.0%} of the effect on average, along random directions {null.mean():.0%} (all "
-        f"{effects.shape[1]} alike would be {1 / effects.shape[1]:.0%}). The attributes are themselves correlated, so "
-        "100 % is not to be expected."
+        f"z{asked} carries {embedding.kl[asked]:.2f} nats. {said} Over {len(moved)} dimensions the main attribute "
+        f"takes {shares.mean():.0%} of the effect on average, along random directions {null.mean():.0%} (all "
+        f"{effects.shape[1]} alike would be {1 / effects.shape[1]:.0%}). The attributes are themselves correlated, "
+        "so 100 % is not to be expected."
     )
     return Proof("traversal", run.name, numbers, sentence, figure)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
 from ..config import InputError
-from ..evaluation.modulation import Ripples, name_pattern, ripples, selectivity
+from ..evaluation.modulation import KINDS, Ripples, count_kinds, name_pattern, ripples, selectivity
 from ..evaluation.stats import mean_known
 from ..models import build, centred
 from ..plots.units import units as draw
@@ -18,13 +18,7 @@ from .proof import Proof
 
 Layers = list[tuple[Tensor, Tensor]]  # weights (out, in, 4, 4) and biases (out,) of the encoder's convolutions
 FIELD = (64, 64)  # bins of a ripple; the deepest units see 46 × 46
-KINDS = {
-    "frequency band": "frequency band",
-    "onset or rhythm": ("onset", "rhythm"),
-    "sweep": ("rising sweep", "falling sweep"),
-    "mixed": "mixed",
-    "flat or silent": ("flat", "silent"),
-}
+BEFORE = " at initialisation"
 
 
 def untrained(run: Run) -> torch.nn.Module:
@@ -34,7 +28,7 @@ def untrained(run: Run) -> torch.nn.Module:
         return build(run.config.model).eval()
 
 
-def filters(run: Run, examined: int = 32, shown: int = 6) -> Proof:
+def filters(run: Run, examined: int = 32) -> Proof:
     """Are the filters detectors of frequency bands and of rhythms? All of it beside the network before training.
 
     Three looks: the kernels of the first layer, whose selectivity |E_f - E_t| / (E_f + E_t) compares the energies of
@@ -45,7 +39,6 @@ def filters(run: Run, examined: int = 32, shown: int = 6) -> Proof:
     Args:
         run: A run with a convolutional encoder.
         examined: Units per layer (evenly spaced, not picked) whose pattern is sought.
-        shown: How many of these are drawn.
 
     Raises:
         InputError: the model is fully connected.
@@ -53,77 +46,64 @@ def filters(run: Run, examined: int = 32, shown: int = 6) -> Proof:
     if run.config.model.name == "basic_vae" or run.config.model.backbone == "fc":
         raise InputError(f"{run.name} is fully connected and has no filters: use a convolutional model")
     with run.lock:
-        nets = {"trained": _layers(run.model), "initial": _layers(untrained(run))}
-    kernels = {who: net[0][0][:, 0].numpy() for who, net in nets.items()}
-    probe, seconds = ripples(FIELD), run.config.front_end.hop / run.config.front_end.sample_rate
-    n, leaning = _kernel_numbers(**kernels)
-    tuning, pictures, total = {}, {}, 0
-    for (who, net), when in zip(nets.items(), ("", " at initialisation"), strict=True):
-        powers = ripple_powers(net, probe)
-        tuning[who] = [selectivity(p) for p in powers]
-        means = [mean_known(s) for s in tuning[who]]
-        n[f"unit selectivity{when}, all layers"] = mean_known(means)
-        n |= {f"layer {i}: {when.strip() or 'unit selectivity'}": mean for i, mean in enumerate(means, 1)}
-        for kind, other in (("spectral", probe.temporal), ("temporal", probe.spectral)):
-            share = [np.mean(other[p.argmax(1)] == 0) for p in powers]
-            n[f"share preferring a purely {kind} ripple{when}"] = float(np.mean(share))
-        pictures[who] = []
-        for i, (_, bias) in enumerate(net, 1):
-            units = np.linspace(0, len(bias) - 1, min(examined, len(bias))).round().astype(int)
-            patterns, drive = strongest_patterns(net[:i], units)
-            names = [name_pattern(x, seconds) if d > 0 else "silent" for x, d in zip(patterns, drive, strict=True)]
-            pictures[who].append((patterns, names))
-        names = [name for _, layer in pictures[who] for name in layer]
-        total = len(names)
-        n |= {f"units named {k}{when}": float(sum(x.startswith(w) for x in names)) for k, w in KINDS.items()}
-    n["units examined"] = float(total)
-    order = np.argsort(leaning)
-    figure, _ = draw({who: k[order] for who, k in kernels.items()}, pictures, tuning, seconds, shown)
-    return Proof("filters", run.name, n, _sentence(n, len(leaning)), figure)
-
-
-def _sentence(n: dict[str, float], kernels: int) -> str:
-    total = int(n["units examined"])
-
-    def beside(kind: str) -> str:
-        k, null = int(n[f"units named {kind}"]), int(n[f"units named {kind} at initialisation"])
-        unclear = fisher_exact([[k, total - k], [null, total - null]]).pvalue > 0.05
-        return f"{kind} {k} ({null}{', no clear difference' if unclear else ''})"
-
-    return (
-        f"The {kernels} first-layer kernels have a mean orientation selectivity of {n['mean selectivity']:.2f} against "
-        f"{n['mean selectivity at initialisation']:.2f} before training: "
-        f"{n['kernels leaning to time edges (onsets)']:.0f} lean to edges in time (onsets) and "
-        f"{n['kernels leaning to frequency edges']:.0f} to edges in frequency (bands, partials). Over all layers the "
-        f"units' selectivity for ripples (0: all alike, 1: a single one) is {n['unit selectivity, all layers']:.2f} "
-        f"against {n['unit selectivity at initialisation, all layers']:.2f}, in the deepest "
-        f"{n['layer 4: unit selectivity']:.2f} against {n['layer 4: at initialisation']:.2f}; "
-        f"{n['share preferring a purely spectral ripple']:.0%} prefer a purely spectral ripple (bands) and "
-        f"{n['share preferring a purely temporal ripple']:.0%} a purely temporal one (rhythm), against "
-        f"{n['share preferring a purely spectral ripple at initialisation']:.0%} and "
-        f"{n['share preferring a purely temporal ripple at initialisation']:.0%}. The patterns that drive "
-        f"{total} of the units most are named, with the same at initialisation in brackets: "
-        f"{', '.join(beside(kind) for kind in KINDS)}. An untrained network is selective too, and being driven by a "
-        "grating or by an optimised pattern is no proof of detecting bands or rhythms in music; one seed."
-    )
-
-
-def _layers(model: torch.nn.Module) -> Layers:
-    """Copies, so that nothing here can leave a gradient on the model or wait for its lock."""
-    found = [m for m in model.encoder if isinstance(m, torch.nn.Conv2d)]
-    return [(m.weight.detach().clone(), m.bias.detach().clone()) for m in found]
-
-
-def _kernel_numbers(trained: np.ndarray, initial: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-    (selective, leaning), (null, _) = _orientation(trained), _orientation(initial)
-    change = np.linalg.norm(trained - initial, axis=(1, 2)) / np.linalg.norm(initial, axis=(1, 2))
-    return {
+        nets = {"trained": _layers(run.model), "untrained": _layers(untrained(run))}
+    trained, fresh = (net[0][0][:, 0].numpy() for net in nets.values())
+    (selective, leaning), (null, _) = _orientation(trained), _orientation(fresh)
+    change = np.linalg.norm(trained - fresh, axis=(1, 2)) / np.linalg.norm(fresh, axis=(1, 2))
+    n = {
         "mean selectivity": float(selective.mean()),
         "mean selectivity at initialisation": float(null.mean()),
         "kernels leaning to frequency edges": float((leaning > 0.5).sum()),
         "kernels leaning to time edges (onsets)": float((leaning < -0.5).sum()),
         "mean relative change by training": float(change.mean()),
-    }, leaning
+    }
+    probe, seconds = ripples(FIELD), run.config.front_end.hop / run.config.front_end.sample_rate
+    tuning, patterns, counts = {}, {}, {}
+    for (who, net), when in zip(nets.items(), ("", BEFORE), strict=True):
+        powers = ripple_powers(net, probe)
+        tuning[who] = [selectivity(p) for p in powers]
+        means = [mean_known(s) for s in tuning[who]]
+        n[f"unit selectivity{when}, all layers"] = mean_known(means)
+        n |= {f"layer {i}: {when.strip() or 'unit selectivity'}": mean for i, mean in enumerate(means, 1)}
+        for kind, across in (("spectral", probe.temporal), ("temporal", probe.spectral)):
+            share = [np.mean(across[p.argmax(1)] == 0) for p in powers]
+            n[f"share preferring a purely {kind} ripple{when}"] = float(np.mean(share))
+        patterns[who] = [_named(net[:i], examined, seconds) for i in range(1, len(net) + 1)]
+        counts[who] = count_kinds(name for _, names in patterns[who] for name in names)
+        n |= {f"units named {kind}{when}": float(k) for kind, k in counts[who].items()}
+    n["units examined"] = float(sum(counts["trained"].values()))
+    order = np.argsort(leaning)
+    figure, _ = draw({"trained": trained[order], "untrained": fresh[order]}, tuning, patterns, counts, seconds)
+    return Proof("filters", run.name, n, _sentence(n, len(leaning)), figure)
+
+
+def _sentence(n: dict[str, float], kernels: int) -> str:
+    def beside(kind: str, counts: list[float]) -> str:
+        unclear = fisher_exact([counts, [n["units examined"] - k for k in counts]]).pvalue > 0.05
+        return f"{kind} {counts[0]:.0f} ({counts[1]:.0f}{', no clear difference' if unclear else ''})"
+
+    counts = {kind: [n[f"units named {kind}"], n[f"units named {kind}{BEFORE}"]] for kind in KINDS}
+    named = ", ".join(beside(kind, pair) for kind, pair in counts.items() if any(pair))
+    spectral, temporal = (f"share preferring a purely {kind} ripple" for kind in ("spectral", "temporal"))
+    return (
+        f"The {kernels} first-layer kernels have a mean orientation selectivity of {n['mean selectivity']:.2f} against "
+        f"{n['mean selectivity at initialisation']:.2f} before training: "
+        f"{n['kernels leaning to time edges (onsets)']:.0f} lean to edges in time (onsets) and "
+        f"{n['kernels leaning to frequency edges']:.0f} to edges in frequency (bands, partials). Averaged over the "
+        f"layers, the units' selectivity for ripples (0: all alike, 1: a single one) is "
+        f"{n['unit selectivity, all layers']:.2f}, before training "
+        f"{n['unit selectivity at initialisation, all layers']:.2f}; {n[spectral]:.0%} of the units answer a purely "
+        f"spectral ripple most (bands), before {n[spectral + BEFORE]:.0%}, and {n[temporal]:.0%} a purely temporal one "
+        f"(rhythm), before {n[temporal + BEFORE]:.0%}. The inputs that drive {n['units examined']:.0f} units most are "
+        f"named, before training in brackets: {named}. An untrained network is selective too, and to answer gratings "
+        "and optimised inputs is not to detect bands or rhythms in music. One seed."
+    )
+
+
+def _layers(model: torch.nn.Module) -> Layers:
+    """Copies: nothing here leaves a gradient on the model or holds its lock for long."""
+    found = [m for m in model.encoder if isinstance(m, torch.nn.Conv2d)]
+    return [(m.weight.detach().clone(), m.bias.detach().clone()) for m in found]
 
 
 def _orientation(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,8 +117,8 @@ def _orientation(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def ripple_powers(net: Layers, probe: Ripples) -> list[np.ndarray]:
     """Per layer (unit, modulation): variance of a unit's answer to a ripple over positions and phases.
 
-    Before the ReLU: behind it, a unit that seldom fires at all looks selective for whatever wakes it, and units that
-    never fire drop out, so that sparse would pass for tuned. Without padding: no unit sees an edge of the ripple.
+    Before the ReLU: behind it, a unit that seldom fires looks selective for whatever wakes it and one that never
+    fires drops out, so that sparse would pass for tuned. Without padding: no unit sees an edge of the ripple.
     """
     modulations, phases, *field = probe.images.shape
     h, powers = centred(torch.from_numpy(probe.images).view(-1, 1, *field)), []
@@ -153,12 +133,12 @@ def ripple_powers(net: Layers, probe: Ripples) -> list[np.ndarray]:
 def strongest_patterns(
     net: Layers, units: np.ndarray, starts: int = 3, steps: int = 40, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Input patterns that drive units of the last layer most (activation maximisation; Erhan et al. 2009).
+    """Inputs that drive units of the last layer most (activation maximisation; Erhan et al. 2009, UdeM TR 1341).
 
-    Gradient ascent on what one position of a unit sees (4, 10, 22 or 46 bins square, no padding in sight), before its
-    ReLU, so that a silent unit has a gradient too. Steps of one length are weighted by 1 / frequency and pulled back
-    to grey: the modulations of natural sounds fall off so in both directions (Singh & Theunissen 2003), and without
-    that prior the patterns are mostly noise that the stride lets through.
+    Gradient ascent on what one position of a unit sees (4, 10, 22 or 46 bins square, no padding), before its ReLU so
+    that a silent unit has a gradient too. The steps are weighted by 1 / modulation frequency, alike in all
+    directions, and pulled back to grey: a prior that falls off as the modulations of natural sounds do (Singh &
+    Theunissen 2003). Without it every pattern is fine noise; with a steeper one untrained units get names.
 
     Returns:
         Patterns (unit, mel, frame) in [0, 1], the best of several starts, and their activations (unit,).
@@ -174,8 +154,7 @@ def strongest_patterns(
     noise = torch.randn(len(weight), 1, side, side, generator=torch.Generator().manual_seed(seed))
     x = (0.5 + 0.1 * smooth(noise)).clamp(0, 1)
     for i in range(steps + 1):
-        x.requires_grad_()
-        h = centred(x)
+        h = centred(x.requires_grad_())
         for w, b in net[:-1]:
             h = relu(conv2d(h, w, b, stride=2))
         drive = (h * weight).sum((1, 2, 3)) + bias
@@ -186,3 +165,10 @@ def strongest_patterns(
     best = drive.detach().view(-1, starts).max(1)
     rows = torch.arange(len(units)), best.indices
     return x.detach().view(-1, starts, side, side)[rows].numpy(), best.values.numpy()
+
+
+def _named(net: Layers, examined: int, seconds: float) -> tuple[np.ndarray, list[str]]:
+    """Patterns of evenly spaced units of the last layer, and their names; a unit that none can wake is silent."""
+    width = len(net[-1][1])
+    patterns, drive = strongest_patterns(net, np.linspace(0, width - 1, min(examined, width)).round().astype(int))
+    return patterns, [name_pattern(x, seconds) if d > 0 else "silent" for x, d in zip(patterns, drive, strict=True)]

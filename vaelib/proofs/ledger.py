@@ -11,7 +11,7 @@ import pandas as pd
 from ..config import ROOT, InputError
 from ..evaluation.claims import Claim, judge
 from ..runs import Run
-from .registry import Measured, measure
+from .registry import measure
 
 CLAIMS = ROOT / "data" / "claims.csv"
 Extras = Mapping[str, Mapping[str, float | np.ndarray]]
@@ -62,7 +62,7 @@ def ledger(
             "verdict": "not tested", "reason": "", "run": "", "notebook": row["notebook"],
         }  # fmt: skip
         try:
-            subject, values, rival, null, line["run"] = book.values(row)
+            values, rival, null, line["run"] = book.values(row)
             interval, line["verdict"] = judge(spec, values, rival, exact=row["proof"] == "parameters")
             line |= {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n, "null": null}
             if line["verdict"] == "not tested":
@@ -84,53 +84,62 @@ class _Book:
             self.runs.setdefault(run.name, {})[run.config.training.seed] = run
         self.extras = extras
 
-    def values(self, row: dict) -> tuple[str, np.ndarray, np.ndarray | None, float, str]:
-        """Subject, its values (S,) or (S, N), the rival's, the mean null, and the variants that were read."""
-        proof, number = row["proof"], row["number"]
-        if proof in ("parameters", "speed"):
-            given = self.extras.get(proof)
-            if given is None:
-                raise InputError(f"no {proof} were measured")
-            values = np.atleast_1d(np.asarray(self._known(given, number), dtype=float))
-            names = row["against_number"].split("|") if row["against_number"] else []
-            rivals = [np.atleast_1d(np.asarray(self._known(given, n), dtype=float)) for n in names]
-            return "", values, self._best(rivals, row["direction"]), np.nan, ""
-        subject = self._choose(row["run"], proof, number, row["direction"])
+    def values(self, row: dict) -> tuple[np.ndarray, np.ndarray | None, float, str]:
+        """Values (S,) or (S, N) of a row, those of its rival, the mean null, and the variants that were read."""
+        if row["proof"] in ("parameters", "speed"):
+            return self._extra(row)
+        subject = self._choose(row["run"], row["proof"], row["number"], row["direction"])
         seeds, rival, used = sorted(self.runs[subject]), None, subject
         if row["how"] != "value":
-            rival_proof, _, rival_number = row["against_number"].rpartition(" > ")
-            rival_proof, names = rival_proof or proof, (rival_number or number).split("|")
-            others = [v for v in row["against_run"].replace(">", "|").split("|") if v and v in self.runs]
-            if ">" in row["against_run"]:
-                others = others[:1]
-            if row["against_run"] and not others:
-                raise InputError(f"no finished run of {row['against_run'].replace('|', ', ')} to compare with")
-            seeds = [s for s in seeds if not others or any(s in self.runs[v] for v in others)]
-            others = [v for v in others if set(seeds) <= set(self.runs[v])] or others
-            seeds = [s for s in seeds if all(s in self.runs[v] for v in others)]
-            if not seeds:
-                raise InputError(f"{subject} and {', '.join(others)} have no seed in common")
-            candidates, told = [], []
-            for v in others or [subject]:
-                for name in names:
-                    try:
-                        candidates.append(self._stack(v, seeds, rival_proof, name))
-                        told.append(v)
-                    except InputError:
-                        if len(others or [subject]) * len(names) == 1:
-                            raise
-            if not candidates:
-                raise InputError(f"none of {', '.join(names)} was measured")
-            rival = self._best(candidates, row["direction"])
-            if others:
-                used += f" against {told[next(i for i, c in enumerate(candidates) if c is rival)]}"
-        values = self._stack(subject, seeds, proof, number)
-        if rival is not None and values.shape != rival.shape:
+            seeds, rival, name = self._rival(row, subject, seeds)
+            used += f" against {name}" if name != subject else ""
+        values = self._stack(subject, seeds, row["proof"], row["number"])
+        if rival is not None and values.shape != rival.shape:  # clips on one side only
             values, rival = (v.mean(1) if v.ndim > 1 else v for v in (values, rival))
         null = np.nan
         if row["null"]:
-            null = float(np.mean([self._number(measure(self.runs[subject][s], proof), row["null"]) for s in seeds]))
-        return subject, values, rival, null, used
+            found = [measure(self.runs[subject][s], row["proof"]) for s in seeds]
+            null = float(np.mean([self._known(m.numbers, row["null"]) for m in found]))
+        return values, rival, null, used
+
+    def _extra(self, row: dict) -> tuple[np.ndarray, np.ndarray | None, float, str]:
+        given = self.extras.get(row["proof"])
+        if given is None:
+            raise InputError(f"no {row['proof']} was measured")
+        rivals = [np.atleast_1d(self._known(given, n)) for n in row["against_number"].split("|") if n]
+        best = self._hardest(rivals, row["direction"])
+        return np.atleast_1d(self._known(given, row["number"])), None if best is None else rivals[best], np.nan, ""
+
+    def _rival(self, row: dict, subject: str, seeds: list[int]) -> tuple[list[int], np.ndarray, str]:
+        """Seeds in common, the values of the rival that is hardest to beat, and its variant.
+
+        Rivals are other variants, other numbers of the same run (`against_number`, which may name another proof as
+        `proof > number`), or both.
+        """
+        variants = [subject]
+        if row["against_run"]:
+            wanted = row["against_run"].replace(">", "|").split("|")
+            variants = [v for v in wanted if v in self.runs and set(seeds) & set(self.runs[v])]
+            if not variants:
+                raise InputError(f"no finished run of {', '.join(wanted)} with a seed of {subject}")
+            variants = variants[:1] if ">" in row["against_run"] else variants
+        # a rival with fewer seeds must not cost the others theirs
+        most = max(len(set(seeds) & set(self.runs[v])) for v in variants)
+        variants = [v for v in variants if len(set(seeds) & set(self.runs[v])) == most]
+        seeds = [s for s in seeds if all(s in self.runs[v] for v in variants)]
+        proof, _, numbers = row["against_number"].rpartition(" > ")
+        candidates, names, refused = [], [], []
+        for variant in variants:
+            for number in (numbers or row["number"]).split("|"):
+                try:
+                    candidates.append(self._stack(variant, seeds, proof or row["proof"], number))
+                    names.append(variant)
+                except InputError as e:
+                    refused.append(e)
+        best = self._hardest(candidates, row["direction"])
+        if best is None:
+            raise refused[0]
+        return seeds, candidates[best], names[best]
 
     def _choose(self, wanted: str, proof: str, number: str, direction: str) -> str:
         """The first variant of `a>b` that is there; of `a|b` the one with the best mean."""
@@ -148,24 +157,18 @@ class _Book:
         found = [measure(self.runs[variant][s], proof) for s in seeds]
         if all(number in m.per_clip for m in found) and len({len(m.per_clip[number]) for m in found}) == 1:
             return np.stack([m.per_clip[number] for m in found])
-        return np.array([self._number(m, number) for m in found])
-
-    @staticmethod
-    def _number(found: Measured, name: str) -> float:
-        if name not in found.numbers:
-            raise InputError(f"{name!r} was not measured: its partner run or its labels are missing")
-        return found.numbers[name]
+        return np.array([self._known(m.numbers, number) for m in found])
 
     @staticmethod
     def _known(given: Mapping, name: str) -> float | np.ndarray:
         if name not in given:
-            raise InputError(f"{name!r} was not measured")
+            raise InputError(f"{name!r} was not measured: the run or the labels it needs are missing")
         return given[name]
 
     @staticmethod
-    def _best(candidates: Sequence[np.ndarray], direction: str) -> np.ndarray | None:
-        """The rival that is hardest to beat: the highest mean for claims of `above`, the lowest for `below`."""
-        if not candidates:
-            return None
+    def _hardest(candidates: Sequence[np.ndarray], direction: str) -> int | None:
+        """The rival that is hardest to beat: the lowest mean for claims of `below`, else the highest."""
         means = [float(np.mean(c)) for c in candidates]
-        return candidates[int(np.argmin(means) if direction == "below" else np.argmax(means))]
+        if not means or np.isnan(means).all():
+            return 0 if means else None
+        return int(np.nanargmin(means) if direction == "below" else np.nanargmax(means))

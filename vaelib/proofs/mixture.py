@@ -111,8 +111,9 @@ def cluster_contents(run: Run) -> Proof:
         for c in ("language", "family", "genre") if f"homogeneity of {c}" in numbers
     )  # fmt: skip
     sentence = (
-        f"{len(set(found))} of {run.config.model.components} components hold a test clip. {said} The largest, component "
-        f"{largest} with {len(members)} clips: {told}. With a handful of clips per component, shares are rough."
+        f"{len(set(found))} of {run.config.model.components} components hold a test clip. {said} The largest, "
+        f"component {largest} with {len(members)} clips: {told}. With a handful of clips per "
+        "component, shares are rough."
     )
     return Proof("cluster_contents", run.name, numbers, sentence, figure)
 

@@ -28,9 +28,9 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
     share = np.linspace(0, 1, steps)[:, None]
     lines = [(1 - share) * codes[a] + share * codes[b] for a, b in ends]
     label = np.zeros(steps, int) if run.conditional else None
-    untrained = untrained(run)
+    fresh = untrained(run)
     decoded = np.stack([run.decode(line, label) for line in lines])
-    raw = np.stack([_decode_with(untrained, line, label) for line in lines])
+    raw = np.stack([_decode_with(fresh, line, label) for line in lines])
     originals = run.reconstruct("test")[0]
     gaps = np.array([np.linalg.norm(originals[a] - originals[b]) for a, b in ends])
     found, null, free = paths_smoothness(decoded, gaps), paths_smoothness(raw, gaps), paths_smoothness(raw)
@@ -65,8 +65,9 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         f"{numbers['untrained decoder: share of gradual paths']:.0%} through an untrained decoder and "
         f"{numbers['constant decoder: share of gradual paths']:.0%} through one that answers everything alike. The "
         f"largest of {steps - 1} steps is {numbers['largest step / mean step']:.2f} times the mean step and the path "
-        f"{numbers['path length / end-point distance']:.2f} times as long as the straight line (a cross-fade of the two "
-        "spectrograms: 1 and 1). Smooth is not the same as musical: nothing here says that the middle sounds like a song."
+        f"{numbers['path length / end-point distance']:.2f} times as long as the straight line (a cross-fade of the "
+        "two spectrograms: 1 and 1). Smooth is not the same as musical: nothing here says that the middle sounds like "
+        "a song."
     )
     per_clip = {"share of gradual paths": gradual} | (
         {"largest step / mean step": found["step_ratio"], "path length / end-point distance": found["length_ratio"]}
@@ -93,7 +94,7 @@ def reconstruction(*runs: Run, shown: int = 5) -> Proof:
         InputError: the runs do not read the same clips in the same way.
     """
     if len({(r.config.fingerprint, r.config.detilt) for r in runs}) > 1:
-        raise InputError(f"{', '.join(r.name for r in runs)} read different stores or inputs: errors cannot be compared")
+        raise InputError(f"{', '.join(r.name for r in runs)} read different stores or inputs: not to be compared")
     scores, pictures, per_clip = {}, {}, {}
     for name, run in zip(labels_of(runs), runs, strict=True):
         x, copy = run.reconstruct("test")

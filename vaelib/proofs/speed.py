@@ -57,9 +57,10 @@ def speed(
     """
     trainers = {}
     for name in MODELS:
-        condition = next((c for c in ("language", "genre") if store.table[c].nunique() > 1), "") if name == "cvae" else ""
-        if name == "cvae" and not condition:
+        labels = [c for c in ("language", "genre") if store.table[c].nunique() > 1]
+        if name == "cvae" and not labels:
             continue
+        condition = labels[0] if name == "cvae" else ""
         settings = {"model_settings": {"components": min(50, len(store.rows("train")))}} if name == "vade" else {}
         beta = DEFAULT_BETA.get(name, 1.0)
         config = plan(store, name, condition=condition, epochs=1, batch_size=batch_size, beta=beta, **settings)
