@@ -112,21 +112,22 @@ def test_trouble_outside_the_notebook_is_a_failure_too(shelf, monkeypatch):
 def test_the_time_left_is_told_from_the_work_done(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
-    jobs = [Job("02_basic_vae", {"epochs": 10}), Job("03_conv_vae", {"epochs": 10}), Job("06_vade", {"epochs": 10})]
-    jobs += [Job("03_conv_vae", {"epochs": 10, "seed": 1}), Job("04_beta_vae", {"epochs": 3})]
+    monkeypatch.setattr(batch, "COST", {"good": 0.2})
+    monkeypatch.setattr(batch, "PROOFS_COST", 1)
+    jobs = [Job("good", {"epochs": 10}), *(Job(name, {"epochs": 19}) for name in ("a", "b", "c", "d"))]
     terminal = batch.Terminal(total=6)
     terminal.expect(jobs)
     assert terminal.progress() == "0/6 notebooks"
-    terminal.finish(jobs[4].title, "done before", worked=False)  # says nothing of the pace, and is not left to do
+    terminal.finish("d", "done before", worked=False)  # says nothing of the pace, and is not left to do
     assert terminal.progress() == "1/6 notebooks"
     now[0] += 6
-    terminal.finish(jobs[0].title, "done")  # a small part: too early to tell
+    terminal.finish("good", "done")  # 3 of 63: too early to tell
     assert terminal.progress() == "2/6 notebooks"
-    now[0] += 30
-    terminal.finish(jobs[1].title, "done")  # 12 units of 37 in 36 s
-    assert terminal.progress() == "3/6 notebooks, about 1:15 min left"
-    terminal.finish(jobs[2].title, "done")
-    terminal.finish(jobs[3].title, "done")
+    now[0] += 40
+    terminal.finish("a", "done")  # 23 of 63 in 46 s
+    assert terminal.progress() == "3/6 notebooks, about 1:20 min left"
+    terminal.finish("b", "done")
+    terminal.finish("c", "done")
     assert terminal.progress() == "5/6 notebooks"
 
 

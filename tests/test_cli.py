@@ -9,7 +9,6 @@ from vaelib import cli, plans, proofs
 from vaelib.config import ROOT
 from vaelib.runs import fit, plan
 
-
 PROOF = ROOT / "plans" / "proof.yaml"
 SMALL = {"latent": 8, "components": 4}
 QUICK = {"epochs": 2, "batch_size": 10, "eval_windows": 2, "precision": "32-true"}
@@ -168,7 +167,7 @@ def test_all_proofs_into_a_file_of_a_new_folder(tested, tmp_path):
     ("args", "says"),
     [
         ("--test generate --class arabik --n_samples 3", "unknown class of genre 'arabik': did you mean"),
-        ("--test smoothness --corpus other-compact", "no finished run with corpus other-compact"),
+        ("--test smoothness --corpus other-compact", "corpus other-compact"),
         ("--test smoothness --output {folder}", "is a folder: give the name of an HTML file"),
         ("--test traversal --dimension 99", "99"),
     ],
@@ -176,6 +175,14 @@ def test_all_proofs_into_a_file_of_a_new_folder(tested, tmp_path):
 def test_what_cannot_be_tested_is_said(tested, tmp_path, args, says):
     code, printed = tested(*args.format(folder=tmp_path).split())
     assert code == 2 and says in printed and len(printed.strip().splitlines()) == 1
+
+
+def test_what_was_asked_specially_is_no_number_of_the_ledger(tested, trained):
+    kept = sorted(trained.rglob("figures/generate.json"))
+    kept_text = [path.read_text() for path in kept]
+    code, printed = tested("--test", "generate", "--n_samples", "2")
+    assert code == 0 and f"figure: {trained / 'comparison' / 'proofs' / 'generate.png'}" in printed
+    assert sorted(trained.rglob("figures/generate.json")) == kept and [p.read_text() for p in kept] == kept_text
 
 
 def test_runs_of_one_corpus_are_chosen_by_its_name(tested, store):

@@ -61,7 +61,8 @@ def test_selectivity_of_known_answers():
     table[1] = 0.2
     table[2, :4] = 1.0
     table[3] = 1e-9 * np.arange(8) ** 2
-    one, all_alike, half, some, dead = selectivity(table)
+    with np.errstate(all="raise"):
+        one, all_alike, half, some, dead = selectivity(table)
     assert (one, all_alike) == pytest.approx((1, 0), abs=1e-12)
     assert half == pytest.approx(1 / 3)  # 1 - log 4 / log 8
     assert half > some > 0 and np.isnan(dead)
@@ -103,6 +104,7 @@ CASES = {
     "stripe of 60 % of the window": ((np.abs(F - 0.4) < 0.1) & (np.abs(T - 0.5) < 0.3), "frequency band"),
     "vertical stripe": (np.abs(T - 0.3) < 0.06, "onset"),
     "one click": (T == 7 / N, "onset"),
+    "click and faint echo": ((T == 7 / N) + 0.25 * (T == 20 / N), "onset"),
     "second half": (T >= 0.5, "onset"),
     "one swell": (wave(T), "onset"),
     "clicks": (np.arange(N) % 6 + 0 * F == 0, "rhythm"),

@@ -16,6 +16,7 @@ ROOMS = [
     "audio",
     "corpus",
     "store",
+    "descriptors",
     "windows",
     "demo",
     "nets",
@@ -30,6 +31,7 @@ ROOMS = [
     "explore",
     "reports",
     "batch",
+    "plans",
     "cli",
 ]
 ONLY = {"demo": {"config", "progress", "audio"}, "evaluation": {"config"}}

@@ -323,9 +323,7 @@ def stage(written, store, monkeypatch, tmp_path):
         terminal.finish(job.title, job.title)
         return Outcome(job, state, 2.0, Path(f"{job.title}.ipynb"), f"{job.title}: oh" if state != "done" else "")
 
-    real = plans.checked
     monkeypatch.setattr(batch, "attempt", attempt)
-    monkeypatch.setattr(plans, "checked", lambda name, given: given if name[:2] == "07" else real(name, given))
     monkeypatch.setattr(plans, "runs_of", lambda plan, root: (["a run"], []))
 
     def execute(text: str, **fails: str) -> list[tuple[str, bool]]:

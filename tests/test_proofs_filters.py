@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import threading
+import sys
 from functools import lru_cache
 
 import matplotlib
@@ -97,7 +97,7 @@ def test_the_answers_are_those_of_the_network_where_it_sees_no_padding(trained, 
 
 def test_a_bias_changes_nothing_before_the_first_relu_and_a_dead_unit_answers_nothing(net):
     probe = ripples((64, 64), steps=2)
-    changed = [(w.clone(), b + 3) for w, b in net]
+    changed = [(w.clone(), b + 1 / 3) for w, b in net]  # a number whose mean float32 does not hit
     changed[0][0][5] = 0
     before, after = ripple_powers(net, probe)[0], ripple_powers(changed, probe)[0]
     alive = np.arange(32) != 5
@@ -114,10 +114,9 @@ def test_the_network_itself_answers_a_pattern_as_strongly_as_reported(trained, n
     patterns, drive = strongest_patterns(net[:depth], units, steps=5)
     assert patterns.shape == (3, *[(4, 10, 22, 46)[depth - 1]] * 2)
     x = torch.from_numpy(np.pad(patterns, ((0, 0), (1, 1), (1, 1)), constant_values=0.9))[:, None]
+    blocks = list(trained["conv_vae"].model.encoder)[: 2 * depth - 1]  # up to the layer, before its ReLU
     with torch.inference_mode():
-        answers = torch.nn.Sequential(*list(trained["conv_vae"].model.encoder)[: 2 * depth - 1])(
-            centred(x)
-        )  # up to the layer, before its ReLU
+        answers = torch.nn.Sequential(*blocks)(centred(x))
     assert answers.shape[2:] == (3, 3)
     np.testing.assert_allclose(answers[np.arange(3), units, 1, 1], drive, rtol=1e-3, atol=1e-4)
 
@@ -148,6 +147,13 @@ def test_the_best_of_several_starts_is_kept_and_chance_is_left_alone(net):
     each = strongest_patterns(net[:2], units.repeat(2), starts=1)[1].reshape(8, 2)  # the same starts, all kept
     assert (each[:, 0] != each[:, 1]).any()
     np.testing.assert_allclose(few, each.max(1), rtol=1e-5)
+
+
+def test_what_a_unit_does_not_care_for_fades_to_grey(net):
+    deaf = [*net[:1], (torch.zeros_like(net[1][0]), net[1][1])]
+    patterns, drive = strongest_patterns(deaf, np.arange(4))
+    assert 0 < np.abs(patterns - 0.5).max() < 0.1  # a fifth of what the noise began with
+    np.testing.assert_allclose(drive, net[1][1][:4])
 
 
 def test_hand_built_kernels_get_the_patterns_and_names_they_were_built_for():
@@ -199,15 +205,15 @@ def test_the_proof_leaves_the_model_its_lock_and_the_dice_alone(trained, made):
     run.lock.release()
 
 
-def test_weights_are_read_under_the_lock(conv):
-    conv.lock.acquire()
-    done = threading.Event()
-    worker = threading.Thread(target=lambda: (filters(conv, examined=1), done.set()), daemon=True)
-    worker.start()
-    assert not done.wait(1)
-    torch.nn.init.zeros_(conv.model.encoder[0].weight)  # what the holder of the lock does is what is measured
-    conv.lock.release()
-    assert done.wait(120)
+def test_weights_are_read_under_the_lock_and_nothing_else_is(conv, monkeypatch):
+    module, held = sys.modules[filters.__module__], {"_layers": [], "ripple_powers": [], "strongest_patterns": []}
+    for name, seen in held.items():
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, real=real, seen=seen: (seen.append(conv.lock.locked()), real(*a))[1]
+        )
+    filters(conv, examined=1)
+    assert held == {"_layers": [True] * 2, "ripple_powers": [False] * 2, "strongest_patterns": [False] * 8}
 
 
 def test_an_untrained_model_equals_its_initialisation(conv):
@@ -229,12 +235,14 @@ def test_stripes_are_counted_as_what_they_are(conv):
     weight.data = weight.data.new_tensor(kernels)
     for layer in (2, 4, 6):
         conv.model.encoder[layer].weight.data.zero_()  # and the deeper ones are dead
-        conv.model.encoder[layer].bias.data.fill_(-1)
+        conv.model.encoder[layer].bias.data.fill_(-0.3)
     found = filters(conv, examined=32)
     n = found.numbers
     assert n["kernels leaning to time edges (onsets)"] == n["units named onset or rhythm"] == 20
     assert n["kernels leaning to frequency edges"] == n["units named frequency band"] == 12
     assert n["units named flat or silent"] == 96
+    assert n["share preferring a purely temporal ripple"] == 20 / 32 / 4  # of the first layer, of four
+    assert n["share preferring a purely spectral ripple"] == 12 / 32 / 4
     assert n["mean selectivity"] == pytest.approx(1)
     assert n["layer 1: unit selectivity"] > 2 * n["layer 1: at initialisation"]
     assert np.isnan(n["layer 2: unit selectivity"])

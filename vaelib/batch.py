@@ -35,8 +35,8 @@ MODEL_NOTEBOOKS = {
     "cvae": "05_conditional_vae",
     "vade": "06_vade",
 }
-# Cost of an epoch, Conv VAE = 1, for the time left: 05 trains two models, VaDE trains half as long again.
-COST = {"02_basic_vae": 0.2, "05_conditional_vae": 2.0, "06_vade": 1.5}
+# For the time left: cost of an epoch (Conv VAE = 1; 05 trains two models, VaDE half as long again) and of the proofs.
+COST, PROOFS_COST = {"02_basic_vae": 0.2, "05_conditional_vae": 2.0, "06_vade": 1.5}, 5
 # What tells one trained run from another; `vaelib.runs.find_runs` knows these names.
 TELLING = ("condition", "seed", "epochs", "detilt", "beta", "target")
 
@@ -245,8 +245,8 @@ class Terminal:
 
     def expect(self, jobs: Sequence[Job]) -> None:
         """Trainings begin: from now on the time left can be told."""
-        costs = {job.title: COST.get(job.notebook, 1.0) * float(job.parameters.get("epochs", 1)) for job in jobs}
-        self.work, self.worked, self.started = costs, 0.0, time.monotonic()
+        self.work = {j.title: COST.get(j.notebook, 1) * j.parameters.get("epochs", 16) + PROOFS_COST for j in jobs}
+        self.worked, self.started = 0.0, time.monotonic()
 
     def progress(self) -> str:
         """`12/42 notebooks, about 31:00 min left`; the time once a tenth of the work is done."""

@@ -158,7 +158,9 @@ def test(
     prior: Annotated[str | None, typer.Option(help="cvae: standard or fixed")] = None,
     dimension: Annotated[int | None, typer.Option(help="traversal: latent dimension")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="generate: class to sample")] = None,
-    n_samples: Annotated[int, typer.Option("--n_samples", "--n-samples")] = 10,
+    n_samples: Annotated[
+        int | None, typer.Option("--n_samples", "--n-samples", min=1, help="generate: samples per class; default 10")
+    ] = None,
     checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the proofs into this HTML file.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus and profile of the runs; default: any.")] = None,
@@ -191,8 +193,10 @@ def test(
         if chosen == "cvae":
             about = condition or (_condition_of(root, class_name, wanted) if name == "generate" else None)
             wanted |= {"condition": about, "prior": prior}
-        settings = {"dimension": dimension} if name == "traversal" else {}
-        settings |= {"class_name": class_name, "n_samples": n_samples} if name == "generate" else {}
+        settings = {"dimension": dimension} if name == "traversal" and dimension is not None else {}
+        if name == "generate":
+            samples = {"class_name": class_name, "n_samples": n_samples}
+            settings |= {k: v for k, v in samples.items() if v is not None}
         try:
             if name == "reconstruction" and compare:
                 first = latest_run(root, model=compare, corpus=corpus)
@@ -201,16 +205,15 @@ def test(
                 chosen_runs = [first, *(latest_run(root, model=m, **same) for m in more or [])]
             else:
                 chosen_runs = [latest_run(root, model=chosen, **wanted)]
-            if name == "clustering_comparison":
-                chosen_runs += _plain_rival(root, chosen_runs[0])
             proof = function(*chosen_runs, **settings)
         except InputError as e:
             if test != "all":
                 raise
             typer.echo(f"{name}: not tested: {e}\n")
             continue
-        alone = len(chosen_runs) == 1 or name == "clustering_comparison"
-        path = proof.save(chosen_runs[0].folder / "figures" if alone else root / "comparison" / "proofs")
+        # the numbers in a run's own folder are those of the ledger: what was asked for specially lies elsewhere
+        special = len(chosen_runs) > 1 or settings
+        path = proof.save(root / "comparison" / "proofs" if special else chosen_runs[0].folder / "figures")
         typer.echo(f"{proof.table().to_string()}\n\n{proof}\n\nfigure: {path}\n")
         done.append(proof)
     if not done:
@@ -228,16 +231,6 @@ def _condition_of(root: Path, class_name: str | None, wanted: dict) -> str | Non
             if class_name in json.loads((folder / "config.json").read_text())["config"]["model"]["classes"]:
                 return label
     return None
-
-
-def _plain_rival(root: Path, run) -> list:
-    """The newest conv_vae run on the same corpus with VaDE's number of pretraining epochs, if there is one."""
-    from .runs import find_runs, load_run
-
-    c = run.config
-    same = {"fingerprint": c.fingerprint, "detilt": c.detilt, "seed": c.training.seed, "target": c.training.target}
-    found = find_runs(root, model="conv_vae", epochs=c.training.pretrain_epochs, **same)
-    return [load_run(found[-1])] if found and run.config.model.backbone == "conv" else []
 
 
 @app.command()

@@ -135,7 +135,8 @@ def execute_plan(plan: Plan, workers: int | None = None) -> Path:
     current = {c.store: c.is_current() for c in plan.corpora}
     root, made, jobs = outputs_dir().resolve(), [c for c in plan.corpora if c.job], training_jobs(plan)
     corpus = plan.corpora[0].store.stem if len(plan.corpora) == 1 else ""
-    given = {"outputs": str(root), "corpus": corpus, "epochs": 0, "plan": str(plan.saved())}
+    target = root / ("comparison" if corpus else f"comparison-{plan.path.stem}")  # a curve must not replace the ledger
+    given = {"outputs": str(root), "corpus": corpus, "epochs": 0, "plan": str(plan.saved()), "target": str(target)}
     compare = Job("07_compare", checked("07_compare", given))
     terminal = batch.Terminal(len(made) + len(jobs) + 1)
     outcomes = [batch.attempt(c.job, terminal, again=not current[c.store]) for c in made]
@@ -153,7 +154,7 @@ def execute_plan(plan: Plan, workers: int | None = None) -> Path:
         outcomes.append(Outcome(compare, "left out", reason="the plan has no finished run"))
     print(*outcomes, batch.write_summary(outcomes), sep="\n", flush=True)
     batch.raise_failures(outcomes)
-    return root / "comparison" / "model_comparison.html"
+    return target / "model_comparison.html"
 
 
 def _why_not(job: Job, unmade: set[str]) -> str:

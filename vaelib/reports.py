@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -154,29 +155,84 @@ def parameter_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def parameter_counts() -> dict[str, float]:
+    """Millions of trainable parameters by `<model>: <front end>`, for the claims ledger."""
+    table = parameter_table().set_index("model")
+    columns = {fe.name: f"{fe.name} {fe.n_mels}×{fe.frames} (M)" for fe in (COMPACT, FULL)}
+    return {f"{model}: {name}": float(table.loc[model, c]) for model in table.index for name, c in columns.items()}
+
+
+def claims_table(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The ledger for reading: numbers with their intervals as text, one row per part of a claim."""
+    measured = [
+        r["reason"] if np.isnan(r["value"])
+        else f"{r['value']:.3g}" + (f" [{r['low']:.3g}, {r['high']:.3g}]" if np.isfinite(r["low"]) else "")
+        for r in ledger.to_dict("records")
+    ]  # fmt: skip
+    return pd.DataFrame({
+        "id": ledger["id"], "claim": ledger["claim"], "measured as": ledger["metric"], "expected": ledger["expected"],
+        "measured [95 %]": measured, "null": ledger["null"], "n": ledger["n"], "verdict": ledger["verdict"],
+        "run": ledger["run"], "notebook": ledger["notebook"],
+    })  # fmt: skip
+
+
+def claims_in_short(ledger: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim: the first of its parts with its figure, and how all of its parts were judged."""
+    rows = []
+    for name, parts in ledger.groupby("id", sort=False):
+        first = claims_table(parts).iloc[0]
+        count = parts["verdict"].value_counts(sort=False)
+        said = ", ".join(f"{v} {n}" for v, n in count.items()) if len(parts) > 1 else parts["verdict"].iloc[0]
+        rows.append({"id": name, **first[["claim", "measured as", "expected", "measured [95 %]"]], "verdicts": said})
+    return pd.DataFrame(rows)
+
+
 def compare(
-    runs: Sequence[Run], table: pd.DataFrame, parameters: pd.DataFrame, folder: Path, figures: Mapping[str, Figure]
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    table: pd.DataFrame,
+    intervals: pd.DataFrame,
+    ledger: pd.DataFrame,
+    guide: pd.DataFrame,
+    figures: Mapping[str, Figure],
+    missing: Sequence[str] = (),
 ) -> Path:
     """Write the comparison of several runs: CSV, Markdown, HTML and pictures.
 
     Args:
-        table: One row per run (`vaelib.proofs.comparison_row`).
-        parameters: From `parameter_table`.
-        figures: File name → picture; `model_comparison` is the one at a glance.
+        table: One row per run (`proofs.comparison_row`); written as `comparison_table.csv`.
+        intervals: Of its metrics over seeds (`proofs.comparison_intervals`).
+        ledger: `proofs.ledger`; written as `claims.csv`.
+        guide: `proofs.selection_guide`.
+        figures: File name → picture; `model_comparison` is the one at a glance, `claims` the ledger's.
+        missing: What a plan asked for and is not there.
 
     Returns:
         The HTML file.
     """
     corpus = runs[0].config.corpus
     write_atomic(folder / "comparison_table.csv", table.to_csv(index=False))
-    headings = {
-        "model_comparison": "At a glance", "reconstructions": "Reconstructions of test clips",
-        "umap": "UMAP of the latent spaces", "tsne": "t-SNE of the latent spaces", "training_curves": "Training curves",
-    }  # fmt: skip
-    sections = [Section("Measured on test clips", _TABLE_NOTE, table.drop(columns=["run"]))]
-    sections += [Section(headings.get(n, n), figure=f, name=n) for n, f in figures.items()]
-    sections += [Section("Parameters", "Trainable parameters beside the source document's expectation.", parameters)]
-    for r in runs:
+    write_atomic(folder / "comparison_intervals.csv", intervals.to_csv(index=False))
+    write_atomic(folder / "claims.csv", ledger.to_csv(index=False))
+    verdicts = ledger["verdict"].value_counts()
+    told = ", ".join(f"{n} {v}" for v, n in verdicts.items())
+    sections = [
+        Section("The claims", f"{told}, of {len(ledger)} measured parts. " + _CLAIMS_NOTE, figure=figures.get("claims"),
+                name="claims"),
+        Section("Every claim, measured", table=claims_table(ledger)),
+        Section("Which model for what", "From the measured figures; the last column is what the source document "
+                "advises.", guide),
+        *(Section(_HEADINGS.get(n, n), figure=f, name=n) for n, f in figures.items() if n != "claims"),
+        Section("Measured on test clips", _TABLE_NOTE, table.drop(columns=["run"])),
+        Section("Parameters", "Trainable parameters beside the source document's expectation.", parameter_table()),
+    ]  # fmt: skip
+    if missing:
+        sections.insert(0, Section("Missing", " · ".join(missing)))
+    first = {}
+    for run in runs:
+        first.setdefault(run.name, run)
+    for r in first.values():  # one seed of each: the numbers of all seeds stand in the tables
         for text in sorted((r.folder / "figures").glob("*.txt")):
             heading = f"{r.name}, seed {r.config.training.seed}: {text.stem.replace('_', ' ')}"
             sections.append(Section(heading, text.read_text(), picture=text.with_suffix(".png")))
@@ -190,11 +246,23 @@ def compare(
     return write_comparison("Five VAEs side by side", note, sections, folder, notebooks)[1]
 
 
+_HEADINGS = {
+    "model_comparison": "At a glance", "reconstructions": "Reconstructions of test clips",
+    "umap": "UMAP of the latent spaces", "tsne": "t-SNE of the latent spaces", "training_curves": "Training curves",
+    "beta_sweep": "β against error and disentanglement", "difficulty": "The difficulty curve",
+    "kl": "KL of every latent dimension",
+}  # fmt: skip
+_CLAIMS_NOTE = (
+    "Expectations are the source document's, which nobody had measured. An interval is over seeds (where a number is "
+    "a mean over test clips, over seeds and clips); comparisons are paired by seed. Inconclusive: the interval covers "
+    "the threshold, or there are fewer than three seeds. A refuted claim is a result."
+)
 _TABLE_NOTE = (
-    "mse: squared error per bin, inputs in [0, 1]. ari, ami, nmi, purity: clusters against the genres (conditional "
-    "models: against the classes of their condition, labels inferred). ari_null_p95 and mig_null_p95: 95th percentile "
-    "with permuted labels or factors. mig: mutual information gap on the true factors, of all clips. clips_per_s: "
-    "training windows per second. One row per seed."
+    "mse: squared error per bin, inputs in [0, 1] (of detilted inputs not comparable with the others). ari, ami, nmi, "
+    "purity: clusters against the genres (conditional models: against the classes of their condition, labels "
+    "inferred). ari_null_p95 and mig_null_p95: 95th percentile with permuted labels or factors. mig: mutual "
+    "information gap on the true factors (a corpus without any: descriptors measured by librosa), of all clips. "
+    "clips_per_s: training windows per second. One row per seed."
 )
 
 

@@ -344,10 +344,17 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
     return load_run(folders[-1])
 
 
-def newest_of_each(root: Path | str | None = None, **wanted: object) -> list[Run]:
-    """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning."""
-    newest = {}
+def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None = None, **wanted: object) -> list[Run]:
+    """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning.
+
+    Args:
+        among: Only these folders; None for all.
+        wanted: As for `find_runs`.
+    """
+    newest, allowed = {}, None if among is None else {Path(f).resolve() for f in among}
     for folder in find_runs(root, **wanted):
+        if allowed is not None and folder.resolve() not in allowed:
+            continue
         try:
             run = load_run(folder)
         except InputError as e:  # one damaged run must not hide the others

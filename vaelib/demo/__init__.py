@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +26,7 @@ from vaelib.demo.tables import load_tables
 from vaelib.demo.voice import build_bank
 from vaelib.progress import Progress
 
-__all__ = ["COLUMNS", "FACTORS", "corpus_name", "render_corpus"]
+__all__ = ["COLUMNS", "FACTORS", "corpus_name", "render_corpus", "variation_of"]
 
 COLUMNS = (
     *("path", "language", "genre", "family", *FACTORS),
@@ -38,6 +39,12 @@ PACKAGES = ("tinysoundfont", "pretty_midi", "espeakng-loader", "numpy", "scipy",
 def corpus_name(clips_per_genre: int = 40, seconds: float = 10.0, variation: float = 1.0, seed: int = 0) -> str:
     """Folder name of a corpus, e.g. `demo-40x10s-v1-s0`."""
     return f"demo-{clips_per_genre}x{seconds:g}s-v{variation:g}-s{seed}"
+
+
+def variation_of(name: str) -> tuple[float, str] | None:
+    """The `variation` in a demo corpus's (or store's) name, and the name without it; None for other corpora."""
+    found = re.fullmatch(r"(demo-\d+x[\d.]+s)-v([\d.]+)(-s\d+.*)", name)
+    return (float(found[2]), found[1] + found[3]) if found else None
 
 
 def render_corpus(

@@ -75,12 +75,3 @@ def judge(
     threshold = (claim.low, claim.high) if claim.direction == "within" else claim.low
     return found, verdict(found, threshold, claim.direction, 1 if exact else min_seeds)
 
-
-def overall(verdicts: list[str]) -> str:
-    """Verdict of a claim from those of its parts: refuted if one is, supported if all tested ones are."""
-    tested = [v for v in verdicts if v != "not tested"]
-    if not tested:
-        return "not tested"
-    if "refuted" in tested:
-        return "refuted" if "supported" not in tested else "in part"
-    return "supported" if set(tested) == {"supported"} else "inconclusive"

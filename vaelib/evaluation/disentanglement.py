@@ -224,6 +224,8 @@ def _explain(
     if len(np.unique(y)) < 2 or len(np.unique(y_test)) < 2:
         return np.nan, np.nan
     continuous = is_continuous(y)
+    if not continuous:  # a float with few levels is a set of classes, which trees would refuse
+        y, y_test = np.asarray(y).astype(str), np.asarray(y_test).astype(str)
     kind = ExtraTreesRegressor if continuous else ExtraTreesClassifier
     # every dimension at every split: drawn subsets would hand importance to noise dimensions
     model = kind(trees, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=2, random_state=seed)

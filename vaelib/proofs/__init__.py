@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from .classes import generate, separation
 from .clusters import clustering, hierarchy
-from .factors import disentanglement, factors_of, live_dimensions, name_dimensions, traversal
+from .factors import LIVE_KL, disentanglement, factors_of, live_dimensions, name_dimensions, traversal
 from .filters import filters
+from .guide import selection_guide
 from .ledger import ledger, read_claims
 from .mixture import cluster_contents, clustering_comparison, gmm_components, soft_clustering
 from .networks import reconstruction, smoothness
 from .proof import Proof
 from .registry import PROOFS, measure
 from .speed import speed
-from .table import comparison_intervals, comparison_row, sweep_table
+from .table import comparison_intervals, comparison_row, difficulty_table, sweep_table
 
 __all__ = [
+    "LIVE_KL",
     "PROOFS",
     "Proof",
     "cluster_contents",
@@ -25,6 +27,7 @@ __all__ = [
     "clustering_comparison",
     "comparison_intervals",
     "comparison_row",
+    "difficulty_table",
     "disentanglement",
     "factors_of",
     "filters",
@@ -37,6 +40,7 @@ __all__ = [
     "name_dimensions",
     "read_claims",
     "reconstruction",
+    "selection_guide",
     "separation",
     "smoothness",
     "soft_clustering",

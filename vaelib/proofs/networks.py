@@ -59,6 +59,8 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         {run.name: lengths / max(lengths.sum(), 1e-12), "a cut in the middle (worst case)": jump},
         title=f"{run.name}: from {names[0]} to {names[1]}",
     )
+    empty = numbers["untrained decoder: share of gradual paths"] >= numbers["share of gradual paths"] - 0.05
+    verdict = "An untrained decoder does as well: this smoothness comes with the architecture, not with learning. "
     sentence = (
         f"Of {pairs} paths between test clips {numbers['share of gradual paths']:.0%} are gradual (no step longer than "
         f"twice the mean step, the path at most twice as long as the straight line, the ends really apart), against "
@@ -66,8 +68,8 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         f"{numbers['constant decoder: share of gradual paths']:.0%} through one that answers everything alike. The "
         f"largest of {steps - 1} steps is {numbers['largest step / mean step']:.2f} times the mean step and the path "
         f"{numbers['path length / end-point distance']:.2f} times as long as the straight line (a cross-fade of the "
-        "two spectrograms: 1 and 1). Smooth is not the same as musical: nothing here says that the middle sounds like "
-        "a song."
+        f"two spectrograms: 1 and 1). {verdict if empty else ''}Smooth is not the same as musical: nothing here says "
+        "that the middle sounds like a song."
     )
     per_clip = {"share of gradual paths": gradual} | (
         {"largest step / mean step": found["step_ratio"], "path length / end-point distance": found["length_ratio"]}

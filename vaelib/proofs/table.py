@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..config import InputError
+from ..demo import variation_of
 from ..evaluation.stats import bootstrap_interval
 from ..models import VaDE
-from ..runs import Run
+from ..runs import Run, find_runs, newest_of_each
 from .registry import measure
 
 
@@ -84,3 +86,37 @@ def sweep_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "live": numbers["live dimensions"],
             })  # fmt: skip
     return pd.DataFrame(rows).sort_values(["beta", "seed"], ignore_index=True) if rows else pd.DataFrame()
+
+
+def difficulty_table(root: Path | str | None = None) -> pd.DataFrame:
+    """ARI, AMI and MIG against the demo corpus's `variation`: models, and baselines as further rows.
+
+    From all runs on demo corpora that differ in nothing but variation; where there are several such families of
+    corpora, from the one with most values of it. Empty with fewer than two.
+
+    Returns:
+        Columns variation, model, seed, ari, ami, mig; nan where a baseline has no such score.
+    """
+    families: dict[tuple, dict[float, str]] = {}
+    for folder in find_runs(root):
+        corpus = folder.parent.name
+        if recipe := variation_of(corpus):
+            families.setdefault(recipe[1], {})[recipe[0]] = corpus
+    corpora = max(families.values(), key=len, default={})
+    if len(corpora) < 2:
+        return pd.DataFrame()
+    rows = []
+    for variation, corpus in sorted(corpora.items()):
+        runs = newest_of_each(root, corpus=corpus)
+        for run in runs:
+            numbers, factors = _or_nothing(run, "clustering"), _or_nothing(run, "disentanglement")
+            head = {"variation": variation, "seed": run.config.training.seed}
+            rows.append(head | {
+                "model": run.name, "ari": numbers.get("genre: ARI", np.nan), "ami": numbers.get("genre: AMI", np.nan),
+                "mig": factors.get("MIG", np.nan),
+            })  # fmt: skip
+            for name in ("PCA of the log-mel", "MFCC statistics") if run.config.model.name == "conv_vae" else ():
+                scores = {m: numbers.get(f"genre: {name} + K-Means, {m.upper()}", np.nan) for m in ("ari", "ami")}
+                told = f"{name}, detilt" if run.config.detilt else name
+                rows.append(head | {"model": f"{told} + K-Means", "mig": np.nan} | scores)
+    return pd.DataFrame(rows)
