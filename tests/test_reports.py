@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from vaelib import reports
 from vaelib.config import InputError
-from vaelib.proofs import Proof, comparison_row
+from vaelib.proofs import Proof, comparison_intervals, comparison_row
 from vaelib.reports import Section, write_comparison, write_html, write_proofs
 from vaelib.runs import fit, plan
 
@@ -191,43 +192,118 @@ def run(store, tmp_path_factory):
         return fit(config, store, show=False)
 
 
-def test_runs_are_compared_in_five_files(run, figure, tmp_path, monkeypatch):
+def judged(**changes) -> dict:
+    """A row of the ledger."""
+    row = {
+        "id": "V1", "claim": "Conv is better", "metric": "MSE", "expected": "0.012", "direction": "below",
+        "threshold_low": 0.0, "threshold_high": 0.0, "value": -0.12345, "low": -0.2, "high": -0.1, "null": np.nan,
+        "n": 3, "verdict": "supported", "reason": "", "run": "conv_vae against basic_vae", "notebook": "03",
+    }  # fmt: skip
+    assert set(changes) <= set(row)
+    return row | changes
+
+
+LEDGER = pd.DataFrame([
+    judged(),
+    judged(metric="R²", value=0.5, low=np.nan, high=np.nan, n=1, verdict="inconclusive", reason="1 seed: three"),
+    judged(metric="edges", value=np.nan, low=np.nan, high=np.nan, n=0, verdict="not tested", reason="no run of x"),
+    judged(id="B2", claim="Basic is fast", value=np.inf, low=np.inf, high=np.inf, null=1.0, verdict="refuted"),
+])  # fmt: skip
+
+
+def parts(run, **changes) -> dict:
+    """What `compare` is given: little of everything."""
+    table = pd.DataFrame([comparison_row(run)])
+    return {
+        "table": table, "intervals": comparison_intervals(table, ["mse"]), "ledger": LEDGER, "figures": {},
+        "guide": pd.DataFrame({"need": ["a baseline"], "choose": ["basic_vae"]}),
+    } | changes  # fmt: skip
+
+
+def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure, tmp_path, monkeypatch):
     monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "papermill"))
     (tmp_path / "papermill").mkdir()
     (tmp_path / "papermill" / "02_basic_vae.html").write_text("x")
+    given = parts(run, figures={"claims": figure, "model_comparison": figure, "own": figure})
+    shutil.rmtree(run.folder / "figures")
     Proof("smoothness", run.name, {"a": 1.0}, f"A sentence with {EVIL}.", figure).save(run.folder / "figures")
-    table = pd.DataFrame([comparison_row(run)])
-    parameters = pd.DataFrame({"model": ["basic_vae"], "expected (M)": [5.0]})
     folder = tmp_path / "out"
-    path = reports.compare([run], table, parameters, folder, {"model_comparison": figure, "own": figure})
+    path = reports.compare([run, run], folder, **given, missing=["vade, seed 1: no finished run", "cvae"])
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
-        "comparison_table.csv", "MODEL_COMPARISON_RESULTS.md", "model_comparison.html",
-        "visualizations/model_comparison.png", "visualizations/own.png",
+        "comparison_table.csv", "comparison_intervals.csv", "claims.csv", "MODEL_COMPARISON_RESULTS.md",
+        "model_comparison.html", "visualizations/claims.png", "visualizations/model_comparison.png",
+        "visualizations/own.png",
     }  # fmt: skip
     page, md = path.read_text(), (folder / "MODEL_COMPARISON_RESULTS.md").read_text()
     headings = [
-        "Measured on test clips",
-        "At a glance",
-        "own",
-        "Parameters",
-        "basic_vae, seed 0: smoothness",
-        "Executed notebooks",
-    ]
+        "Missing", "The claims", "Every claim, measured", "Which model for what", "At a glance", "own",
+        "Measured on test clips", "Parameters", "basic_vae, seed 0: smoothness", "Executed notebooks",
+    ]  # fmt: skip
     assert re.findall(r"<h2>(.*?)</h2>", page) == headings == re.findall(r"^## (.*)$", md, re.M)
     assert EVIL not in page + md and "A sentence with &lt;img" in page and "A sentence with &lt;img" in md
-    assert f"tones-tiny (fingerprint {run.config.fingerprint}), 1 runs." in page
+    assert "<p>vade, seed 1: no finished run · cvae</p>" in page
+    assert f"tones-tiny (fingerprint {run.config.fingerprint}), 2 runs." in page
     environment = json.loads((run.folder / "config.json").read_text())["environment"]
     assert f"torch {environment['torch']}" in page and "rendered" not in page
     assert "02_basic_vae.html</a>" in page and not asks_the_web(page)
     saved = pd.read_csv(folder / "comparison_table.csv")
-    assert saved["run"].tolist() == [run.folder.name] and saved["mse"].tolist() == pytest.approx(table["mse"].tolist())
-    assert ">run<" not in page  # the folder's name is for the CSV
+    assert saved["run"].tolist() == [run.folder.name]
+    assert saved["mse"].tolist() == pytest.approx(given["table"]["mse"].tolist())
+    assert run.folder.name not in page  # the folder's name is for the CSV
+    pd.testing.assert_frame_equal(
+        pd.read_csv(
+            folder / "claims.csv",
+            dtype={"notebook": str},
+            keep_default_na=False,
+            na_values={c: [""] for c in ("value", "low", "high", "null")},
+        ),
+        LEDGER,
+    )
+    assert pd.read_csv(folder / "comparison_intervals.csv")["model"].tolist() == ["basic_vae"]
 
 
-def test_a_demo_comparison_says_what_the_corpus_is(run, figure, tmp_path):
+def test_a_comparison_counts_its_verdicts_and_says_nothing_of_what_is_not_missing(run, tmp_path):
+    page = reports.compare([run], tmp_path, **parts(run)).read_text()
+    for said in ("1 supported", "1 inconclusive", "1 not tested", "1 refuted", "of 4 measured parts"):
+        assert said in page
+    assert "<h2>Missing" not in page and "<td>-0.123 [-0.2, -0.1]</td>" in page
+
+
+def test_every_label_of_a_comparison_of_runs_stays_text(run, tmp_path):
+    ledger = pd.DataFrame([judged(claim=EVIL, metric=EVIL, expected=EVIL, run=EVIL, value=np.nan, reason=EVIL)])
+    given = parts(run, ledger=ledger, guide=pd.DataFrame({EVIL: [EVIL]}))
+    given["table"] = given["table"].assign(model=EVIL, classes=EVIL)
+    page = reports.compare([run], tmp_path, **given, missing=[EVIL])
+    texts = page.read_text(), (tmp_path / "MODEL_COMPARISON_RESULTS.md").read_text()
+    # missing; claim, metric, expected, reason, run; the guide's column and cell; model and classes
+    for text in texts:
+        assert EVIL not in text and text.count("&lt;img src=x") == 10
+
+
+def test_a_demo_comparison_says_what_the_corpus_is(run, tmp_path):
     demo = dataclasses.replace(run, config=dataclasses.replace(run.config, corpus="demo-8x10s-compact"))
-    path = reports.compare([demo], pd.DataFrame([{"model": "a", "run": "b"}]), pd.DataFrame({"a": [1]}), tmp_path, {})
+    path = reports.compare([demo], tmp_path, **parts(run))
     assert "rendered: synthetic styles, not evidence about musical traditions" in path.read_text()
+
+
+# --- the ledger for reading ---
+
+
+def test_the_ledger_reads_as_numbers_with_intervals_or_reasons():
+    table = reports.claims_table(LEDGER)
+    assert table["measured [95 %]"].tolist() == ["-0.123 [-0.2, -0.1]", "0.5", "no run of x", "inf"]
+    assert table["verdict"].tolist() == ["supported", "inconclusive", "not tested", "refuted"]
+    assert table["measured as"].tolist() == ["MSE", "R²", "edges", "MSE"] and len(table) == len(LEDGER)
+    assert table.loc[3, "null"] == 1 and table.loc[0, "run"] == "conv_vae against basic_vae"
+
+
+def test_a_claim_in_short_has_its_first_part_and_all_verdicts():
+    ledger = pd.concat([LEDGER.iloc[[3, 0, 1, 2]], LEDGER.iloc[[0]]], ignore_index=True)
+    short = reports.claims_in_short(ledger)
+    assert short["id"].tolist() == ["B2", "V1"]  # in the order of the ledger
+    assert short["verdicts"].tolist() == ["refuted", "supported 2, inconclusive 1, not tested 1"]
+    assert short["measured [95 %]"].tolist() == ["inf", "-0.123 [-0.2, -0.1]"]
+    assert short.loc[1, "claim"] == "Conv is better" and short.loc[1, "measured as"] == "MSE"
 
 
 # --- parameters ---
@@ -251,6 +327,12 @@ def test_parameters_are_counted_beside_the_expectation(monkeypatch):
     assert table["full 128×1293 (M)"].tolist() == [170.02, 64.46, 64.46, 75.03, 64.47]
     assert table["compact within 20 %"].tolist() == ["yes", "yes", "yes", "yes", "no"]
     assert set(table["full within 20 %"]) == {"no"}
+
+
+def test_counts_for_the_ledger_are_those_of_the_table():
+    counts = reports.parameter_counts()
+    assert len(counts) == 10
+    assert (counts["basic_vae: compact"], counts["vade: full"], counts["cvae: compact"]) == (4.58, 64.47, 3.30)
 
 
 def test_the_conv_count_by_hand():

@@ -14,7 +14,7 @@ def attributes(x: np.ndarray, frames_per_minute: float) -> pd.DataFrame:
     """Four attributes per spectrogram; only their changes are meant to be compared.
 
     `loudness`: mean level. `brightness`: centroid over the mel bands, 0 to 1. `tempo`: beats per minute of the
-    strongest periodicity of the onset envelope between 40 and 240, 0 where there is none. `pitch`: place of the
+    shortest strong period of the onset envelope between 40 and 240, 0 where there is none. `pitch`: place of the
     strongest band of a frame, 0 to 1, averaged over frames.
 
     Args:
@@ -36,22 +36,26 @@ def attributes(x: np.ndarray, frames_per_minute: float) -> pd.DataFrame:
 
 
 def tempo(envelopes: np.ndarray, frames_per_minute: float, low: float = 40.0, high: float = 240.0) -> np.ndarray:
-    """(N,) beats per minute of the highest autocorrelation of onset envelopes (N, T) between `low` and `high`.
+    """(N,) beats per minute of the shortest strong period of onset envelopes (N, T) between `low` and `high`.
 
-    Refined by a parabola through the peak's neighbours; 0 for an envelope without onsets or without a lag in
-    reach (Ellis 2007, without the perceptual weighting: no prior on what a tempo should be).
+    The shortest lag whose autocorrelation is a peak at least half as high as the highest, refined by a parabola
+    through its neighbours: three beats of a period that is no whole number of frames fall together more exactly than
+    one. 0 for an envelope without onsets or without a lag in reach (Ellis 2007, without the perceptual weighting: no
+    prior on what a tempo should be). A beat shorter than about four frames may be heard at half its tempo.
     """
     e = np.asarray(envelopes, dtype=float)
-    e = e - e.mean(1, keepdims=True)
     frames = e.shape[1]
-    spectrum = np.abs(np.fft.rfft(e, 2 * frames, axis=1)) ** 2
-    correlation = np.fft.irfft(spectrum, axis=1)[:, :frames]
-    first, last = int(np.ceil(frames_per_minute / high)), int(frames_per_minute / low)
-    first, last = max(first, 1), min(last, frames - 2)
-    silent = correlation[:, 0] <= 1e-12
+    first, last = max(int(np.ceil(frames_per_minute / high)), 1), min(int(frames_per_minute / low), frames - 2)
     if last < first:
         return np.zeros(len(e))
-    lag = first + correlation[:, first : last + 1].argmax(1)
+    e = np.pad(e - e.mean(1, keepdims=True), ((0, 0), (1, 1)))
+    e = (e[:, :-2] + 2 * e[:, 1:-1] + e[:, 2:]) / 4  # an onset falls between two frames
+    spectrum = np.abs(np.fft.rfft(e, 2 * frames, axis=1)) ** 2
+    correlation = np.fft.irfft(spectrum, axis=1)[:, :frames]
+    silent = correlation[:, 0] <= 1e-12
+    before, reach, after = (correlation[:, first + d : last + 1 + d] for d in (-1, 0, 1))
+    strong = (reach >= before) & (reach >= after) & (reach >= 0.5 * reach.max(1, keepdims=True))
+    lag = first + np.where(strong.any(1), strong.argmax(1), reach.argmax(1))
     a, b, c = (correlation[np.arange(len(e)), lag + d] for d in (-1, 0, 1))
     curve = a - 2 * b + c
     shift = np.where(curve < 0, 0.5 * (a - c) / np.where(curve < 0, curve, 1), 0.0).clip(-0.5, 0.5)

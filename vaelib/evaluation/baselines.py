@@ -39,6 +39,6 @@ def mfcc_statistics(windows: np.ndarray, coefficients: int = 20) -> np.ndarray:
 
 def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both with mean 0 and deviation 1 per column of train; a constant column stays 0."""
-    mean, deviation = train.mean(0), train.std(0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
+    # rounding gives a constant column a deviation that is not quite 0
+    mean, deviation = train.mean(0), np.where(np.ptp(train, axis=0) > 0, train.std(0), 1.0)
     return (train - mean) / deviation, (test - mean) / deviation

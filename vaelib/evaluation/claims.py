@@ -51,7 +51,8 @@ def judge(
 
     Args:
         values: One number per seed, (S,), or per seed and test clip, (S, N).
-        rival: The same of the rival, paired by seed, for `difference` and `ratio`.
+        rival: The same of the rival, paired by seed, for `difference` and `ratio`. A ratio to nothing, or to less
+            than nothing, is not known.
         exact: Counted, not estimated: a single value decides.
         min_seeds: Fewer seeds cannot decide.
 
@@ -67,11 +68,9 @@ def judge(
             raise InputError(f"claim {claim.id} ({claim.metric}) needs a rival's values for the same seeds")
         if claim.how == "ratio":
             x, rival = (v.mean(1) if v.ndim > 1 else v for v in (x, np.asarray(rival, dtype=float)))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                x = x / rival
+            x = np.divide(x, rival, out=np.full_like(x, np.nan), where=rival > 0)
         else:
             x = x - np.asarray(rival, dtype=float)
     found = Interval.exact(float(x.mean())) if exact else bootstrap_interval(x)
     threshold = (claim.low, claim.high) if claim.direction == "within" else claim.low
     return found, verdict(found, threshold, claim.direction, 1 if exact else min_seeds)
-

@@ -94,7 +94,7 @@ def disentanglement(run: Run, shown: int = 12, permutations: int = 20) -> Proof:
     ])  # fmt: skip
     live = live_dimensions(embedding)
     rotated = dis.rotation_control(codes, values, live=np.isin(np.arange(codes.shape[1]), live))
-    dci, turned = _dci(run, live)
+    dci, turned = _dci(run, factors, live)
     numbers = {
         "MIG": score.mean,
         "MIG with permuted factors, mean": null.mean,
@@ -126,11 +126,11 @@ def disentanglement(run: Run, shown: int = 12, permutations: int = 20) -> Proof:
     return Proof("disentanglement", run.name, numbers, sentence, figure)
 
 
-def _dci(run: Run, live: np.ndarray) -> tuple[dis.DciScore, dis.DciScore]:
+def _dci(run: Run, factors: Factors, live: np.ndarray) -> tuple[dis.DciScore, dis.DciScore]:
     """DCI of the live dimensions, as they are and after one random rotation."""
-    (train, fit), (test, held) = (
-        (codes_of(run, f.rows)[:, live], f.values) for f in (factors_of(run, "train"), factors_of(run, "test"))
-    )
+    inside = [np.isin(factors.rows, run.store.rows(split)) for split in ("train", "test")]
+    train, test = (codes_of(run, factors.rows[i])[:, live] for i in inside)
+    fit, held = ({k: v[i] for k, v in factors.values.items()} for i in inside)
     turn = dis.random_rotations(len(live), 1, run.config.training.seed)[0]
     seed = run.config.training.seed
     return dis.dci(train, fit, test, held, seed), dis.dci(train @ turn, fit, test @ turn, held, seed)

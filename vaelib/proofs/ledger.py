@@ -14,6 +14,8 @@ from ..runs import Run
 from .registry import measure
 
 CLAIMS = ROOT / "data" / "claims.csv"
+COLUMNS = ("id", "claim", "metric", "expected", "run", "proof", "number", "against_run", "against_number", "how",
+           "direction", "low", "high", "null", "notebook")  # fmt: skip
 Extras = Mapping[str, Mapping[str, float | np.ndarray]]
 
 
@@ -24,7 +26,7 @@ def read_claims(path: Path = CLAIMS) -> pd.DataFrame:
         InputError: a column is missing.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = {"id", "claim", "metric", "expected", "run", "proof", "number", "how", "low", "high"} - set(table)
+    missing = set(COLUMNS) - set(table)
     if missing:
         raise InputError(f"{path} lacks the column(s) {', '.join(sorted(missing))}")
     return table.astype({"low": float, "high": float})
@@ -127,6 +129,8 @@ class _Book:
         most = max(len(set(seeds) & set(self.runs[v])) for v in variants)
         variants = [v for v in variants if len(set(seeds) & set(self.runs[v])) == most]
         seeds = [s for s in seeds if all(s in self.runs[v] for v in variants)]
+        if not seeds:
+            raise InputError(f"{subject} and its rivals {', '.join(variants)} have no seed that all of them share")
         proof, _, numbers = row["against_number"].rpartition(" > ")
         candidates, names, refused = [], [], []
         for variant in variants:
@@ -146,11 +150,19 @@ class _Book:
         for group in wanted.split(">"):
             there = [v for v in group.split("|") if v in self.runs]
             if len(there) > 1:
-                means = [self._stack(v, sorted(self.runs[v]), proof, number).mean() for v in there]
+                means = [self._mean(v, proof, number) for v in there]
+                worst = np.inf if direction == "below" else -np.inf  # nan: unknown, so never the best
+                means = np.where(np.isnan(means), worst, means)
                 return there[int(np.argmin(means) if direction == "below" else np.argmax(means))]
             if there:
                 return there[0]
         raise InputError(f"no finished run of {wanted.replace('>', ' or ').replace('|', ', ')}")
+
+    def _mean(self, variant: str, proof: str, number: str) -> float:
+        try:
+            return float(self._stack(variant, sorted(self.runs[variant]), proof, number).mean())
+        except InputError:
+            return np.nan
 
     def _stack(self, variant: str, seeds: Sequence[int], proof: str, number: str) -> np.ndarray:
         """(S, N) where the number is a mean over clips, else (S,)."""

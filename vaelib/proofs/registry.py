@@ -73,7 +73,8 @@ def measure(run: Run, name: str) -> Measured:
 def _read(path: Path) -> dict | None:
     try:
         kept = json.loads(path.read_text())
-        return kept if {"code", "partners", "numbers", "per_clip"} <= set(kept) else None
+        whole = isinstance(kept, dict) and {"code", "partners", "numbers", "per_clip"} <= set(kept)
+        return kept if whole else None
     except (OSError, ValueError):
         return None  # never measured, or half of a copied folder
 
