@@ -57,6 +57,7 @@ def test_tree_that_follows_two_pairs_exactly():
     score = cophenetic_agreement(centroids, np.array(["latin", "latin", "arabic", "arabic"]))
     assert score.correlation == pytest.approx(1)
     assert score.p_value == pytest.approx(1 / 3, abs=0.06)  # 1 of the 3 ways to pair four classes
+    assert score.null_p95 == pytest.approx(1)  # which more than 5 % of the permutations find
     crossed = cophenetic_agreement(centroids, np.array([0, 1, 0, 1]))
     # joined at 1, 1 (apart) and 10, 10, 10, 10 (two together, two apart)
     expected = np.corrcoef([1, 10, 10, 10, 10, 1], [1, 0, 1, 1, 0, 1])[0, 1]
@@ -69,7 +70,7 @@ def test_tree_of_many_families_is_significant_and_a_random_one_is_not():
     families = np.repeat(np.arange(4), 3)
     good = cophenetic_agreement(10 * np.eye(4)[families] + rng.normal(size=(12, 4)), families)
     assert good.correlation > 0.9 and good.p_value < 0.01
-    assert good.null_mean == pytest.approx(0, abs=0.05)
+    assert good.null_mean == pytest.approx(0, abs=0.05) and 0 < good.null_p95 < good.correlation
     p_values = [cophenetic_agreement(rng.normal(size=(12, 4)), families, 100, s).p_value for s in range(40)]
     assert np.mean(np.array(p_values) < 0.05) < 0.2 and np.mean(p_values) == pytest.approx(0.5, abs=0.2)
 

@@ -31,6 +31,7 @@ ROOMS = [
     "explore",
     "reports",
     "batch",
+    "planfile",
     "plans",
     "cli",
 ]

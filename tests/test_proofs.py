@@ -49,7 +49,11 @@ CONTROL = {
     "hierarchy": "permuted families",
 }
 EXAMINED = {"filters": {"examined": 2}}  # of 32 units per layer: seconds instead of minutes
-PAIRS = [(name, model) for name, (_, models) in proofs.PROOFS.items() for model in models]
+PAIRS = [  # the filters of the other models: see test_proofs_filters
+    (name, model)
+    for name, (_, models) in proofs.PROOFS.items()
+    for model in (models[:1] if name in EXAMINED else models)
+]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +136,7 @@ def test_every_proof_measures_draws_and_names_its_control(trained, made, name, m
     said = "It is dead" if name == "traversal" and proof.numbers["KL (nats)"] <= LIVE_KL else CONTROL[name]
     assert said in proof.sentence and "nan" not in proof.sentence and "inf " not in proof.sentence
     assert proof.sentence.endswith(".") and proof.figure.axes
-    assert proof.table()["value"].to_dict() == proof.numbers
+    assert proof.table()["value"].to_dict() == pytest.approx(proof.numbers, nan_ok=True)
     assert str(proof).startswith(f"{trained[model].name}: ")
 
 
@@ -160,7 +164,8 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path):
 @pytest.mark.parametrize("name", ["disentanglement", "generate"])
 def test_a_second_call_gives_the_same_numbers(trained, made, name):
     function, models = proofs.PROOFS[name]
-    assert function(trained[models[0]]).numbers == made(name, models[0]).numbers
+    # the trees of DCI are summed in the order in which they finish
+    assert function(trained[models[0]]).numbers == pytest.approx(made(name, models[0]).numbers, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +327,9 @@ def test_measured_descriptors_stand_in_for_factors_and_the_sentence_says_so(monk
     assert found.source == "measured" and list(found.values) == ["tempo", "energy", "brightness", "loudness"]
     assert found.rows.tolist() == [i for i in range(400) if i != 3]  # silent there
     proof = proofs.disentanglement(run)
-    assert "descriptors measured by librosa stand in (tempo, energy, brightness, loudness)" in proof.sentence
+    assert (
+        "descriptors measured in the audio by librosa stand in (tempo, energy, brightness, loudness)" in proof.sentence
+    )
     assert proof.numbers["MIG of tempo"] > 0.8
     assert proofs.name_dimensions(run, np.array([0])) == {0: "tempo, MI 1.00"}
 
@@ -571,20 +578,29 @@ def test_no_labels_are_nothing_to_cluster_by(conv):
         proofs.clustering(run)
 
 
-@pytest.mark.parametrize("name", ["hierarchy", "clustering_comparison", "soft_clustering", "cluster_contents"])
-def test_proofs_about_genres_do_without_unlabelled_clips_or_say_that_there_are_none(trained, name):
-    run = trained["vade"]
-    families = run.store.table["family"]
-    found = proofs.PROOFS[name][0](partly(run, "genre")[0]) if name != "hierarchy" else None
-    assert found is None or np.isfinite(list(found.numbers.values())).all()
-    none = relabelled(
-        run, genre=UNLABELLED, family=families if name == "hierarchy" else UNLABELLED, language=UNLABELLED
-    )
-    if name == "cluster_contents":
-        assert not [k for k in proofs.cluster_contents(none).numbers if "homogeneity" in k]
-    else:
-        with pytest.raises(InputError):
-            proofs.PROOFS[name][0](none)
+@pytest.mark.parametrize("name", ["clustering_comparison", "soft_clustering", "cluster_contents"])
+def test_a_mixture_is_judged_by_the_labelled_clips(trained, name):
+    found = proofs.PROOFS[name][0](partly(trained["vade"], "genre")[0])
+    assert np.isfinite(list(found.numbers.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hierarchy", "has 0 genres in 0 families: a tree of classes needs at least three"),
+        ("clustering_comparison", "has no genres in train or in test: clusters need labels to meet"),
+        ("soft_clustering", "has no genres in train or in test: clusters need labels to meet"),
+    ],
+)
+def test_a_corpus_without_genres_is_a_sentence(trained, name, message):
+    with pytest.raises(InputError, match=message):
+        proofs.PROOFS[name][0](relabelled(trained["vade"], genre=UNLABELLED))
+
+
+def test_components_without_any_labels_are_still_counted(trained):
+    run = relabelled(trained["vade"], genre=UNLABELLED, family=UNLABELLED, language=UNLABELLED)
+    found = proofs.cluster_contents(run).numbers
+    assert found["components"] == 4 and not [k for k in found if "homogeneity" in k]
 
 
 def test_a_tree_that_follows_the_families_agrees_with_them(conv):
@@ -599,7 +615,7 @@ def test_a_tree_that_follows_the_families_agrees_with_them(conv):
     assert found["agreement with permuted families, 95th percentile"] <= 1
     assert found["p-value"] == pytest.approx(0.1, abs=0.04)  # 1 of the 10 ways to part six genres into two threes
     with pytest.raises(InputError, match="has 6 genres in 1 families: a tree of classes needs at least three genres"):
-        proofs.hierarchy(dataclasses.replace(relabelled(conv, family="all")))
+        proofs.hierarchy(relabelled(conv, family="all"))
 
 
 # --- the row of the comparison ---

@@ -195,7 +195,7 @@ def run(store, tmp_path_factory):
 def judged(**changes) -> dict:
     """A row of the ledger."""
     row = {
-        "id": "V1", "claim": "Conv is better", "metric": "MSE", "expected": "0.012", "direction": "below",
+        "id": "V1", "claim": "Conv is better", "metric": "MSE", "expected": "0.012 < 0.015", "direction": "below",
         "threshold_low": 0.0, "threshold_high": 0.0, "value": -0.12345, "low": -0.2, "high": -0.1, "null": np.nan,
         "n": 3, "verdict": "supported", "reason": "", "run": "conv_vae against basic_vae", "notebook": "03",
     }  # fmt: skip
@@ -225,10 +225,11 @@ def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure,
     (tmp_path / "papermill").mkdir()
     (tmp_path / "papermill" / "02_basic_vae.html").write_text("x")
     given = parts(run, figures={"claims": figure, "model_comparison": figure, "own": figure})
-    shutil.rmtree(run.folder / "figures")
-    Proof("smoothness", run.name, {"a": 1.0}, f"A sentence with {EVIL}.", figure).save(run.folder / "figures")
+    shown = dataclasses.replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"))
+    shutil.rmtree(shown.folder / "figures")
+    Proof("smoothness", run.name, {"a": 1.0}, f"A sentence with {EVIL}.", figure).save(shown.folder / "figures")
     folder = tmp_path / "out"
-    path = reports.compare([run, run], folder, **given, missing=["vade, seed 1: no finished run", "cvae"])
+    path = reports.compare([shown, run], folder, **given, missing=["vade, seed 1: no finished run", "cvae"])
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "comparison_table.csv", "comparison_intervals.csv", "claims.csv", "MODEL_COMPARISON_RESULTS.md",
         "model_comparison.html", "visualizations/claims.png", "visualizations/model_comparison.png",

@@ -42,12 +42,13 @@ def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
 def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Embeddings without training, (train, test) each: PCA, MFCC statistics, an untrained encoder; raw-input PCA."""
     train, test = windows(run, "train"), windows(run, "test")
-    raw = (train, test) if not run.config.detilt else (windows(run, "train", False), windows(run, "test", False))
+    pca = base.pca_codes(train, test)
+    raw = base.pca_codes(windows(run, "train", False), windows(run, "test", False)) if run.config.detilt else pca
     return {
-        "PCA of the log-mel": base.pca_codes(train, test),
+        "PCA of the log-mel": pca,
         "MFCC statistics": base.standardised(base.mfcc_statistics(train), base.mfcc_statistics(test)),
         "untrained encoder": (_untrained_codes(run, train), _untrained_codes(run, test)),
-        "PCA of the raw log-mel": base.pca_codes(*raw),
+        "PCA of the raw log-mel": raw,
     }
 
 
@@ -128,7 +129,7 @@ def hierarchy(run: Run) -> Proof:
     family_of = dict(zip(genres, run.labels("test", "family")[there], strict=True))
     names = sorted(family_of)
     families = np.array([family_of[n] for n in names])
-    centroids = np.stack([codes[genres == n].mean(0) for n in names])
+    centroids = np.array([codes[genres == n].mean(0) for n in names])
     found = cophenetic_agreement(centroids, families)
     if np.isnan(found.correlation):
         raise InputError(

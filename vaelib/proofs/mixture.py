@@ -21,6 +21,11 @@ def _require_mixture(run: Run) -> int:
     return min(run.config.model.components, len(run.store.rows("train")))
 
 
+def _require_genres(run: Run) -> None:
+    if not all(known(run, split, "genre").any() for split in ("train", "test")):
+        raise InputError(f"{run.store.path.name} has no genres in train or in test: clusters need labels to meet")
+
+
 def rival(run: Run) -> Run | None:
     """The plain VAE that VaDE is measured against: same backbone, store, input and seed, as many epochs in all.
 
@@ -40,8 +45,12 @@ def clustering_comparison(run: Run) -> Proof:
     """VaDE's own clusters against clusters fitted afterwards, all with the same K, scored on test genres.
 
     VAE + K-Means and VAE + GMM need a plain run to compare with (`rival`); without one they are left out.
+
+    Raises:
+        InputError: no mixture, or no genres.
     """
     k, seed = _require_mixture(run), run.config.training.seed
+    _require_genres(run)
     plain, there = rival(run), known(run, "test", "genre")
     truth = run.labels("test", "genre")[there]
     found = {"VaDE": run.responsibilities("test").argmax(1)}
@@ -156,8 +165,13 @@ def gmm_components(run: Run) -> Proof:
 
 
 def soft_clustering(run: Run) -> Proof:
-    """Is VaDE's confidence worth something? Confidence against agreement with each cluster's majority genre."""
+    """Is VaDE's confidence worth something? Confidence against agreement with each cluster's majority genre.
+
+    Raises:
+        InputError: no mixture, or no genres.
+    """
     _require_mixture(run)
+    _require_genres(run)
     there = {s: known(run, s, "genre") for s in ("train", "test")}
     train, test = (run.responsibilities(s)[there[s]] for s in there)
     confidence = test.max(1)

@@ -102,7 +102,7 @@ def reconstruction(*runs: Run, shown: int = 5) -> Proof:
         x, copy = run.reconstruct("test")
         mean = run.reconstruct("train")[0].mean(0)
         edges, onsets = rec.edge_energy_ratio(x, copy), rec.onset_correlation(x, copy)
-        low, middle, high = (part.mean() for part in np.array_split(rec.mse_by_band(x, copy), 3))
+        low, middle, high = (float(part.mean()) for part in np.array_split(rec.mse_by_band(x, copy), 3))
         per_clip[name] = {"MSE per bin": rec.mse_per_clip(x, copy)}
         if not np.isnan(onsets.per_clip).any():
             per_clip[name]["onset-envelope correlation"] = onsets.per_clip
