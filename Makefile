@@ -9,7 +9,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo                  render, preprocess, train, prove and compare everything (13 to 14 minutes on 2 cores)"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
-	@echo "make proof                 every claim with three seeds (plans/proof.yaml; about an hour on 2 cores, resumable)"
+	@echo "make proof                 every claim with three seeds (plans/proof.yaml; over an hour on 2 cores, resumable)"
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"

@@ -164,16 +164,18 @@ def parameter_counts() -> dict[str, float]:
 
 def claims_table(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger for reading: numbers with their intervals as text, one row per part of a claim."""
-    measured = [
-        r["reason"] if np.isnan(r["value"])
-        else f"{r['value']:.3g}" + (f" [{r['low']:.3g}, {r['high']:.3g}]" if np.isfinite(r["low"]) else "")
-        for r in ledger.to_dict("records")
-    ]  # fmt: skip
+    measured = [r["reason"] if np.isnan(r["value"]) else _with_interval(r) for r in ledger.to_dict("records")]
     return pd.DataFrame({
         "id": ledger["id"], "claim": ledger["claim"], "measured as": ledger["metric"], "expected": ledger["expected"],
         "measured [95 %]": measured, "null": ledger["null"], "n": ledger["n"], "verdict": ledger["verdict"],
         "run": ledger["run"], "notebook": ledger["notebook"],
     })  # fmt: skip
+
+
+def _with_interval(row: dict) -> str:
+    """The value, and its interval where it has one that is more than a point."""
+    wide = np.isfinite(row["low"]) and row["low"] < row["high"]
+    return f"{row['value']:.3g}" + (f" [{row['low']:.3g}, {row['high']:.3g}]" if wide else "")
 
 
 def claims_in_short(ledger: pd.DataFrame) -> pd.DataFrame:

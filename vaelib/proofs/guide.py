@@ -24,7 +24,6 @@ def _plain(run: Run) -> bool:
 NEEDS: tuple[Need, ...] = (
     ("a baseline, soon", "Basic", "training", "training clips per second", True, lambda r: True),
     ("reconstructions close to the original", "Conv", "reconstruction", "MSE per bin", False, _plain),
-    ("gradual walks between songs", "Basic", "smoothness", "path length / end-point distance", False, _plain),
     ("dimensions that stand for musical factors", "Beta", "disentanglement", "MIG", True, _plain),
     ("clusters without any labels", "VaDE", "clustering", "genre: AMI", True, lambda r: not r.conditional),
     ("clusters by genre, labels for training only", "Conditional", "clustering", "genre: AMI", True,
