@@ -90,8 +90,8 @@ class Section:
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
-th,td{border-bottom:1px solid #ddd;padding:.3rem .6rem;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
+th,td{border-bottom:1px solid #ddd;padding:.3rem .5rem;text-align:left;vertical-align:top}
+td:first-child{white-space:nowrap}
 img{max-width:100%} h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.2rem} .note{color:#555}
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#15161a} th,td{border-color:#444}
  img{background:#fff;border-radius:4px} .note{color:#aaa} a{color:#8ab4ff}}
@@ -166,8 +166,8 @@ def claims_table(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger for reading: numbers with their intervals as text, one row per part of a claim."""
     measured = [r["reason"] if np.isnan(r["value"]) else _with_interval(r) for r in ledger.to_dict("records")]
     return pd.DataFrame({
-        "id": ledger["id"], "claim": ledger["claim"], "measured as": ledger["metric"], "expected": ledger["expected"],
-        "measured [95 %]": measured, "null": ledger["null"], "n": ledger["n"], "verdict": ledger["verdict"],
+        "id": ledger["id"], "claim": ledger["claim"], "measured as": ledger["metric"], "verdict": ledger["verdict"],
+        "expected": ledger["expected"], "measured [95 %]": measured, "null": ledger["null"], "n": ledger["n"],
         "run": ledger["run"], "notebook": ledger["notebook"],
     })  # fmt: skip
 
