@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: help setup demo proof difficulty test lab lint clean
 
 help:
-	@echo "make demo                  render, preprocess, train, prove and compare everything (13 to 14 minutes on 2 cores)"
+	@echo "make demo                  render, preprocess, train, prove and compare everything (about a quarter of an hour on 2 cores)"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
 	@echo "make proof                 every claim with three seeds (plans/proof.yaml; over an hour on 2 cores, resumable)"
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"

@@ -20,7 +20,7 @@ Extras = Mapping[str, Mapping[str, float | np.ndarray]]
 
 
 def read_claims(path: Path = CLAIMS) -> pd.DataFrame:
-    """The table of claims; its columns are explained in `data/README.md`.
+    """The table of claims; its columns are explained in `CONTRIBUTING.md`.
 
     Raises:
         InputError: a column is missing.
