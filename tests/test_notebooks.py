@@ -29,8 +29,9 @@ def executed(tmp_path_factory) -> dict[str, Path]:
         store = store_path(corpus_name(8, 6.5), "compact")
         jobs = batch.training_jobs(store, epochs=2, batch_size=32)
         paths = batch.execute_all(jobs)
-        last = batch.execute(Job("07_compare", {"epochs": 2, "speed_rounds": 1}))
-        again = batch.execute(Job("07_compare", {"epochs": 2, "speed_rounds": 1}))  # nothing changed: not executed a second time
+        comparison = Job("07_compare", {"epochs": 2, "speed_rounds": 1})
+        last = batch.execute(comparison)
+        again = batch.execute(comparison)  # nothing changed: not executed a second time
         assert again == last
         yield {"01_preprocess": first, **{f"{j.notebook}{j.label}": p for j, p in zip(jobs, paths, strict=True)},
                "07_compare": last, "base": base, "store": store}  # fmt: skip
