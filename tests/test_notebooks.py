@@ -13,7 +13,7 @@ from vaelib.config import ROOT
 from vaelib.demo import corpus_name
 from vaelib.store import open_store, store_path
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(1800)]  # minutes on a busy machine
 NAMES = sorted(p.stem for p in batch.NOTEBOOKS.glob("*.ipynb"))
 DRAWN = {"clips_per_genre": 8, "clip_seconds": 6.5}
 
