@@ -7,9 +7,9 @@ BIN := .venv/bin
 .PHONY: help setup demo proof difficulty test lab lint clean
 
 help:
-	@echo "make demo                  render, preprocess, train, prove and compare everything (about a quarter of an hour on 2 cores)"
+	@echo "make demo                  render, preprocess, train, prove and compare everything"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
-	@echo "make proof                 every claim with three seeds (plans/proof.yaml; over an hour on 2 cores, resumable)"
+	@echo "make proof                 every claim with three seeds (plans/proof.yaml; hours on a busy machine, resumable)"
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"

@@ -169,9 +169,14 @@ def test_one_seed_decides_what_is_counted_and_nothing_else(trained, extras):
 # --- the ledger on fake runs ---
 
 
-def fake(name: str, *seeds: int, **config) -> list:
+def fake(name: str, *seeds: int, epochs: int = 16, **config) -> list:
     return [
-        SimpleNamespace(name=name, config=SimpleNamespace(training=SimpleNamespace(seed=s), **config)) for s in seeds
+        SimpleNamespace(
+            name=name,
+            config=SimpleNamespace(training=SimpleNamespace(seed=s), **config),
+            summary={"epochs": epochs},
+        )
+        for s in seeds
     ]
 
 
@@ -273,6 +278,16 @@ def test_the_first_of_alternatives_is_taken_and_the_best_of_a_choice(numbers):
         assert judged(runs, run="dumb|none|a|b", direction=direction)["run"] == best
     assert judged(runs, run="x|y>b")["run"] == "b"
     assert judged(runs, run="c", how="difference", against_run="x>a>b")[["run", "value"]].tolist() == ["c against a", 2]
+
+
+def test_one_against_one_is_fair_only_after_as_many_epochs(numbers):
+    fill(numbers, "a", [10.0, 20, 30])
+    fill(numbers, "b", [9.0, 19, 29])
+    mixed = [*fake("a", 0, 1, 2), *fake("b", 0, 1), *fake("b", 2, epochs=3)]
+    row = judged(mixed, how="difference", against_run="b")
+    assert (row["value"], row["n"]) == (1, 2)
+    row = judged([*fake("a", 0, 1, 2), *fake("b", 0, 1, 2, epochs=60)], how="difference", against_run="b")
+    assert row["verdict"] == "not tested" and "a and b were trained for 16 and 60 epochs" in row["reason"]
 
 
 def test_the_hardest_rival_is_the_one_to_beat(numbers):

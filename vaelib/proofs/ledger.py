@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..config import ROOT, InputError
 from ..evaluation.claims import Claim, judge
+from ..evaluation.stats import MIN_SEEDS
 from ..runs import Run
 from .registry import measure
 
@@ -69,7 +70,7 @@ def ledger(
             line |= {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n, "null": null}
             if line["verdict"] == "not tested":
                 line["reason"] = "undefined on this corpus"
-            elif interval.n < 3 and line["verdict"] == "inconclusive":
+            elif interval.n < MIN_SEEDS and line["verdict"] == "inconclusive":
                 line["reason"] = f"{interval.n} seed{'s' if interval.n > 1 else ''}: three are needed to decide"
         except InputError as e:
             line["reason"] = str(e)
@@ -131,6 +132,8 @@ class _Book:
         seeds = [s for s in seeds if all(s in self.runs[v] for v in variants)]
         if not seeds:
             raise InputError(f"{subject} and its rivals {', '.join(variants)} have no seed that all of them share")
+        if "|" not in row["against_run"]:  # one against one: fair only after equally long training
+            seeds = self._as_long(subject, variants[0], seeds)
         proof, _, numbers = row["against_number"].rpartition(" > ")
         candidates, names, refused = [], [], []
         for variant in variants:
@@ -144,6 +147,16 @@ class _Book:
         if best is None:
             raise refused[0]
         return seeds, candidates[best], names[best]
+
+    def _as_long(self, subject: str, rival: str, seeds: list[int]) -> list[int]:
+        """Seeds for which both were trained for as many epochs."""
+        ours, theirs = ([self.runs[v][s].summary["epochs"] for s in seeds] for v in (subject, rival))
+        same = [s for s, a, b in zip(seeds, ours, theirs, strict=True) if a == b]
+        if not same:
+            raise InputError(
+                f"{subject} and {rival} were trained for {ours[0]} and {theirs[0]} epochs: train both equally long"
+            )
+        return same
 
     def _choose(self, wanted: str, proof: str, number: str, direction: str) -> str:
         """The first variant of `a>b` that is there; of `a|b` the one with the best mean."""
