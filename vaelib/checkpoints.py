@@ -46,7 +46,8 @@ def load_weights(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
         InputError: the checkpoint belongs to a model of another shape.
     """
     own = model.state_dict()
-    for name in own.keys() | tensors.keys():
+    # Absent tensors first, then by name: the same two checkpoints always give the same sentence.
+    for name in sorted(own.keys() | tensors.keys(), key=lambda n: (n in own and n in tensors, n)):
         have, want = tensors.get(name), own.get(name)
         if have is None or want is None or have.shape != want.shape:
             shapes = [tuple(t.shape) if t is not None else "missing" for t in (have, want)]
