@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .view import SpectrogramView
 
 HERE = Path(__file__).parent
-SCRIPT, STYLE = (HERE / "view.js").read_text(), (HERE / "view.css").read_text()
+SCRIPT = (HERE / "figure.js").read_text() + (HERE / "view.js").read_text()
+STYLE = (HERE / "figure.css").read_text() + (HERE / "view.css").read_text()
 MOST_BYTES = 3_000_000
 SOUND_SECONDS = 6.0
 PLANS = ((85, 1), (60, 1), (60, 2), (50, 4), (40, 8), (30, 16))  # (WebP quality, every n-th position), best first
