@@ -1,10 +1,12 @@
 """Explorers of a latent space: live in JupyterLab, and the same picture and sound offline in a shared report."""
 
+from .clips import ClipsView, clip_browser, latent_map
+from .controls import Choice, Extra, Slider
 from .picture import colour, data_uri, png, shrink, sound_bytes, strip
-from .view import Choice, Slider, SpectrogramView
-from .views import class_sampler, clip_browser, component_view, interpolation, traversal
+from .view import SpectrogramView
+from .views import class_sampler, component_view, interpolation, traversal
 
 __all__ = [
-    "Choice", "Slider", "SpectrogramView", "class_sampler", "clip_browser", "colour", "component_view", "data_uri",
-    "interpolation", "png", "shrink", "sound_bytes", "strip", "traversal",
+    "Choice", "ClipsView", "Extra", "Slider", "SpectrogramView", "class_sampler", "clip_browser", "colour",
+    "component_view", "data_uri", "interpolation", "latent_map", "png", "shrink", "sound_bytes", "strip", "traversal",
 ]  # fmt: skip

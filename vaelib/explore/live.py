@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import ipywidgets as widgets
+import numpy as np
 import traitlets
 
 from ..config import InputError
 from .offline import SCRIPT, STYLE
 
 if TYPE_CHECKING:
-    from .view import SpectrogramView, Values
+    from .controls import Values
+    from .view import SpectrogramView
 
 PAUSE = 0.25  # seconds without a move before a sound is made (at once when a pointer lets go)
 
 
 class Figure(anywidget.AnyWidget):
-    """Canvas with axes and a player; everything is drawn in the browser from shades of grey."""
+    """Canvas with axes, a player and its buttons; everything is drawn in the browser from shades of grey."""
 
     _esm, _css = SCRIPT, STYLE
     setup = traitlets.Dict().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
+    reference = traitlets.Dict().tag(sync=True)  # the frame that differences are taken from
     sound = traitlets.Dict().tag(sync=True)
     note = traitlets.Unicode().tag(sync=True)
     held = traitlets.Bool(False).tag(sync=True)  # a pointer is down on the view
-    tile = traitlets.Int(0).tag(sync=True)  # the tile that sounds
 
 
 class Live:
@@ -38,21 +40,24 @@ class Live:
         self.view = view
         self.lock = threading.Lock()
         self.timer: threading.Timer | None = None
-        self.moved = self.resetting = False
-        self.figure = Figure(setup=view.setup(), layout=widgets.Layout(flex="0 1 36em", min_width="20em"))
+        self.moved = self.setting = False
+        self.drawn: Values = {}
+        self.tile = 0  # the one that sounds
+        self.figure = Figure(setup=view.setup(), layout=widgets.Layout(flex="0 1 40em", min_width="20em"))
         self.inputs = {c.name: c.widget() for c in view.controls}
         for w in self.inputs.values():
             w.style.description_width, w.layout.width = "14em", "33em"
             w.observe(self._on_move, "value")
         self.play = widgets.Checkbox(True, description="play when released", indent=False)
-        reset = widgets.Button(description="Reset", layout=widgets.Layout(width="8em"))
-        reset.on_click(self._on_reset)
+        self.play.layout.margin = "0.5em 0 0 14.3em"
         self.figure.observe(self._on_release, "held")
-        self.figure.observe(self._on_tile, "tile")
-        buttons = widgets.HBox([reset, self.play], layout=widgets.Layout(margin="0.5em 0 0 14.3em"))
-        panel = widgets.VBox([*self.inputs.values(), buttons])
-        self.box = widgets.HBox([self.figure, panel], layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+        self.figure.on_msg(self._on_button)
+        panel = widgets.VBox([*self.inputs.values(), self.play], layout=widgets.Layout(margin="1.4em 0 0 0"))
+        self.box = widgets.HBox(
+            [self.figure, panel], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start")
+        )
         self.box.add_class("vaelib-view")
+        self.scene: Values = {}
         self.draw()
 
     @property
@@ -61,15 +66,35 @@ class Live:
         now = {name: w.value for name, w in self.inputs.items()}
         return {name: round(v, 4) if isinstance(v, float) else v for name, v in now.items()}
 
-    def draw(self) -> None:
+    def draw(self, begin: bool = True) -> None:
         with self.lock:
             self.drawn = self.values
             try:
-                f = self.view.frame(self.drawn)
+                self._enter_scene(begin)
+                self.figure.frame = _as_message(self.view.frame(self.drawn))
             except InputError as e:
                 self.figure.note = str(e)
-                return
-            self.figure.frame = f | {"shades": f["shades"].tobytes(), "shape": f["shades"].shape}
+
+    def _enter_scene(self, begin: bool) -> None:
+        """After a new choice of what the sliders stand for: their start (if asked), and the frame to compare with."""
+        scene = {c.name: self.drawn[c.name] for c in self.view.scenes}
+        if scene == self.scene and self.figure.reference:
+            return
+        start = self.view.start_of(self.drawn)
+        if begin and self.view.begin and self.scene:
+            self._set(start)
+            self.drawn = self.values
+        self.scene = scene
+        self.figure.reference = _as_message(self.view.frame(start))
+
+    def _set(self, values: Values) -> None:
+        """Move the controls without drawing at each of them."""
+        self.setting = True
+        try:
+            for name, value in values.items():
+                self.inputs[name].value = value
+        finally:
+            self.setting = False
 
     def sound_after(self, pause: float) -> None:
         """Make the sound once nothing has moved for `pause` seconds."""
@@ -82,18 +107,24 @@ class Live:
 
     def _make_sound(self) -> None:
         self.moved = False
-        values, tile = self.values, self.figure.tile
-        self.figure.note, data, note = "making the sound …", b"", ""
+        values, tile = self.values, self.tile
+        data = self._noted(lambda: self.view.sound_file(values, tile))
+        if (values, tile) == (self.values, self.tile) and not self.figure.held:  # else: a later timer makes it
+            self.figure.sound = {"data": data, "aloud": True, "turn": time.monotonic()}  # the same sound may come again
+
+    def _noted(self, make: Any) -> bytes:
+        """A sound file, with a word in the figure while it is made and if it cannot be."""
+        self.figure.note, note = "making the sound …", ""
         try:
-            data = self.view.sound_file(values, tile)
+            return make()
         except (InputError, ValueError, OSError) as e:
             note = f"no sound: {e}"
-        if (values, tile) == (self.values, self.figure.tile) and not self.figure.held:  # else: a later timer makes it
-            self.figure.sound = {"data": data, "aloud": True, "turn": time.monotonic()}  # the same sound may come again
-        self.figure.note = note
+            return b""
+        finally:
+            self.figure.note = note
 
     def _on_move(self, _: object) -> None:
-        if self.resetting or self.values == self.drawn:  # a slider may report its start anew when it appears
+        if self.setting or self.values == self.drawn:  # a slider may report its start anew when it appears
             return
         self.draw()
         self.moved = True
@@ -104,14 +135,28 @@ class Live:
         if not change["new"] and self.moved:
             self.sound_after(PAUSE / 5)
 
-    def _on_tile(self, _: object) -> None:
+    def _on_button(self, _: object, message: dict, __: object) -> None:
+        """A tile to hear, a sound of its own, a pinned setting, or (without values) the start."""
+        if message["do"] == "tile":
+            self.tile = int(message["tile"])
+            self.sound_after(0)
+        elif message["do"] == "extra":
+            threading.Thread(target=self._play_extra, args=(int(message["index"]), self.values), daemon=True).start()
+        elif message["do"] == "go":
+            self.go(message["values"] or self.view.start_of(self.values))
+
+    def go(self, values: Values) -> None:
+        """Move every control to where it was."""
+        self._set(values)
+        self.draw(begin=False)
         self.sound_after(0)
 
-    def _on_reset(self, _: object) -> None:
-        self.resetting = True
-        try:
-            for name, value in self.view.start.items():
-                self.inputs[name].value = value
-        finally:
-            self.resetting = False
-        self._on_move(None)
+    def _play_extra(self, index: int, values: Values) -> None:
+        data = self._noted(lambda: self.view.extra_file(index, values))
+        frames = [f["shades"] for f in self.view.path(index, values)] if data else []
+        shape = [len(frames), *np.shape(frames)[1:]]
+        self.figure.send({"extra": index, "shape": shape}, [data, np.asarray(frames, np.uint8).tobytes()])
+
+
+def _as_message(frame: dict) -> dict:
+    return frame | {"shades": frame["shades"].tobytes(), "shape": frame["shades"].shape}

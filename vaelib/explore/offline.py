@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import html
+import io
 import json
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from . import picture
+from .controls import Choice, Slider
 
 if TYPE_CHECKING:
     from .view import SpectrogramView
@@ -17,83 +24,121 @@ SCRIPT = (HERE / "figure.js").read_text() + (HERE / "view.js").read_text()
 STYLE = (HERE / "figure.css").read_text() + (HERE / "view.css").read_text()
 MOST_BYTES = 3_000_000
 SOUND_SECONDS = 6.0
+SHARED = ("tiles", "count", "seconds", "caption", "labels")  # kept with a frame only where they differ from the start's
 PLANS = ((85, 1), (60, 1), (60, 2), (50, 4), (40, 8), (30, 16))  # (WebP quality, every n-th position), best first
 
 
 def player(view: SpectrogramView) -> str:
     """Self-contained HTML: each control moves through its frames while the others stay at their start.
 
-    All words reach the page as JSON and are set as text, never as markup.
+    All words reach the page as JSON and are set as text, never as markup. Where no script runs, the strip is seen.
     """
-    start = view.frame(view.start)
-    shown = {c.name: [(v, view.frame(view.start | {c.name: v})) for v in c.positions()] for c in view.controls}
+    made = [_Scene(view, chosen) for chosen in product(*(c.positions() for c in view.scenes))]
     for quality, stride in PLANS:
-        controls = [_control(c, shown[c.name], quality, stride) for c in view.controls]
-        size = sum(len(f["src"]) for c in controls for f in c["frames"])
-        if size < 0.75 * MOST_BYTES:
+        pictures = _Pictures(quality)
+        scenes = [scene.record(pictures, stride) for scene in made]
+        if pictures.size < 0.7 * MOST_BYTES:
             break
-    data = {"setup": view.setup(), "controls": controls, "sounds": _sounds(view, controls, 0.95 * MOST_BYTES - size)}
-    poster = picture.data_uri(picture.webp(picture.lut()[start["shades"]]), "image/webp")
+    room = 0.95 * MOST_BYTES - pictures.size
+    for scene, record in zip(made, scenes, strict=True):
+        record |= scene.sounds(record["controls"], room / len(made))
+    data = {"setup": view.setup(), "choices": [{"label": c.label, "options": c.positions()} for c in view.scenes],
+            "scenes": scenes, "pictures": pictures.kept}  # fmt: skip
     return (
         f'<div class="vaelib-player"><style>{STYLE}</style>'
-        f'<img src="{poster}" alt="{html.escape(view.title)}" width="480" height="300">'
-        f'<script type="application/json">{_json(data)}</script></div>'
+        f'<img src="{_poster(view)}" alt="{html.escape(view.title)}" width="900">'
+        f'<script type="application/json">{as_json(data)}</script></div>'
         f'<script type="module">{SCRIPT}</script>'
     )
 
 
-def _json(data: dict) -> str:
+def as_json(data: dict) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _control(control, frames: list, quality: int, stride: int) -> dict:
-    last = len(frames) - 1
-    kept = [(v, f) for i, (v, f) in enumerate(frames) if i % stride == 0 or i == last or v == control.start]
-    return {
-        "label": control.label,
-        "slider": hasattr(control, "low"),
-        "start": [v for v, _ in kept].index(control.start),
-        "values": [v for v, _ in kept],
-        "frames": [
-            {
-                "src": picture.data_uri(picture.webp(f["shades"], quality), "image/webp"),
-                "text": control.text(v),
-                "tiles": f["tiles"],
-                "seconds": f["seconds"],
-                "caption": f["caption"],
-            }
-            for v, f in kept
-        ],
-    }
+def _poster(view: SpectrogramView) -> str:
+    with Image.open(io.BytesIO(view.strip())) as strip:
+        return picture.data_uri(picture.webp(np.asarray(strip.convert("RGB")), 70), "image/webp")
 
 
-def _sounds(view: SpectrogramView, controls: list[dict], room: float) -> list[dict]:
-    """Sounds at the start and at the ends (all positions of a choice) of the controls, in turn, while there is room."""
-    queues = []
-    for i, c in enumerate(controls):
-        at = range(len(c["frames"]))
-        queues.append([(i, k) for k in (at if not c["slider"] else (at[-1], at[0])) if k != c["start"]])
-    wanted = [(0, controls[0]["start"])]
-    while any(queues) and len(wanted) < view.offline_sounds:
-        wanted += [q.pop(0) for q in queues if q]
-    made = []
-    for i, k in wanted[: view.offline_sounds]:
-        c = controls[i]
-        values = view.start | {view.controls[i].name: c["values"][k]}
+class _Pictures:
+    """Every picture once, however many positions show it."""
+
+    def __init__(self, quality: int) -> None:
+        self.quality, self.kept, self.size = quality, [], 0
+        self.index: dict[bytes, int] = {}
+
+    def add(self, shades: np.ndarray) -> int:
+        key = bytes(str(shades.shape), "ascii") + shades.tobytes()
+        if key not in self.index:
+            self.index[key] = len(self.kept)
+            self.kept.append(picture.data_uri(picture.webp(shades, self.quality), "image/webp"))
+            self.size += len(self.kept[-1])
+        return self.index[key]
+
+
+class _Scene:
+    """One combination of the choices that the other controls depend on, with all its frames."""
+
+    def __init__(self, view: SpectrogramView, chosen: Sequence[str]) -> None:
+        self.view = view
+        self.chosen = [c.positions().index(o) for c, o in zip(view.scenes, chosen, strict=True)]
+        self.start = view.start_of(view.start | {c.name: o for c, o in zip(view.scenes, chosen, strict=True)})
+        self.free = [c for c in view.controls if c not in view.scenes]
+        self.frames = [
+            [(v, view.frame(self.start | {c.name: v})) for v in c.positions(self.start[c.name])] for c in self.free
+        ]
+        self.common = view.frame(self.start)
+
+    def record(self, pictures: _Pictures, stride: int) -> dict:
+        """What the page gets: words that differ from those of the start only where they do."""
+        controls = [self._control(c, f, pictures, stride) for c, f in zip(self.free, self.frames, strict=True)]
+        return {"chosen": self.chosen, "controls": controls} | {k: self.common[k] for k in SHARED}
+
+    def _control(self, control: Slider | Choice, frames: list, pictures: _Pictures, stride: int) -> dict:
+        start, last = self.start[control.name], len(frames) - 1
+        kept = [(v, f) for i, (v, f) in enumerate(frames) if i % stride == 0 or i == last or v == start]
+        return {
+            "label": control.label,
+            "slider": isinstance(control, Slider),
+            "start": [v for v, _ in kept].index(start),
+            "values": [v for v, _ in kept],
+            "frames": [
+                {"picture": pictures.add(f["shades"]), "text": control.text(v), "said": f["said"]}
+                | {k: f[k] for k in SHARED if f[k] != self.common[k]}
+                for v, f in kept
+            ],
+        }
+
+    def sounds(self, controls: list[dict], room: float) -> dict:
+        """Of start and extras, then of the ends (of a choice: all) of the controls in turn, while there is room."""
+        queues = []
+        for i, c in enumerate(controls):
+            at = range(len(c["frames"]))
+            queues.append([(i, k) for k in (at if not c["slider"] else (at[-1], at[0])) if k != c["start"]])
+        wanted = [(0, controls[0]["start"])]
+        while any(queues) and len(wanted) < self.view.offline_sounds:
+            wanted += [q.pop(0) for q in queues if q]
+        extras, names = [], [c.name for c in self.free]
+        for i, e in enumerate(self.view.extras):
+            src, room = self._fitting(room, lambda i=i: self.view.extra_file(i, self.start, SOUND_SECONDS))
+            extras.append({"src": src, "control": names.index(e.moves) if e.moves else None})
+        made: list[dict] = []
+        for i, k in wanted[: self.view.offline_sounds]:
+            c = controls[i]
+            values = self.start | {names[i]: c["values"][k]}
+            src, room = self._fitting(room, lambda v=values: self.view.sound_file(v, seconds=SOUND_SECONDS))
+            if src and all(src != m["src"] for m in made):
+                said = f"{c['label'].split(':')[0]} = {c['frames'][k]['text']}" if c["slider"] else ""
+                made.append({"control": i, "at": k, "src": src, "text": said if (i, k) != wanted[0] else "start"})
+        return {"sounds": made, "extras": extras}
+
+    @staticmethod
+    def _fitting(room: float, make: Callable[[], bytes]) -> tuple[str, float]:
+        """A sound's address ("" if there is no room, or no file to take it from) and the room left."""
         try:
-            uri = picture.data_uri(view.sound_file(values, seconds=SOUND_SECONDS), "audio/mpeg")
+            src = picture.data_uri(make(), "audio/mpeg") if room > 0 else ""
         except ValueError:  # the clip's own file is gone: the picture is still there
-            continue
-        if (room := room - len(uri)) < 0:
-            break
-        if any(uri == m["src"] for m in made):
-            continue
-        first = (i, k) == wanted[0]
-        made.append({"control": i, "at": k, "src": uri, "text": "start" if first else _words(c, k)})
-    return made
-
-
-def _words(control: dict, k: int) -> str:
-    text = control["frames"][k]["text"]
-    return f"{control['label']} = {text}" if control["slider"] else text
+            src = ""
+        return (src, room - len(src)) if len(src) <= room else ("", room)

@@ -1,37 +1,91 @@
 // A view's controls in two hosts: the live widget (anywidget) and the offline player of a report. After figure.js.
 
+// Buttons below the figure. host: values() what is set, said() in words, go(values; null: the start), extra(index)
+function tools(shown, setup, host) {
+  const bar = document.createElement("div"), kept = document.createElement("div");
+  shown.root.querySelector("audio").before(bar, kept);
+  bar.className = "tools";
+  kept.className = "pins";
+  const button = (text, title, act) => {
+    const b = add(bar, "button", { type: "button", textContent: text, title });
+    b.addEventListener("click", act);
+    return b;
+  };
+  button("Reset", "back to the start", () => host.go(null));
+  const label = add(bar, "label", { title: "what has become louder (red) and softer (blue) since the start" });
+  const box = add(label, "input", { type: "checkbox" });
+  add(label, "span", { textContent: "difference from the start" });
+  box.addEventListener("change", () => shown.compare(box.checked));
+  const pins = {}, words = { A: add(kept, "span"), B: add(kept, "span") };
+  const mark = (on) => { for (const n of ["A", "B"]) words[n].classList.toggle("on", n === on); };
+  const pin = (name) => {
+    pins[name] = host.values();
+    words[name].textContent = `${name}: ${host.said()}`;
+    swap.disabled = !(pins.A && pins.B);
+    mark(name);
+  };
+  for (const name of ["A", "B"]) button(`Pin ${name}`, "keep this setting", () => pin(name));
+  const swap = button("A ⇄ B", "switch between the two pinned settings", () => {
+    const next = JSON.stringify(host.values()) === JSON.stringify(pins.A) ? "B" : "A";
+    mark(next);
+    host.go(pins[next]);
+  });
+  swap.disabled = true;
+  setup.extras.forEach((text, i) => button(`▶ ${text}`, "play", () => host.extra(i)));
+}
+
 // --- live: fed by the kernel ---
 
+const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const unpacked = (f) => ({ ...f, shades: bytes(f.shades), height: f.shape[0], width: f.shape[1] });
+
 function render({ model, el }) {
-  const shown = figure(el, model.get("setup"), (tile) => { model.set("tile", tile); model.save_changes(); });
-  let url = null;
-  const draw = () => {
-    const f = model.get("frame");
-    if (!f.shades) return;
-    const shades = new Uint8Array(f.shades.buffer, f.shades.byteOffset, f.shades.byteLength);
-    shown.draw({ ...f, shades, height: f.shape[0], width: f.shape[1] });
+  const setup = model.get("setup"), urls = [];
+  const shown = figure(el, setup, (tile) => model.send({ do: "tile", tile }));
+  tools(shown, setup, {
+    values: () => model.get("frame").values,
+    said: () => model.get("frame").said,
+    go: (values) => model.send({ do: "go", values }),
+    extra: (index) => model.send({ do: "extra", index }),
+  });
+  const address = (data) => {
+    if (urls.length > 3) URL.revokeObjectURL(urls.shift());
+    urls.push(URL.createObjectURL(new Blob([data], { type: "audio/mpeg" })));
+    return urls.at(-1);
   };
+  const draw = () => { if (model.get("frame").shades) shown.draw(unpacked(model.get("frame"))); };
+  const compare = () => { if (model.get("reference").shades) shown.reference(unpacked(model.get("reference"))); };
   const play = () => {
     const { data, aloud } = model.get("sound");
-    if (url) URL.revokeObjectURL(url);
-    url = data?.byteLength ? URL.createObjectURL(new Blob([data], { type: "audio/mpeg" })) : null;
-    if (url) shown.play(url, aloud);
+    if (data?.byteLength) shown.play(address(data), aloud);
+  };
+  const extra = ({ shape: [n, height, width] }, [sound, frames]) => {
+    if (!sound.byteLength) return;
+    const all = bytes(frames), size = height * width;
+    const film = (share) => {
+      if (share === null) return draw();
+      const k = Math.round(share * (n - 1));
+      shown.draw({ ...shown.frame, shades: all.subarray(k * size, (k + 1) * size), width, height });
+    };
+    shown.play(address(sound), true, n ? film : null);
   };
   const hold = (held) => { if (model.get("held") !== held) { model.set("held", held); model.save_changes(); } };
   const down = (e) => { if (el.closest(".vaelib-view")?.contains(e.target) && !el.contains(e.target)) hold(true); };
   const up = () => hold(false);
-  const note = () => shown.note(model.get("note"));
   model.on("change:frame", draw);
+  model.on("change:reference", compare);
   model.on("change:sound", play);
-  model.on("change:note", note);
+  model.on("change:note", () => shown.note(model.get("note")));
+  model.on("msg:custom", extra);
   addEventListener("pointerdown", down, true);
   for (const type of ["pointerup", "pointercancel"]) addEventListener(type, up, true);
   draw();
+  compare();
   play();
   return () => {
     removeEventListener("pointerdown", down, true);
     for (const type of ["pointerup", "pointercancel"]) removeEventListener(type, up, true);
-    if (url) URL.revokeObjectURL(url);
+    urls.forEach(URL.revokeObjectURL);
   };
 }
 
@@ -43,58 +97,102 @@ function player(root) {
   root.dataset.on = "";
   const data = JSON.parse(root.querySelector("script").textContent);
   root.querySelector("img").remove();
+  let scene = 0, now = { scene: 0, control: 0, at: 0 }, turn = 0;
   const shown = figure(root, data.setup), panel = add(root, "div", { className: "panel" });
   const decoded = new Map(), inputs = [];
-  let turn = 0;
+  const controls = () => data.scenes[scene].controls;
+  const start = () => ({ scene, control: 0, at: controls()[0]?.start ?? 0 });
+  const record = ({ scene: s, control, at }) => data.scenes[s].controls[control].frames[at];
 
-  async function shades(src) {
-    if (!decoded.has(src)) {
-      const image = Object.assign(new Image(), { src });
+  async function pixels(index) {
+    if (!decoded.has(index)) {
+      const image = Object.assign(new Image(), { src: data.pictures[index] });
       await image.decode();
       const { width, height } = image, canvas = Object.assign(document.createElement("canvas"), { width, height });
       const ctx = canvas.getContext("2d", { willReadFrequently: true });
       ctx.drawImage(image, 0, 0);
       const rgba = ctx.getImageData(0, 0, width, height).data;
-      decoded.set(src, { width, height, shades: Uint8Array.from({ length: width * height }, (_, i) => rgba[4 * i]) });
+      decoded.set(index, { width, height, shades: Uint8Array.from({ length: width * height }, (_, i) => rgba[4 * i]) });
     }
-    return decoded.get(src);
+    return decoded.get(index);
   }
+  const frameOf = async (where) => {
+    const f = record(where), kept = data.scenes[where.scene];
+    return { tiles: kept.tiles, seconds: kept.seconds, caption: kept.caption, labels: kept.labels, count: kept.count, ...f, ...await pixels(f.picture) };
+  };
 
-  const soundAt = (control, at) => data.sounds.find((s) => at === s.at && (s.control === control || at === data.controls[control].start && s === data.sounds[0]));
-
-  async function show(control, at, aloud = false) {
-    const mine = ++turn;
-    data.controls.forEach((c, i) => { // the frames of a control were made with the others at their start
-      const k = i === control ? at : c.start;
-      inputs[i].input.value = k;
-      if (inputs[i].output) inputs[i].output.textContent = c.frames[k].text;
+  async function go(where, aloud = false) {
+    const mine = ++turn, entered = where.scene !== scene || !shown.frame;
+    scene = where.scene;
+    now = where;
+    data.choices.forEach((c, i) => { inputs[i].value = data.scenes[scene].chosen[i]; });
+    controls().forEach((c, i) => { // the frames of a control were made with the others at their start
+      const k = i === where.control ? where.at : c.start, { input, output } = inputs[data.choices.length + i];
+      if (c.slider) input.max = c.frames.length - 1;
+      input.value = k;
+      if (output) output.textContent = c.frames[k].text;
     });
-    const frame = data.controls[control].frames[at], pixels = await shades(frame.src);
-    if (mine === turn) shown.draw({ ...frame, ...pixels });
-    const sound = soundAt(control, at);
-    if (sound && mine === turn) shown.play(sound.src, aloud);
+    const frame = await frameOf(where);
+    if (entered) shown.reference(await frameOf(start()));
+    if (mine !== turn) return;
+    if (entered) buttons();
+    shown.draw(frame);
+    const at = controls()[where.control].start === where.at ? { control: 0, at: controls()[0].start } : where;
+    const sound = data.scenes[scene].sounds.find((s) => s.control === at.control && s.at === at.at);
+    if (sound) shown.play(sound.src, aloud);
   }
 
-  data.controls.forEach((c, i) => {
-    const label = add(panel, "label");
-    add(label, "span", { textContent: c.label });
-    const input = c.slider
-      ? add(label, "input", { type: "range", min: 0, max: c.frames.length - 1, step: 1 })
-      : add(label, "select");
-    if (!c.slider) c.frames.forEach((f, k) => add(input, "option", { value: k, textContent: soundAt(i, k) ? `${f.text} ♪` : f.text }));
-    inputs.push({ input, output: c.slider ? add(label, "span") : null });
-    input.addEventListener("input", () => show(i, Number(input.value)));
-    input.addEventListener("change", () => show(i, Number(input.value), true)); // let go: play what is kept
-  });
-  const buttons = add(panel, "div", { className: "buttons" });
-  add(buttons, "button", { type: "button", textContent: "Reset" }).addEventListener("click", () => show(0, data.controls[0].start));
-  for (const s of data.sounds) {
-    if (s !== data.sounds[0] && !data.controls[s.control].slider) continue; // a choice plays when it is chosen
-    add(buttons, "button", { type: "button", textContent: `▶ ${s.text}` }).addEventListener("click", () => show(s.control, s.at, true));
+  function choose() {
+    const chosen = data.choices.map((_, i) => Number(inputs[i].value));
+    scene = data.scenes.findIndex((s) => s.chosen.every((k, i) => k === chosen[i]));
+    go(start(), true);
   }
-  const alone = data.controls.length > 1 ? "one control moves at a time, the others return to their start; " : "";
-  add(panel, "div", { className: "hint", textContent: `Saved copy: ${alone}sounds are kept for the positions marked ▶ or ♪.` });
-  show(0, data.controls[0].start);
+  async function film(where) { // the positions of the slider that an extra moves
+    const frames = await Promise.all(controls()[where.control].frames.map((_, at) => frameOf({ ...where, at })));
+    return (share) => {
+      if (share === null) return go(now);
+      shown.draw(frames[Math.round(share * (frames.length - 1))]);
+      inputs[data.choices.length + where.control].input.value = Math.round(share * (frames.length - 1));
+    };
+  }
+
+  const row = (text) => { const label = add(panel, "label"); add(label, "span", { textContent: text }); return label; };
+  data.choices.forEach((c) => {
+    const input = add(row(c.label), "select");
+    c.options.forEach((text, k) => add(input, "option", { value: k, textContent: text }));
+    inputs.push(input);
+    input.addEventListener("change", choose);
+  });
+  controls().forEach((c, i) => {
+    const label = row(c.label);
+    const input = c.slider ? add(label, "input", { type: "range", min: 0, step: 1 }) : add(label, "select");
+    const kept = (k) => data.scenes[0].sounds.some((s) => s.control === i && s.at === k);
+    if (!c.slider) c.frames.forEach((f, k) => add(input, "option", { value: k, textContent: kept(k) ? `${f.text} ♪` : f.text }));
+    inputs.push({ input, output: c.slider ? add(label, "span") : null });
+    const move = (aloud) => go({ scene, control: i, at: Number(input.value) }, aloud);
+    input.addEventListener("input", () => move(false));
+    input.addEventListener("change", () => move(true)); // let go: play what is kept
+  });
+  tools(shown, data.setup, {
+    values: () => now,
+    said: () => record(now).said,
+    go: (where) => go(where ?? start(), true),
+    extra: async (index) => {
+      const { src, control } = data.scenes[scene].extras[index] ?? {};
+      if (src) shown.play(src, true, control === null ? null : await film({ scene, control }));
+      else shown.note("no sound of this is kept in the saved copy");
+    },
+  });
+  const ends = add(panel, "div", { className: "tools" }); // a choice plays when it is chosen, a slider has its ends here
+  function buttons() {
+    ends.replaceChildren();
+    for (const { text, control, at } of data.scenes[scene].sounds) {
+      if (text) add(ends, "button", { type: "button", textContent: `▶ ${text}` }).addEventListener("click", () => go({ scene, control, at }, true));
+    }
+  }
+  const alone = controls().length > 1 ? "one control moves at a time, the others return to their start; " : "";
+  add(panel, "div", { className: "hint", textContent: `Saved copy: ${alone}sounds are kept for the start and for the positions marked ▶ or ♪.` });
+  go(start());
 }
 
 document.querySelectorAll(".vaelib-player:not([data-on])").forEach(player);

@@ -7,80 +7,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
-import ipywidgets as widgets
 import numpy as np
 import torch
-from IPython.display import Image
 
 from ..audio import Scaler, mel_frequencies, to_sound
-from ..config import FrontEnd
+from ..config import FrontEnd, write_atomic
 from . import picture
+from .controls import Choice, Extra, Slider, Values
 from .live import Live
 from .offline import player
 
 KEPT_SOUNDS = 64
-
-Values = dict[str, float | str]
-
-
-@dataclass(frozen=True)
-class Slider:
-    """A number: `steps` values about `low` to `high`, `value` (the start) among them."""
-
-    name: str
-    label: str
-    low: float
-    high: float
-    steps: int
-    value: float
-
-    def positions(self) -> list[float]:
-        """Every value it can take: a grid through the start, for a browser moves a value off the grid onto it."""
-        step = round((self.high - self.low) / max(self.steps - 1, 1), 4) or 1.0
-        before = round((self.value - self.low) / step)
-        return [round(self.start + step * (i - before), 4) for i in range(self.steps)]
-
-    @property
-    def start(self) -> float:
-        return round(self.value, 4)
-
-    def text(self, value: float) -> str:
-        return f"{value:g}" if self._whole() else f"{value:.2f}"
-
-    def _whole(self) -> bool:
-        return all(float(v).is_integer() for v in self.positions())
-
-    def widget(self) -> widgets.Widget:
-        at = self.positions()
-        return widgets.FloatSlider(
-            self.start, min=at[0], max=at[-1], step=at[1] - at[0] if len(at) > 1 else 1.0,
-            description=self.label, readout_format="d" if self._whole() else ".2f",
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several names, starting at `value`."""
-
-    name: str
-    label: str
-    options: tuple[str, ...]
-    value: str
-
-    @property
-    def start(self) -> str:
-        return self.value
-
-    def positions(self) -> list[str]:
-        return list(self.options)
-
-    def text(self, value: str) -> str:
-        return value
-
-    def widget(self) -> widgets.Widget:
-        return widgets.Dropdown(options=list(self.options), value=self.value, description=self.label)
 
 
 @contextmanager
@@ -105,8 +44,11 @@ class SpectrogramView:
         scaler: [0, 1] ↔ dB.
         title, caption: Plain text; a function caption gets the values.
         sound: Function (values, tile) → (wave, rate); None: the tile inverted by Griffin-Lim.
-        tone: Level (dB) and tilt (dB) put back by a scaler that removed them.
-        offline_sounds: How many positions get a sound in the offline player.
+        tone: Function of the values → level (dB) and tilt (dB) put back by a scaler that removed them.
+        begin: Where the sliders stand when a choice with scenes has changed; None: they stay where they are.
+        extras: Buttons with sounds of their own.
+        tiles: Function of the values → a word for each tile.
+        offline_sounds: How many positions of a scene get a sound in the offline player.
     """
 
     def __init__(
@@ -116,13 +58,18 @@ class SpectrogramView:
         front_end: FrontEnd,
         scaler: Scaler,
         title: str,
+        *,
         sound: Callable[[Values, int], tuple[np.ndarray, int]] | None = None,
         caption: str | Callable[[Values], str] = "",
-        tone: tuple[float, float] = (0.0, 0.0),
+        tone: Callable[[Values], tuple[float, float]] = lambda v: (0.0, 0.0),
+        begin: Callable[[Values], Values] | None = None,
+        extras: Sequence[Extra] = (),
+        tiles: Callable[[Values], Sequence[str]] | None = None,
         offline_sounds: int = 5,
     ) -> None:
         self.render, self.controls, self.front_end, self.scaler = render, tuple(controls), front_end, scaler
-        self.title, self.caption, self.tone, self.offline_sounds = title, caption, tone, offline_sounds
+        self.title, self.caption, self.tone, self.begin, self.tiles = title, caption, tone, begin, tiles
+        self.extras, self.offline_sounds = tuple(extras), offline_sounds
         self.sound = sound or self._inverted
         self.start: Values = {c.name: c.start for c in self.controls}
         self._sounds: OrderedDict[tuple, bytes] = OrderedDict()
@@ -130,44 +77,84 @@ class SpectrogramView:
         self._live: Live | None = None
         self._offline = ""
 
+    @property
+    def scenes(self) -> tuple[Choice, ...]:
+        """The choices that the other controls depend on."""
+        return tuple(c for c in self.controls if isinstance(c, Choice) and c.scenes)
+
+    def start_of(self, values: Values) -> Values:
+        """Where Reset leads: the scene of `values` with every other control at its start."""
+        chosen = self.start | {c.name: values[c.name] for c in self.scenes}
+        return chosen | self.begin(chosen) if self.begin else chosen
+
     def frame(self, values: Values) -> dict:
-        """What is shown: shades of grey, their layout, and the words below."""
+        """What is shown: shades of grey, their layout, and the words with them."""
         with _one_thread():
             x = np.asarray(self.render(values))
         shades, tiles = picture.tile(x)
-        caption = self.caption(values) if callable(self.caption) else self.caption
-        seconds = x.shape[-1] * self.front_end.hop / self.front_end.sample_rate
-        return {"shades": shades, "tiles": tiles, "seconds": seconds, "caption": caption}
+        return {
+            "shades": shades, "tiles": tiles, "count": len(x) if x.ndim == 3 else 1,
+            "seconds": x.shape[-1] * self.front_end.hop / self.front_end.sample_rate,
+            "caption": self.caption(values) if callable(self.caption) else self.caption,
+            "labels": list(self.tiles(values)) if self.tiles and x.ndim == 3 else [],
+            "values": dict(values), "said": self._said(values),
+        }  # fmt: skip
+
+    def _said(self, values: Values) -> str:
+        """The values that are not at their start, in a few words: the name of a pinned setting."""
+        start = self.start_of(values)
+        moved = [c for c in self.controls if c in self.scenes or values[c.name] != start[c.name]]
+        names = [f"{c.label.split(':')[0]} {c.text(values[c.name])}" for c in moved if isinstance(c, Slider)]
+        return " · ".join([*[c.text(values[c.name]) for c in moved if isinstance(c, Choice)], *(names or ["start"])])
 
     def setup(self) -> dict:
-        """What does not change: title, axes, colours."""
+        """What does not change: title, axes, colours, buttons."""
         return {
             "title": self.title,
             "ticks": picture.hz_ticks(self.front_end),
             "hz": mel_frequencies(self.front_end).round(1).tolist(),
             "db": [self.scaler.low_db, self.scaler.high_db],
             "lut": picture.lut().tolist(),
+            "contrast": picture.lut("RdBu_r").tolist(),
             "gap": picture.GAP,
+            "extras": [e.label for e in self.extras],
+            "controls": len(self.controls),
         }
 
     def sound_file(self, values: Values, tile: int = 0, seconds: float | None = None) -> bytes:
         """The sound at these values as MP3; made once, one at a time."""
-        key = (*values.values(), tile, seconds)
+        return self._kept((*values.values(), tile, seconds), lambda: self.sound(values, tile), seconds)
+
+    def extra_file(self, index: int, values: Values, seconds: float | None = None) -> bytes:
+        """The sound of a button as MP3."""
+        key = ("extra", index, *values.values(), seconds)
+        return self._kept(key, lambda: self.extras[index].sound(values), seconds)
+
+    def path(self, index: int, values: Values) -> list[dict]:
+        """The frames shown while an extra sounds: of every kept position of the slider that it moves."""
+        moved = [c for c in self.controls if c.name == self.extras[index].moves]
+        return [self.frame(values | {c.name: v}) for c in moved for v in c.positions()]
+
+    def _kept(self, key: tuple, make: Callable[[], tuple[np.ndarray, int]], seconds: float | None) -> bytes:
         with self._sound_lock:
             if key not in self._sounds:
-                self._sounds[key] = picture.sound_bytes(*self.sound(values, tile), seconds)
+                self._sounds[key] = picture.sound_bytes(*make(), seconds)
                 if len(self._sounds) > KEPT_SOUNDS:
                     self._sounds.popitem(last=False)
             return self._sounds[key]
 
     def _inverted(self, values: Values, tile: int) -> tuple[np.ndarray, int]:
         x = np.asarray(self.render(values))
-        x = x if x.ndim == 2 else x[min(tile, len(x) - 1)]
-        return to_sound(self.scaler.inverse(x, *self.tone), self.front_end), self.front_end.sample_rate
+        return self.to_sound(x if x.ndim == 2 else x[min(tile, len(x) - 1)], values)
 
-    def strip(self, control: str | None = None, n: int = 7) -> Image:
-        """Picture of one control (default: the first) at `n` positions, the others at their start."""
-        chosen = next(c for c in self.controls if control in (None, c.name))
+    def to_sound(self, x: np.ndarray, values: Values) -> tuple[np.ndarray, int]:
+        """(F, T) in [0, 1] → the wave guessed from it and its rate."""
+        return to_sound(self.scaler.inverse(x, *self.tone(values)), self.front_end), self.front_end.sample_rate
+
+    def strip(self, control: str | None = None, n: int = 7) -> bytes:
+        """PNG of one control (default: the first that is not a scene) at `n` positions, the others at their start."""
+        free = [c for c in self.controls if c not in self.scenes] or self.controls
+        chosen = next(c for c in (free if control is None else self.controls) if control in (None, c.name))
         positions = chosen.positions()
         picked = [positions[i] for i in np.unique(np.linspace(0, len(positions) - 1, n).round().astype(int))]
         frames = [self.render(self.start | {chosen.name: v}) for v in picked]
@@ -175,7 +162,12 @@ class SpectrogramView:
         fig, _ = picture.strip(frames, labels, self.front_end, f"{self.title} · {chosen.label}")
         buffer = io.BytesIO()
         fig.savefig(buffer)
-        return Image(buffer.getvalue())
+        return buffer.getvalue()
+
+    def save(self, folder: Path, name: str) -> SpectrogramView:
+        """Leave the strip as a picture in a folder; returns the view, so that a cell can end with it."""
+        write_atomic(folder / f"{name}.png", self.strip())
+        return self
 
     def offline(self) -> str:
         """HTML of the offline player: all frames inside, no request, no kernel."""

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
-from ..audio import Scaler, load
-from ..config import InputError, one_of
+from ..audio import load
+from ..config import InputError
 from ..runs import Run
 from ..store import Store
-from .view import Choice, Slider, SpectrogramView
+from .controls import Choice, Extra, Slider, Values
+from .view import SpectrogramView
 
 Z_RANGE = 2.5  # a dimension is moved this many standard deviations of its aggregate posterior
+Z_STEP = 0.05
 
 
 def clip_name(store: Store, row: int) -> str:
-    """Genre (or language) and file of a clip, as text."""
+    """Genre (or language) and file name of a clip, as text; the label is left out where the file name says it."""
     t = store.table.loc[row]
+    file = str(t["path"]).rsplit("/", 1)[-1]
     kinds = [str(t[c]) for c in ("genre", "language") if t[c] != "unlabelled"]
-    return " · ".join([*kinds[:1], str(t["path"])])
+    return " · ".join([k for k in kinds[:1] if k not in file] + [file])
 
 
-def _tone(run: Run, row: int) -> tuple[float, float]:
-    t = run.store.table.loc[row]
-    return float(t["level_db"]), float(t["tilt_db"])
+def _own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
+    return load(store.audio_path(row), store.front_end).numpy(), store.front_end.sample_rate
+
+
+class _Start:
+    """The clips that a view can start from, by name; the first one given leads."""
+
+    def __init__(self, run: Run, split: str, *first: int) -> None:
+        self.run = run
+        self.rows: dict[str, int] = {}
+        for r in dict.fromkeys([*map(int, first), *map(int, run.store.rows(split))]):
+            name = clip_name(run.store, r)
+            self.rows[name if name not in self.rows else f"{name} ({run.store.table.loc[r, 'path']})"] = r
+        self.names = {r: name for name, r in self.rows.items()}
+        self.encode = cache(lambda name: run.encode_clip(self.rows[name]))
+
+    def choice(self, name: str, label: str, row: int, scenes: int = 3) -> Choice:
+        return Choice(name, label, tuple(self.rows), self.names[row], scenes)
+
+    def code(self, name: str) -> np.ndarray:
+        return self.encode(name)[0]
+
+    def tone(self, name: str) -> tuple[float, float]:
+        t = self.run.store.table.loc[self.rows[name]]
+        return float(t["level_db"]), float(t["tilt_db"])
+
+    def own_sound(self, control: str) -> Callable[[Values], tuple[np.ndarray, int]]:
+        return lambda v: _own_sound(self.run.store, self.rows[v[control]])
 
 
 def _class_choice(run: Run, index: int = 0) -> list[Choice]:
@@ -33,67 +62,111 @@ def _class_choice(run: Run, index: int = 0) -> list[Choice]:
     return [Choice("class", run.config.model.condition, names, names[index])] if run.conditional else []
 
 
-def _decode(run: Run, z: np.ndarray, values: dict) -> np.ndarray:
+def _decode(run: Run, z: np.ndarray, values: Values) -> np.ndarray:
     y = [run.config.model.classes.index(values["class"])] if run.conditional else None
     return run.decode(z[None], y)[0]
 
 
-def interpolation(run: Run, row_a: int, row_b: int, steps: int = 33) -> SpectrogramView:
-    """Slide on the straight line between the codes of two clips.
+def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: int = 33) -> SpectrogramView:
+    """Slide on the straight line between the codes of two clips; hear the path, and the clips themselves.
 
     Args:
-        row_a, row_b: Rows of the store.
+        row_a, row_b: Rows of the store to start with; any clip of the split can be chosen instead.
     """
-    (a, _, label), (b, _, _) = run.encode_clip(row_a), run.encode_clip(row_b)
-    return SpectrogramView(
-        lambda v: _decode(run, (1 - v["t"]) * a + v["t"] * b, v),
-        [Slider("t", "A → B", 0.0, 1.0, steps, 0.0), *_class_choice(run, label)],
+    clips = _Start(run, split, row_a, row_b)
+
+    def render(v: Values) -> np.ndarray:
+        return _decode(run, (1 - v["t"]) * clips.code(v["a"]) + v["t"] * clips.code(v["b"]), v)
+
+    def path(v: Values) -> tuple[np.ndarray, int]:
+        """One window long: its first frame is clip A's, its last clip B's, and the walk lies between."""
+        walk = np.stack([render(v | {"t": t}) for t in np.linspace(0, 1, steps)])  # (steps, F, T)
+        at = np.linspace(0, steps - 1, walk.shape[-1]).round().astype(int)
+        return view.to_sound(walk[at, :, np.arange(walk.shape[-1])].T, v)
+
+    view = SpectrogramView(
+        render,
+        [
+            clips.choice("a", "clip A", row_a),
+            clips.choice("b", "clip B", row_b),
+            Slider("t", "A → B", 0.0, 1.0, round(1 / (steps - 1), 6), 0.0, steps),
+            *_class_choice(run, clips.encode(clips.names[row_a])[2]),
+        ],
         run.store.front_end,
         run.scaler,
         f"{run.name}: from clip A to clip B",
-        caption=f"A: {clip_name(run.store, row_a)}  →  B: {clip_name(run.store, row_b)}",
-        tone=_tone(run, row_a),
+        caption=lambda v: f"A: {v['a']}  →  B: {v['b']}",
+        tone=lambda v: tuple((1 - v["t"]) * np.array(clips.tone(v["a"])) + v["t"] * np.array(clips.tone(v["b"]))),
+        extras=[
+            Extra("the path", path, "t"),
+            Extra("clip A itself", clips.own_sound("a")),
+            Extra("clip B itself", clips.own_sound("b")),
+        ],
+        offline_sounds=3,
     )
+    return view
 
 
 def traversal(
-    run: Run, row: int, dims: Sequence[int], names: Mapping[int, str] | None = None, steps: int = 21
+    run: Run, row: int, dims: Sequence[int], names: Mapping[int, str] | None = None, split: str = "test"
 ) -> SpectrogramView:
-    """One slider per latent dimension, from a clip's own code.
+    """One slider per latent dimension, from the code of any clip.
 
-    Each moves over mean ± 2.5 standard deviations of the dimension's aggregate posterior on the test clips.
+    Each moves over mean ± 2.5 standard deviations of the dimension's aggregate posterior on the test clips, in steps of
+    0.05; where it starts, the picture is that of the clip's own code.
 
     Args:
-        row: Row of the store.
+        row: Row of the store to start with; any clip of the split can be chosen instead.
         dims: Dimensions, the most informative first.
         names: What a dimension stands for, if known.
     """
-    code, _, label = run.encode_clip(row)
-    seen = run.embed("test")
+    clips = _Start(run, split, row)
+    seen = run.embed(split)
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
-    low, high = np.minimum(centre - Z_RANGE * spread, code), np.maximum(centre + Z_RANGE * spread, code)
-    named = {d: f"z{d}: {names[d]}" if names and names.get(d) else f"z{d}" for d in dims}
+    first = clips.code(clips.names[row])
+    low, high = np.minimum(centre - Z_RANGE * spread, first), np.maximum(centre + Z_RANGE * spread, first)
+    sliders = {
+        int(d): Slider(
+            f"z{d}", f"z{d}: {names[d]}" if names and names.get(d) else f"z{d}",
+            round(float(np.floor(low[d] / Z_STEP) * Z_STEP), 4), round(float(np.ceil(high[d] / Z_STEP) * Z_STEP), 4),
+            Z_STEP, float(first[d]),
+        )
+        for d in dims
+    }  # fmt: skip
 
-    def render(values: dict) -> np.ndarray:
+    def render(v: Values) -> np.ndarray:
+        code = clips.code(v["clip"])
         z = code.copy()
-        for d in dims:
-            z[d] = values[f"z{d}"]
-        return _decode(run, z, values)
+        for d, s in sliders.items():  # the slider stands on a grid, the code does not: move by the difference
+            z[d] = code[d] + v[s.name] - s.snap(float(code[d]))
+        return _decode(run, z, v)
 
-    sliders = [Slider(f"z{d}", named[d], float(low[d]), float(high[d]), steps, float(code[d])) for d in dims]
+    def begin(v: Values) -> Values:
+        code, _, label = clips.encode(v["clip"])
+        classes = {"class": run.config.model.classes[label]} if run.conditional else {}
+        return {s.name: s.snap(float(code[d])) for d, s in sliders.items()} | classes
+
     return SpectrogramView(
         render,
-        [*sliders, *_class_choice(run, label)],
+        [clips.choice("clip", "start from", row), *sliders.values(),
+         *_class_choice(run, clips.encode(clips.names[row])[2])],
         run.store.front_end,
         run.scaler,
         f"{run.name}: move one dimension at a time",
-        caption=f"start: {clip_name(run.store, row)}",
-        tone=_tone(run, row),
-    )
+        caption=lambda v: f"start: {v['clip']}",
+        tone=lambda v: clips.tone(v["clip"]),
+        begin=begin,
+        extras=[Extra("the clip itself", clips.own_sound("clip"))],
+    )  # fmt: skip
+
+
+ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
 
 
 def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
-    """Samples of a conditional run: class, how many (up to `n`), temperature, seed. Same seed, same z in every class.
+    """Samples of a conditional run: class, how many (up to `n`), temperature, seed; or one z in every class.
+
+    Same seed, same z in every class.
 
     Raises:
         InputError: the run has no classes.
@@ -103,107 +176,93 @@ def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
     names = run.config.model.classes
     middle = run.store.table[["level_db", "tilt_db"]].median()
 
-    def render(v: dict) -> np.ndarray:
+    def render(v: Values) -> np.ndarray:
+        how = float(v["temperature"]), int(v["seed"])
+        if v["show"] == EVERY_CLASS:
+            return np.concatenate([run.sample(1, [c], *how) for c in range(len(names))])
         k = int(v["n"])
-        return run.sample(k, [names.index(v["class"])] * k, float(v["temperature"]), int(v["seed"]))
+        return run.sample(k, [names.index(v["class"])] * k, *how)
 
     return SpectrogramView(
         render,
         [
+            Choice("show", "show", (ONE_CLASS, EVERY_CLASS), ONE_CLASS, scenes=2),
             *_class_choice(run),
-            Slider("n", "samples", 1, n, n, min(n, 6)),
-            Slider("temperature", "temperature", 0.0, 1.5, 16, 1.0),
-            Slider("seed", "seed", 0, 20, 21, 0),
+            Slider("n", "samples", 1, n, 1, min(n, 6)),
+            Slider("temperature", "temperature", 0.0, 1.5, 0.1, 1.0),
+            Slider("seed", "seed", 0, 20, 1, 0),
         ],
         run.store.front_end,
         run.scaler,
-        f"{run.name}: samples of one {run.config.model.condition}",
+        f"{run.name}: samples of {'languages' if run.config.model.condition == 'language' else 'genres'}",
         caption="Same seed, same z: change the class to hear what the class alone changes.",
-        tone=(float(middle["level_db"]), float(middle["tilt_db"])),
+        tone=lambda v: (float(middle["level_db"]), float(middle["tilt_db"])),
+        tiles=lambda v: names if v["show"] == EVERY_CLASS else (),
     )
 
 
-SHOWN = ("mean, decoded", "samples", "most certain clips", "least certain clips")
+SHOWN = ("mean, decoded", "most certain clips", "least certain clips", "members", "samples")
 
 
-def component_view(run: Run, split: str = "test", n: int = 6) -> SpectrogramView:
-    """The components of a VaDE run, the heaviest first: mean, samples, and the clips it is most and least sure of.
+def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) -> SpectrogramView:
+    """The components of a VaDE run, the heaviest first: mean, samples, members, clips it is most and least sure of.
+
+    Args:
+        n: How many samples, and how many of the most and least certain clips.
+        most: How many members, evenly from the most to the least certain.
 
     Raises:
         InputError: the run has no mixture.
     """
     share = run.responsibilities(split)  # (clip, K); raises for a run without a mixture
-    rows, model = run.store.rows(split), run.model
+    store, rows, model = run.store, run.store.rows(split), run.model
     weights = model.log_weights().exp().detach().numpy()
-    order = np.argsort(-weights, kind="stable")
     members = [np.flatnonzero(share.argmax(1) == c) for c in range(len(weights))]
-    options = tuple(f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in order)
+    members = [m[np.argsort(-share[m, c], kind="stable")] for c, m in enumerate(members)]  # the most certain first
+    heaviest = np.argsort(-weights, kind="stable")
+    options = tuple(f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in heaviest)
     means = model.mixture["means"].detach().numpy()
-    frames = run.store.front_end.frames
 
-    def clips(v: dict) -> np.ndarray:
-        c = int(v["component"].split(":")[0])
-        ranked = members[c][np.argsort(-share[members[c], c], kind="stable")]
-        return rows[ranked[:n] if v["show"] == SHOWN[2] else ranked[::-1][:n]]
+    def component(v: Values) -> int:
+        return int(v["component"].split(":")[0])
 
-    def render(v: dict) -> np.ndarray:
-        c = int(v["component"].split(":")[0])
+    def clips(v: Values) -> np.ndarray:
+        found = rows[members[component(v)]]
+        if v["show"] == SHOWN[3]:
+            return found[np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)]
+        return {SHOWN[1]: found[:n], SHOWN[2]: found[::-1][:n]}.get(v["show"], found[:0])
+
+    def render(v: Values) -> np.ndarray:
         if v["show"] == SHOWN[0]:
-            return run.decode(means[c][None])[0]
-        if v["show"] == SHOWN[1]:
-            return run.sample(n, [c] * n, seed=0)
-        found = [run.store.spectrogram(r, run.scaler)[:, :frames] for r in clips(v)]
-        return np.stack(found) if found else np.zeros(run.store.front_end.shape, np.float32)
+            return run.decode(means[component(v)][None])[0]
+        if v["show"] == SHOWN[4]:
+            return run.sample(n, [component(v)] * n, seed=0)
+        found = [store.spectrogram(r, run.scaler)[:, : store.front_end.frames] for r in clips(v)]
+        return np.stack(found) if found else np.zeros(store.front_end.shape, np.float32)
 
-    def sound(v: dict, tile: int) -> tuple[np.ndarray, int]:
-        if v["show"] in SHOWN[2:] and len(found := clips(v)):
-            return _own_sound(run.store, found[min(tile, len(found) - 1)])
-        return view._inverted(v, tile)
+    def sound(v: Values, tile: int) -> tuple[np.ndarray, int]:
+        found = clips(v)
+        return _own_sound(store, found[min(tile, len(found) - 1)]) if len(found) else view._inverted(v, tile)
 
-    def caption(v: dict) -> str:
-        return "; ".join(clip_name(run.store, r) for r in clips(v)) if v["show"] in SHOWN[2:] else ""
+    def words(v: Values) -> str:
+        """What the component holds, and the clips that are shown."""
+        inside = members[component(v)]
+        genres = store.table.loc[rows[inside], "genre"].value_counts()
+        held = ", ".join(f"{g} {k}" for g, k in genres.head(4).items()) or "no clip"
+        others = f", {len(genres) - 4} more" if len(genres) > 4 else ""
+        sure = {r: share[i, component(v)] for r, i in zip(rows[inside], inside, strict=True)}
+        named = "; ".join(f"{clip_name(store, r)} ({sure[r]:.0%})" for r in clips(v)[:n])
+        return f"holds {held}{others}" + (f". Confidence: {named}" if named else "")
 
     view = SpectrogramView(
         render,
-        [Choice("component", "component", options, options[0]), Choice("show", "show", SHOWN, SHOWN[0])],
-        run.store.front_end,
+        [Choice("component", "component", options, options[0], len(options)), Choice("show", "show", SHOWN, SHOWN[0])],
+        store.front_end,
         run.scaler,
         f"{run.name}: one component of the mixture",
         sound=sound,
-        caption=caption,
+        caption=words,
+        tiles=lambda v: [str(g) for g in store.table.loc[clips(v), "genre"]],
+        offline_sounds=2,
     )
     return view
-
-
-def _own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
-    return load(store.audio_path(row), store.front_end).numpy(), store.front_end.sample_rate
-
-
-def clip_browser(store: Store, scaler: Scaler, most: int = 400, by: str = "genre") -> SpectrogramView:
-    """The clips of a store by label, with their own sound.
-
-    Args:
-        most: At most this many clips, the same number of every class.
-        by: `genre`, `language` or `family`.
-    """
-    one_of("label", by, ("genre", "language", "family"))
-    t = store.table
-    keys = t[by].astype(str) if by == "language" else t["language"].astype(str) + " · " + t[by].astype(str)
-    groups = {k: t.index[keys == k].to_numpy() for k in sorted(set(keys))}
-    each = max(1, min(most // len(groups), max(map(len, groups.values()))))
-
-    def row(v: dict) -> int:
-        group = groups[v["group"]][:each]
-        return int(group[(int(v["clip"]) - 1) % len(group)])
-
-    options = tuple(groups)
-    return SpectrogramView(
-        lambda v: store.spectrogram(row(v), scaler),
-        [Choice("group", by, options, options[0]), Slider("clip", "clip", 1, each, each, 1)],
-        store.front_end,
-        scaler,
-        f"{store.attrs['corpus']}: the clips",
-        sound=lambda v, _: _own_sound(store, row(v)),
-        caption=lambda v: clip_name(store, row(v)),
-        offline_sounds=24,
-    )

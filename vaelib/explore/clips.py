@@ -1,0 +1,521 @@
+"""Clips to look at and listen to: in a list, and in linked 2-D maps of several models; live and in a saved page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import anywidget
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import traitlets
+from IPython.display import Image
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
+
+from ..audio import Scaler, load, mel_frequencies
+from ..config import FrontEnd, InputError
+from ..corpus import LABELS, UNLABELLED
+from ..descriptors import describe
+from ..evaluation.clustering import kmeans_assign
+from ..evaluation.maps import project
+from ..models import VaDE
+from ..runs import Run, labels_of
+from ..store import Store
+from . import picture
+from .offline import as_json
+
+HERE = Path(__file__).parent
+SCRIPT = (HERE / "figure.js").read_text() + (HERE / "clips.js").read_text()
+STYLE = (HERE / "figure.css").read_text() + (HERE / "clips.css").read_text()
+
+MOST_BYTES = 2_500_000  # of a saved page
+MOST_PICTURES = 400  # of a saved list; a saved map keeps one of every clip if they fit
+PICTURE_SHARE = 0.4  # of the room in a saved page; sounds get the rest
+SOUND_SECONDS = 3.0  # of a sound in a saved page
+PLANS = ((picture.WIDTH, 75), (picture.WIDTH, 50), (320, 50), (160, 40))  # (widest picture, WebP quality), best first
+FEW = 60  # a column with more values than this is no drop-down
+UNREADABLE = (InputError, OSError, ValueError, RuntimeError)  # what a damaged or absent file raises
+
+# Okabe & Ito's colour-blind-safe hues (without black), then two more; markers tell more classes apart
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#8C6239", "#7B4FC9")
+GREY = "#9A9A9A"
+MARKERS = "osD^vX"  # matplotlib's names; clips.js draws the same six
+PITCHES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
+
+
+# --- what clips are coloured by, filtered by and described with ---
+
+
+@dataclass(frozen=True)
+class Field:
+    """One property of the clips.
+
+    Attributes:
+        values: Arrays (clip,): one for all maps, or one per map (None: this map has none). Codes of `classes` as
+            int16, -1 for none; without classes numbers as float32, nan for none.
+        colours, markers: The look of each class; `markers` are places in `MARKERS`.
+        hint: A sentence for the reader.
+        filter: Whether the list can be narrowed by it.
+    """
+
+    name: str
+    values: tuple[np.ndarray | None, ...]
+    classes: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    markers: tuple[int, ...] = ()
+    hint: str = ""
+    filter: bool = False
+
+    def packed(self, keep: np.ndarray) -> dict:
+        """What the page gets: of the clips `keep`."""
+        known = [v[np.isfinite(v)] for v in self.values if v is not None]
+        known = np.concatenate([*known, np.zeros(0)]) if not self.classes else np.zeros(0)
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "colours": self.colours,
+            "markers": self.markers,
+            "hint": self.hint,
+            "filter": self.filter,
+            "low": low,
+            "high": high,
+            "values": [None if v is None else packed(v[keep], "i2" if self.classes else "f4") for v in self.values],
+        }
+
+
+def packed(values: np.ndarray, kind: str) -> str:
+    """Numbers as base64 of little-endian bytes, which a page reads without parsing."""
+    return base64.b64encode(np.ascontiguousarray(values, f"<{kind}").tobytes()).decode()
+
+
+def looks(n: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Colours and markers of `n` classes; beyond seven they differ in both, and up to 54 no two are the same."""
+    hue, turn = np.arange(n) % len(HUES), np.arange(n) // len(HUES)
+    marker = (hue + turn) % len(MARKERS) if n > 7 else np.zeros(n, int)
+    return tuple(HUES[h] for h in hue), tuple(int(m) for m in marker)
+
+
+def class_field(name: str, labels: Sequence[str], hint: str = "") -> Field:
+    """A column of names; clips without a label are grey."""
+    labels = np.asarray(labels, str)
+    classes = sorted(set(labels) - {UNLABELLED, ""})
+    colours, markers = looks(len(classes))
+    codes = pd.Index(classes).get_indexer(labels).astype(np.int16)
+    return Field(name, (codes,), tuple(classes), colours, markers, hint, filter=True)
+
+
+def genre_field(table: pd.DataFrame) -> Field:
+    """Genres: the hue is that of the family where there are several, the marker counts the genres of a family."""
+    field = class_field("genre", table["genre"])
+    kin = table.drop_duplicates("genre").set_index("genre").reindex(field.classes)
+    families = sorted(set(kin["family"]) - {UNLABELLED})
+    if len(field.classes) <= 7:
+        return field
+    hint = f"{len(field.classes)} genres cannot all be told apart by eye: point at a name to see its clips alone"
+    if len(families) < 2:
+        return Field(field.name, field.values, field.classes, field.colours, field.markers, hint, filter=True)
+    hue, _ = looks(len(families))
+    colours = tuple(GREY if f == UNLABELLED else hue[families.index(f)] for f in kin["family"])
+    markers = tuple(int(m) % len(MARKERS) for m in kin.groupby("family").cumcount())
+    hint = f"hue: family, marker: genre within it. {hint}"
+    return Field(field.name, field.values, field.classes, colours, markers, hint, filter=True)
+
+
+def number_field(name: str, values: np.ndarray, hint: str = "") -> Field:
+    """A column of numbers; a `key` of 0 to 11 becomes pitch classes in a cyclic palette."""
+    values = np.asarray(values, np.float32)
+    known = values[np.isfinite(values)]
+    if name.split()[0] != "key" or not known.size or not np.isin(known, range(12)).all():
+        return Field(name, (values,), hint=hint)
+    codes = np.where(np.isfinite(values), np.nan_to_num(values), -1).astype(np.int16)
+    colours = tuple(to_hex(c) for c in colormaps["twilight"]((np.arange(12) + 0.5) / 12))
+    return Field(name, (codes,), PITCHES, colours, (0,) * 12, hint, filter=True)
+
+
+def fields_of(table: pd.DataFrame, factors: Sequence[str]) -> list[Field]:
+    """Labels with two or more values, the split, other columns with few names, then factors and measured level."""
+    names = [c for c in table if c != "path" and not pd.api.types.is_numeric_dtype(table[c])]
+    names = [*LABELS, *sorted(set(names) - {*LABELS, "split"}), "split"]
+    few = [c for c in names if c in table and (c in LABELS or 2 <= table[c].nunique() <= min(FEW, len(table) - 1))]
+    found = [genre_field(table) if c == "genre" else class_field(c, table[c].fillna("").astype(str)) for c in few]
+    numbers = [c for c in (*factors, "level_db", "tilt_db") if table[c].notna().any()]
+    return [f for f in found if len(f.classes) > 1] + [number_field(c, table[c].to_numpy()) for c in numbers]
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """File names, or, where two files share one, paths without the folders that all have in common."""
+    parts = [Path(p).parts for p in paths]
+    if len({p[-1] for p in parts}) == len(parts):
+        return [p[-1] for p in parts]
+    depth = 0
+    while len({p[: depth + 1] for p in parts}) == 1:
+        depth += 1
+    return ["/".join(p[depth:]) for p in parts]
+
+
+# --- what a saved page keeps ---
+
+
+def in_turns(groups: np.ndarray) -> np.ndarray:
+    """Order in which clips are kept: the first of every group, then the second of every group, and so on."""
+    codes, _ = pd.factorize(np.asarray(groups), sort=True)
+    turn = pd.Series(codes).groupby(codes).cumcount().to_numpy()
+    return np.lexsort((codes, turn))
+
+
+def that_fit(made: Iterable[str], room: float) -> list[str]:
+    """The first of `made` that together are no longer than `room`; the rest is not even made."""
+    kept: list[str] = []
+    for text in made:
+        if (room := room - len(text)) < 0:
+            break
+        kept.append(text)
+    return kept
+
+
+# --- the view ---
+
+
+class ClipsView:
+    """Displays itself: a live widget in JupyterLab, a page that needs no kernel wherever only HTML is shown.
+
+    Args:
+        rows: Rows of the store.
+        fields: What clips are coloured by, filtered by and described with; one class field of `maps` at least.
+        maps: Method (`UMAP`, …) → name of the map → (clip, 2); the same names in every method.
+        rejected: Files that could not be used: `path`, `reason`; None: not shown.
+        aloud: Whether a chosen clip sounds at once (else on Enter and on ▶).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        scaler: Scaler,
+        rows: np.ndarray,
+        fields: Sequence[Field],
+        title: str,
+        maps: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+        rejected: pd.DataFrame | None = None,
+        aloud: bool = False,
+    ) -> None:
+        self.store, self.scaler, self.rows, self.fields = store, scaler, np.asarray(rows), list(fields)
+        self.title, self.maps, self.rejected, self.aloud = title, dict(maps or {}), rejected, aloud
+        self.paths = [str(p) for p in store.table.loc[self.rows, "path"]]
+        self.names = short_names(self.paths)
+        self.sound_file = lru_cache(maxsize=64)(self._sound_file)  # (clip, seconds) → MP3
+        self._live: Live | None = None
+        self._offline = ""
+
+    def payload(self, keep: np.ndarray | None = None) -> dict:
+        """Everything but pictures and sounds, which come on demand; only of the clips `keep`."""
+        keep = np.arange(len(self.rows)) if keep is None else keep
+        rejected = None if self.rejected is None else self.rejected[["path", "reason"]].astype(str).to_numpy().tolist()
+        names = list(next(iter(self.maps.values()), {}))
+        return {
+            "title": self.title,
+            "figure": _figure_setup(self.store.front_end, self.scaler),
+            "total": len(self.rows),
+            "names": [self.names[i] for i in keep],
+            "paths": [self.paths[i] for i in keep],
+            "fields": [f.packed(keep) for f in self.fields],
+            "maps": names,
+            "methods": {m: [packed(xy[n][keep], "f4") for n in names] for m, xy in self.maps.items()},
+            "ramp": picture.lut("viridis").tolist() if self.maps else [],
+            "rejected": rejected,
+            "aloud": self.aloud,
+        }
+
+    def frame(self, clip: int, width: int = picture.WIDTH) -> dict:
+        """Spectrogram of the clip at a place of `rows`, as a figure draws it."""
+        x = self.store.spectrogram(int(self.rows[clip]), self.scaler)
+        shades, tiles = picture.tile(picture.shrink(x, width))
+        seconds = x.shape[-1] * self.store.front_end.hop / self.store.front_end.sample_rate
+        return {"shades": shades, "tiles": tiles, "seconds": seconds, "caption": ""}
+
+    def _sound_file(self, clip: int, seconds: float | None = None) -> bytes:
+        """The clip's own sound as MP3."""
+        fe = self.store.front_end
+        wave = load(self.store.audio_path(int(self.rows[clip])), fe).numpy()
+        return picture.sound_bytes(wave, fe.sample_rate, seconds)
+
+    def turns(self) -> np.ndarray:
+        """Places of `rows` in the order in which a saved page keeps them: evenly from the classes."""
+        column = next((c for c in ("genre", "language", "family") if any(f.name == c for f in self.fields)), None)
+        table = self.store.table.loc[self.rows]
+        return in_turns(table[column] if column else np.zeros(len(table)))
+
+    def saved(self, room: float = MOST_BYTES) -> dict:
+        """The payload of a saved page with the pictures and sounds that `room` characters hold.
+
+        Maps keep every clip; a list keeps those that have a picture.
+        """
+        order = self.turns()[: None if self.maps else MOST_PICTURES]
+        room -= len(as_json(self.payload(None if self.maps else order)))
+        pictures = that_fit(self._pictures(order, PICTURE_SHARE * room), PICTURE_SHARE * room)
+        kept = order[: len(pictures)]
+        shown = np.arange(len(self.rows)) if self.maps else np.sort(kept)
+        sounds = self._sounds(kept, room - sum(map(len, pictures)))
+        place = {int(i): k for k, i in enumerate(shown)}
+        return self.payload(shown) | {"saved": {
+            "pictures": {place[int(i)]: p for i, p in zip(kept, pictures, strict=True)},
+            "sounds": {place[i]: s for i, s in sounds.items()},
+            "seconds": SOUND_SECONDS,
+            "lengths": [self._seconds(i) for i in shown],
+        }}  # fmt: skip
+
+    def _seconds(self, clip: int) -> float:
+        fe = self.store.front_end
+        return round(float(self.store.table.loc[self.rows[clip], "n_frames"]) * fe.hop / fe.sample_rate, 3)
+
+    def _pictures(self, order: np.ndarray, room: float) -> Iterable[str]:
+        """WebP of the clips, made one by one, in the best quality in which a sample says that all fit."""
+        for width, quality in PLANS:
+            sample = [self._picture(i, width, quality) for i in order[:: max(1, len(order) // 12)]]
+            if np.mean([len(s) for s in sample]) * len(order) < room:
+                break
+        return (self._picture(i, width, quality) for i in order)
+
+    def _picture(self, clip: int, width: int, quality: int) -> str:
+        return picture.data_uri(picture.webp(self.frame(clip, width)["shades"], quality), "image/webp")
+
+    def _sounds(self, order: np.ndarray, room: float) -> dict[int, str]:
+        """Beginnings of the clips' own sounds while there is room; an unreadable file is passed over."""
+        kept: dict[int, str] = {}
+        for i in map(int, order):
+            try:
+                uri = picture.data_uri(self._sound_file(i, SOUND_SECONDS), "audio/mpeg")
+            except UNREADABLE:
+                continue
+            if (room := room - len(uri)) < 0:
+                break
+            kept[i] = uri
+        return kept
+
+    def strip(self, n: int = 6) -> Image:
+        """Picture of the view: its maps in the look of the first field, or a few clips of different classes."""
+        buffer = io.BytesIO()
+        (self._map_picture() if self.maps else self._clip_picture(n)).savefig(buffer)
+        return Image(buffer.getvalue())
+
+    def _clip_picture(self, n: int) -> Figure:
+        order = self.turns()[: max(n, len(self.turns()) // 5)]
+        picked = order[np.unique(np.linspace(0, len(order) - 1, n).astype(int))]
+        fe, rows = self.store.front_end, self.rows[picked]
+        frames = [self.store.spectrogram(int(r), self.scaler) for r in rows]
+        return picture.strip(frames, [self.names[i] for i in picked], fe, self.title)[0]
+
+    def _map_picture(self) -> Figure:
+        method, maps = next(iter(self.maps.items()))
+        columns = int(np.ceil(np.sqrt(len(maps))))
+        field = next(f for f in self.fields if f.classes and len(f.values) == 1)
+        lines = -(-len(maps) // columns)
+        fig = Figure(figsize=(3.0 * columns, 2.4 * lines + 0.8), layout="constrained", dpi=90)
+        axes = fig.subplots(lines, columns, squeeze=False)
+        for ax in axes.flat:
+            ax.set_axis_off()
+        for ax, (name, xy) in zip(axes.flat, maps.items(), strict=False):
+            for c, (label, colour, marker) in enumerate(zip(field.classes, field.colours, field.markers, strict=True)):
+                own = field.values[0] == c
+                ax.scatter(*xy[own].T, s=7, color=colour, marker=MARKERS[marker], linewidths=0, label=label)
+            ax.set_title(name, fontsize=9, parse_math=False)
+        if len(field.classes) <= 12:
+            shown = axes.flat[0].get_legend_handles_labels()
+            for text in fig.legend(*shown, loc="outside lower center", ncols=6, fontsize=8, markerscale=2).get_texts():
+                text.set_parse_math(False)
+        fig.suptitle(f"{self.title} · {method} · {field.name}", fontsize=10, parse_math=False)
+        return fig
+
+    def offline(self) -> str:
+        """HTML that needs no kernel and asks for nothing; all words are text, never markup."""
+        if not self._offline:
+            from PIL import Image as Pillow
+
+            shown = np.asarray(Pillow.open(io.BytesIO(self.strip().data)).convert("RGB"))
+            poster = picture.data_uri(picture.webp(shown, 70), "image/webp")
+            data = as_json(self.saved(MOST_BYTES - len(poster) - len(SCRIPT) - len(STYLE)))
+            self._offline = (
+                f'<div class="vaelib-clips" data-saved><style>{STYLE}</style>'
+                f'<img src="{poster}" alt="{html.escape(self.title)}" style="max-width: 100%">'
+                f'<script type="application/json">{data}</script></div>'
+                f'<script type="module">{SCRIPT}</script>'
+            )
+        return self._offline
+
+    def live(self) -> Live:
+        """The widget, made on first use."""
+        self._live = self._live or Live(self)
+        return self._live
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        return self.live().box._repr_mimebundle_() | {"text/plain": self.title, "text/html": self.offline()}
+
+
+def _figure_setup(fe: FrontEnd, scaler: Scaler) -> dict:
+    """What `figure` needs once; see `SpectrogramView.setup`."""
+    return {
+        "title": "",
+        "ticks": picture.hz_ticks(fe),
+        "hz": mel_frequencies(fe).round(1).tolist(),
+        "db": [scaler.low_db, scaler.high_db],
+        "lut": picture.lut().tolist(),
+        "gap": picture.GAP,
+    }
+
+
+# --- live ---
+
+
+class Player(anywidget.AnyWidget):
+    """List, maps and figure; they are drawn in the browser, which asks for pictures and sounds one at a time."""
+
+    _esm, _css = SCRIPT, STYLE
+    setup = traitlets.Dict().tag(sync=True)
+    clip = traitlets.Int(-1).tag(sync=True)  # asked for: its picture
+    heard = traitlets.Dict().tag(sync=True)  # asked for: the sound of a clip
+    frame = traitlets.Dict().tag(sync=True)
+    sound = traitlets.Dict().tag(sync=True)
+    note = traitlets.Dict().tag(sync=True)
+
+
+class Live:
+    """The kernel's side of a view. Callbacks arrive on a thread of their own while a cell runs."""
+
+    def __init__(self, view: ClipsView) -> None:
+        self.view, self.lock = view, threading.Lock()
+        self.player = Player(setup=view.payload())
+        self.box = widgets.VBox([self.player])
+        self.sounds = ThreadPoolExecutor(1, "vaelib-sound")  # a sound must not hold up the next picture
+        self.player.observe(self._on_clip, "clip")
+        self.player.observe(self._on_heard, "heard")
+        self.player.clip = min(0, len(view.rows) - 1)  # one to begin with
+
+    def _on_clip(self, _: object) -> None:
+        with self.lock:
+            clip = self.player.clip  # the newest: who waited here for an older one finds it done
+            if clip == self.player.frame.get("clip") or not 0 <= clip < len(self.view.rows):
+                return
+            try:
+                f = self.view.frame(clip)
+            except UNREADABLE as e:
+                self._say(clip, f"no picture: {e}")
+                return
+            self.player.frame = f | {"shades": f["shades"].tobytes(), "shape": f["shades"].shape, "clip": clip}
+
+    def _on_heard(self, change: dict) -> None:
+        self.sounds.submit(self._make_sound, change["new"])
+
+    def _make_sound(self, wanted: dict) -> None:
+        clip = wanted["clip"]
+        if wanted != self.player.heard or not 0 <= clip < len(self.view.rows):  # another clip is wanted by now
+            return
+        try:
+            data = self.view.sound_file(clip)
+        except UNREADABLE as e:
+            self._say(clip, f"no sound: {self.view.names[clip]} {e}")
+            return
+        self.player.sound = {"clip": clip, "data": data, "turn": time.monotonic()}  # the same sound may come again
+
+    def _say(self, clip: int, text: str) -> None:
+        self.player.note = {"clip": clip, "text": text, "turn": time.monotonic()}
+
+
+# --- the two views of the notebooks ---
+
+
+def clip_browser(store: Store, scaler: Scaler, rejected: pd.DataFrame | None = None) -> ClipsView:
+    """All clips of a store in a list with filters and search, with their own sound; and the files that were rejected.
+
+    Args:
+        scaler: Of the spectrograms shown.
+        rejected: `path` and `reason`; None: the list that preprocessing left beside the store.
+    """
+    if rejected is None:
+        beside = store.path.with_suffix(".rejected.csv")
+        rejected = pd.read_csv(beside, dtype=str, keep_default_na=False) if beside.is_file() else None
+    fields = fields_of(store.table, store.factors)
+    return ClipsView(store, scaler, store.rows(), fields, f"{store.attrs['corpus']}: the clips", rejected=rejected)
+
+
+def latent_map(
+    runs: Sequence[Run], split: str = "test", projections: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> ClipsView:
+    """Maps of several runs' latent spaces side by side, of the same clips: what is near what, and how it sounds.
+
+    Args:
+        runs: Trained on one store.
+        projections: Method → run (its name, with the seed where two share it) → (clip, 2), e.g. those of a picture
+            made before; None: UMAP.
+
+    Raises:
+        InputError: no run, runs of different stores, or a projection of other clips.
+    """
+    if not runs or len({r.config.fingerprint for r in runs}) > 1:
+        raise InputError(f"{len(runs)} runs to map: give one or more, all of the same store")
+    store, names = runs[0].store, labels_of(runs)
+    rows = store.rows(split)
+    if projections is None:
+        projections = {"UMAP": {n: project(r.embed(split).means) for n, r in zip(names, runs, strict=True)}}
+    for method, maps in projections.items():
+        wrong = [n for n in names if np.shape(maps.get(n)) != (len(rows), 2)]
+        if wrong:
+            raise InputError(f"{method} of {wrong[0]} is not ({len(rows)}, 2): project the {split} clips of each run")
+    maps = {method: {n: np.asarray(xy[n], np.float32) for n in names} for method, xy in projections.items()}
+    factors = store.factors
+    table = store.table.loc[rows]
+    if not factors:  # descriptors stand in, as in the proofs
+        measured = describe(store).loc[rows].add_suffix(" (measured)")
+        table, factors = table.join(measured), list(measured)
+    fields = [*fields_of(table, factors), *own_fields(runs, split)]
+    order = {"language": 0, "family": 1, "genre": 2, "cluster": 3, "confidence": 4}
+    fields.sort(key=lambda f: order.get(f.name, 5))
+    scaler = next((r.scaler for r in runs if not r.config.detilt), runs[0].scaler)
+    return ClipsView(store, scaler, rows, fields, f"latent spaces of the {split} clips", maps, aloud=True)
+
+
+def own_fields(runs: Sequence[Run], split: str) -> list[Field]:
+    """What each model says itself: its clusters, in the look of the genres they match, and VaDE's confidence."""
+    store, rows = runs[0].store, runs[0].store.rows(split)
+    genre = genre_field(store.table.loc[rows])
+    shares = [r.responsibilities(split) if isinstance(r.model, VaDE) else None for r in runs]
+    found = []
+    if (k := len(genre.classes)) > 1:
+        own = [
+            kmeans_assign(r.embed("train").means, r.embed(split).means, min(k, len(store.rows("train"))),
+                          r.config.training.seed) if s is None else s.argmax(1)
+            for r, s in zip(runs, shares, strict=True)
+        ]  # fmt: skip
+        hint = (
+            "each model's own clusters (K-Means with as many as there are genres; VaDE: its components), in the look "
+            "of the genre they match best, one to one; grey: matches none"
+        )
+        codes, named = tuple(matched(genre.values[0], c) for c in own), tuple(f"≈ {g}" for g in genre.classes)
+        found.append(Field("cluster", codes, named, genre.colours, genre.markers, hint))
+    if any(s is not None for s in shares):
+        hint = "the largest responsibility of a component; only VaDE has one"
+        sure = tuple(None if s is None else s.max(1).astype(np.float32) for s in shares)
+        found.append(Field("confidence", sure, hint=hint))
+    return found
+
+
+def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(clip,) int16: the class that each clip's cluster matches best, one to one (Hungarian); -1: matches none."""
+    names, at = np.unique(clusters, return_inverse=True)
+    table = np.zeros((len(names), int(labels.max()) + 1), int)
+    np.add.at(table, (at[labels >= 0], labels[labels >= 0]), 1)
+    class_of = np.full(len(names), -1, np.int16)
+    for cluster, label in zip(*linear_sum_assignment(table, maximize=True), strict=True):
+        class_of[cluster] = label if table[cluster, label] else -1
+    return class_of[at]
