@@ -18,10 +18,10 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import traitlets
-from IPython.display import Image
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from ..audio import Scaler, load, mel_frequencies
@@ -67,6 +67,7 @@ class Field:
             int16, -1 for none; without classes numbers as float32, nan for none.
         colours, markers: The look of each class; `markers` are places in `MARKERS`.
         hint: A sentence for the reader.
+        none: What is said of a clip that has no class.
         filter: Whether the list can be narrowed by it.
     """
 
@@ -76,6 +77,7 @@ class Field:
     colours: tuple[str, ...] = ()
     markers: tuple[int, ...] = ()
     hint: str = ""
+    none: str = "–"
     filter: bool = False
 
     def packed(self, keep: np.ndarray) -> dict:
@@ -89,6 +91,7 @@ class Field:
             "colours": self.colours,
             "markers": self.markers,
             "hint": self.hint,
+            "none": self.none,
             "filter": self.filter,
             "low": low,
             "high": high,
@@ -263,7 +266,7 @@ class ClipsView:
         Maps keep every clip; a list keeps those that have a picture.
         """
         order = self.turns()[: None if self.maps else MOST_PICTURES]
-        room -= len(as_json(self.payload(None if self.maps else order)))
+        room -= len(as_json(self.payload(None if self.maps else order))) + 24 * len(self.rows)  # lengths and places
         pictures = that_fit(self._pictures(order, PICTURE_SHARE * room), PICTURE_SHARE * room)
         kept = order[: len(pictures)]
         shown = np.arange(len(self.rows)) if self.maps else np.sort(kept)
@@ -304,11 +307,11 @@ class ClipsView:
             kept[i] = uri
         return kept
 
-    def strip(self, n: int = 6) -> Image:
-        """Picture of the view: its maps in the look of the first field, or a few clips of different classes."""
+    def strip(self, n: int = 6) -> bytes:
+        """PNG of the view on paper: its maps in the look of the first field, or a few clips of different classes."""
         buffer = io.BytesIO()
         (self._map_picture() if self.maps else self._clip_picture(n)).savefig(buffer)
-        return Image(buffer.getvalue())
+        return buffer.getvalue()
 
     def _clip_picture(self, n: int) -> Figure:
         order = self.turns()[: max(n, len(self.turns()) // 5)]
@@ -341,10 +344,8 @@ class ClipsView:
     def offline(self) -> str:
         """HTML that needs no kernel and asks for nothing; all words are text, never markup."""
         if not self._offline:
-            from PIL import Image as Pillow
-
-            shown = np.asarray(Pillow.open(io.BytesIO(self.strip().data)).convert("RGB"))
-            poster = picture.data_uri(picture.webp(shown, 70), "image/webp")
+            with Image.open(io.BytesIO(self.strip())) as strip:
+                poster = picture.data_uri(picture.webp(np.asarray(strip.convert("RGB")), 70), "image/webp")
             data = as_json(self.saved(MOST_BYTES - len(poster) - len(SCRIPT) - len(STYLE)))
             self._offline = (
                 f'<div class="vaelib-clips" data-saved><style>{STYLE}</style>'
@@ -366,7 +367,7 @@ class ClipsView:
 def _figure_setup(fe: FrontEnd, scaler: Scaler) -> dict:
     """What `figure` needs once; see `SpectrogramView.setup`."""
     return {
-        "title": "",
+        "title": "the chosen clip",
         "ticks": picture.hz_ticks(fe),
         "hz": mel_frequencies(fe).round(1).tolist(),
         "db": [scaler.low_db, scaler.high_db],
@@ -502,9 +503,9 @@ def own_fields(runs: Sequence[Run], split: str) -> list[Field]:
             "of the genre they match best, one to one; grey: matches none"
         )
         codes, named = tuple(matched(genre.values[0], c) for c in own), tuple(f"≈ {g}" for g in genre.classes)
-        found.append(Field("cluster", codes, named, genre.colours, genre.markers, hint))
+        found.append(Field("cluster", codes, named, genre.colours, genre.markers, hint, none="matches no genre"))
     if any(s is not None for s in shares):
-        hint = "the largest responsibility of a component; only VaDE has one"
+        hint = "the largest responsibility of a component; grey: only VaDE has one"
         sure = tuple(None if s is None else s.max(1).astype(np.float32) for s in shares)
         found.append(Field("confidence", sure, hint=hint))
     return found

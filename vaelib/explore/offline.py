@@ -24,6 +24,7 @@ SCRIPT = (HERE / "figure.js").read_text() + (HERE / "view.js").read_text()
 STYLE = (HERE / "figure.css").read_text() + (HERE / "view.css").read_text()
 MOST_BYTES = 3_000_000
 SOUND_SECONDS = 6.0
+SCENES_WITH_SOUND = 12  # the first of a saved copy: inverting a spectrogram takes a quarter of a second
 SHARED = ("tiles", "count", "seconds", "caption", "labels")  # kept with a frame only where they differ from the start's
 PLANS = ((85, 1), (60, 1), (60, 2), (50, 4), (40, 8), (30, 16))  # (WebP quality, every n-th position), best first
 
@@ -40,8 +41,9 @@ def player(view: SpectrogramView) -> str:
         if pictures.size < 0.7 * MOST_BYTES:
             break
     room = 0.95 * MOST_BYTES - pictures.size
-    for scene, record in zip(made, scenes, strict=True):
-        record |= scene.sounds(record["controls"], room / len(made))
+    for i, (scene, record) in enumerate(zip(made, scenes, strict=True)):
+        share = room / min(len(made), SCENES_WITH_SOUND) if i < SCENES_WITH_SOUND else 0
+        record |= scene.sounds(record["controls"], share)
     data = {"setup": view.setup(), "choices": [{"label": c.label, "options": c.positions()} for c in view.scenes],
             "scenes": scenes, "pictures": pictures.kept}  # fmt: skip
     return (

@@ -87,8 +87,8 @@ def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: 
     view = SpectrogramView(
         render,
         [
-            clips.choice("a", "clip A", row_a),
-            clips.choice("b", "clip B", row_b),
+            clips.choice("a", "clip A", row_a, scenes=2),
+            clips.choice("b", "clip B", row_b, scenes=2),
             Slider("t", "A → B", 0.0, 1.0, round(1 / (steps - 1), 6), 0.0, steps),
             *_class_choice(run, clips.encode(clips.names[row_a])[2]),
         ],
@@ -223,6 +223,10 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
     options = tuple(f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in heaviest)
     means = model.mixture["means"].detach().numpy()
 
+    @cache
+    def window(row: int) -> np.ndarray:
+        return store.spectrogram(row, run.scaler)[:, : store.front_end.frames]
+
     def component(v: Values) -> int:
         return int(v["component"].split(":")[0])
 
@@ -237,7 +241,7 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
             return run.decode(means[component(v)][None])[0]
         if v["show"] == SHOWN[4]:
             return run.sample(n, [component(v)] * n, seed=0)
-        found = [store.spectrogram(r, run.scaler)[:, : store.front_end.frames] for r in clips(v)]
+        found = [window(int(r)) for r in clips(v)]
         return np.stack(found) if found else np.zeros(store.front_end.shape, np.float32)
 
     def sound(v: Values, tile: int) -> tuple[np.ndarray, int]:
