@@ -4,7 +4,7 @@ CLIPS ?= 40
 EPOCHS ?= 16
 BIN := .venv/bin
 
-.PHONY: help setup demo proof difficulty test lab lint clean
+.PHONY: help setup demo proof difficulty test lab bench-ui lint clean
 
 help:
 	@echo "make demo                  render, preprocess, train, prove and compare everything"
@@ -13,6 +13,7 @@ help:
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
+	@echo "make bench-ui              how long a reader waits for picture and sound (docs/BENCHMARKS.md; needs a Chromium)"
 
 # Installed anew only when the list of dependencies changes.
 .venv/.ready: pyproject.toml constraints.txt
@@ -20,10 +21,28 @@ help:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt tinysoundfont
-	-@test -d .git && $(BIN)/nbstripout --install --attributes .git/info/attributes 2>/dev/null && $(BIN)/nbdime config-git --enable 2>/dev/null
 	@touch $@
 
+# What notebooks need of Git (.gitattributes names these drivers) and of Jupyter. Paths are relative to the repository's
+# root, where Git runs its drivers: the clone may move. Extra keys: what papermill, JupyterLab and a kernel write into
+# a notebook that runs. `sed` takes back what an earlier `make setup` wrote, because it outranks .gitattributes.
+STRIPPED := metadata.papermill cell.metadata.papermill metadata.vscode $(addprefix metadata.language_info.,\
+	codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)
+define GIT_SETUP
+git config filter.nbstripout.clean '$(BIN)/python -m nbstripout --keep-id' && \
+git config filter.nbstripout.extrakeys '$(STRIPPED)' && \
+git config filter.nbstripout.smudge cat && git config filter.nbstripout.required true && \
+git config diff.jupyternotebook.command '$(BIN)/python -m nbdime.vcs.git.diffdriver diff --use-filter' && \
+git config merge.jupyternotebook.name 'notebooks, cell by cell' && \
+git config merge.jupyternotebook.driver '$(BIN)/python -m nbdime.vcs.git.mergedriver merge %O %A %B %L %P' && \
+{ old=$$(git rev-parse --git-path info/attributes); test ! -f "$$old" || \
+  sed -i -E '/^\*\.(ipynb|zpln) (filter=nbstripout|diff=ipynb)$$/d' "$$old"; }
+endef
+
 setup: .venv/.ready
+	@mkdir -p .venv/etc/jupyter && ln -sfn $(addprefix ../../../,$(wildcard jupyter_*_config.py)) .venv/etc/jupyter/
+	@test ! -e .git || { $(GIT_SETUP); } || echo "Git was not told how to handle notebooks (its reason is above):\
+	 outputs would be committed; run \`make setup\` again." >&2
 
 demo: setup
 	@$(BIN)/vaelib demo --clips $(CLIPS) --epochs $(EPOCHS)
@@ -36,6 +55,9 @@ test: setup
 
 lab: setup
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root)
+
+bench-ui: setup
+	$(BIN)/python -m tests.browser.bench_ui
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

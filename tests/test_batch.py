@@ -76,9 +76,36 @@ def test_failure_is_kept_as_failed_and_others_run_on(shelf, name, reason):
     with pytest.raises(NotebookFailedError, match=reason):
         batch.execute_all([Job(name), Job("good", {"n": 7})], workers=2)
     names = {p.name for p in (shelf / "runs").iterdir()}
-    assert any(n.startswith(name) and n.endswith(".failed.ipynb") for n in names)
+    assert {n.partition(".")[2] for n in names if n.startswith(name)} == {"failed.ipynb", "failed.log"}
     assert any(n.startswith("good") and n.endswith(".html") for n in names)
-    assert not any("partial" in n or (n.startswith(name) and not n.endswith(".failed.ipynb")) for n in names)
+    assert not any("partial" in n for n in names)
+    (log,) = (shelf / "runs").glob("*.log")
+    assert reason in log.read_text() and "\x1b" not in log.read_text()
+    page = (shelf / "runs" / "index.html").read_text()
+    assert reason in page and log.name in page and page.count("<article>") == 2 and "1 failed" in page
+
+
+def test_the_last_words_of_a_dead_kernel_are_in_the_log_until_it_succeeds(shelf):
+    path = shelf / "notebooks" / "good.ipynb"
+    nb = nbformat.read(path, 4)
+    nb.cells[1].source = "import os, sys\nprint('last words', file=sys.__stderr__, flush=True)\nos._exit(3)"
+    nbformat.write(nb, path)
+    kept = batch.attempt(Job("good")).path.with_suffix(".log")
+    assert "last words" in kept.read_text()
+    nb.cells[1].source = "1"
+    nbformat.write(nb, path)
+    kept.rename(Job("good").final.with_suffix(".failed.log"))
+    batch.execute(Job("good"))
+    assert not list((shelf / "runs").glob("*.log"))
+
+
+def test_every_run_is_on_the_page_at_once(shelf):
+    first = batch.execute(Job("good", {"n": 2}))
+    page = shelf / "runs" / "index.html"
+    assert f"href='{first.name}'" in page.read_text() and "<span>n 2</span>" in page.read_text()
+    page.unlink()
+    batch.execute(Job("good", {"n": 2}))  # already done: nothing to do but to say so
+    assert f"href='{first.name}'" in page.read_text()
 
 
 def test_every_job_has_an_outcome_and_a_row_in_the_summary(shelf, monkeypatch, capsys):

@@ -30,6 +30,7 @@ ROOMS = [
     "proofs",
     "explore",
     "reports",
+    "shelf",
     "batch",
     "planfile",
     "plans",

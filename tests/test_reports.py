@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -18,9 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from vaelib import reports
-from vaelib.config import InputError
+from vaelib.config import ROOT, InputError
 from vaelib.proofs import Proof, comparison_intervals, comparison_row
 from vaelib.reports import Section, write_comparison, write_html, write_proofs
 from vaelib.runs import fit, plan
@@ -68,6 +70,16 @@ def executed(tmp_path):
     return path
 
 
+def pictures_of(page: Path) -> list[Image.Image]:
+    """The pictures that a page embeds."""
+    found = re.findall(r"src='data:image/\w+;base64,([^']+)'", page.read_text())
+    return [Image.open(io.BytesIO(base64.b64decode(uri))) for uri in found]
+
+
+def same_pixels(a: Image.Image, b: Image.Image) -> bool:
+    return a.size == b.size and a.convert("RGBA").tobytes() == b.convert("RGBA").tobytes()
+
+
 def asks_the_web(page: str) -> list[str]:
     return [m.group(0) for m in [*FETCHES.finditer(page), *IMPORTS.finditer(page)]]
 
@@ -93,6 +105,33 @@ def test_an_executed_notebook_becomes_one_file_that_needs_no_network(executed):
     assert '<b id="player">offline</b>' in page and "View()" not in page and "widget-view+json" not in page
     assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in page
     assert "widgets" in nbformat.read(executed, 4).metadata  # the notebook itself is left alone
+
+
+def test_nothing_is_fetched_for_formulas_diagrams_or_widgets_either(executed):
+    nb = nbformat.read(executed, 4)
+    nb.cells.append(new_markdown_cell("$x^2$\n\n```mermaid\ngraph TD; a-->b\n```"))
+    nbformat.write(nb, executed)
+    page = write_html(executed).read_text()
+    assert "$x^2$" in page and "graph TD; a--" in page
+    assert not re.findall(r"cdnjs|unpkg|jsdelivr|mathjax|require\.js|import\(|<script src", page, re.I)
+
+
+def test_the_committed_config_decides_how_html_is_made(executed, tmp_path, monkeypatch):
+    assert reports.NBCONVERT == ROOT / "jupyter_nbconvert_config.py"
+    own = tmp_path / "own_config.py"
+    own.write_text("c = get_config()\nc.HTMLExporter.exclude_output = True\n")
+    monkeypatch.setattr(reports, "NBCONVERT", own)
+    page = write_html(executed).read_text()
+    assert "offline</b>" not in page and "IntSliderModel" in page  # so nothing but the config leaves the widgets out
+
+
+def test_a_picture_that_lies_beside_the_notebook_is_in_the_report(executed, tmp_path, monkeypatch):
+    Image.new("RGB", (2, 2), "red").save(executed.parent / "beside.png")
+    nb = nbformat.read(executed, 4)
+    nb.cells.append(new_markdown_cell("![red](beside.png)"))
+    nbformat.write(nb, executed)
+    monkeypatch.chdir("/")
+    assert base64.b64encode((executed.parent / "beside.png").read_bytes()).decode() in write_html(executed).read_text()
 
 
 def test_labels_in_a_notebooks_output_and_title_stay_text(executed, tmp_path):
@@ -144,8 +183,8 @@ def test_a_comparison_is_markdown_html_and_pictures(figure, tmp_path):
     assert (md.name, page.name) == ("MODEL_COMPARISON_RESULTS.md", "model_comparison.html")
     assert (folder / "visualizations" / "umap.png").read_bytes().startswith(PNG)
     assert "](visualizations/umap.png)" in md.read_text() and md.read_text().startswith("# All\n\nA note.\n\n")
-    (encoded,) = re.findall(r"src='data:image/png;base64,([^']+)'", page.read_text())
-    assert base64.b64decode(encoded).startswith(PNG)
+    (shown,) = pictures_of(page)
+    assert shown.format == "WEBP" and same_pixels(shown, Image.open(folder / "visualizations" / "umap.png"))
     assert not asks_the_web(page.read_text())
     assert "<p>two</p>" in page.read_text()  # a blank line is a new paragraph
 
@@ -168,11 +207,32 @@ def test_a_markdown_table_keeps_its_columns_and_marks_what_is_missing(figure, tm
     assert "<td>–</td>" in page.read_text() and "<td>1.23</td>" in page.read_text()
 
 
+def test_a_page_that_would_be_too_large_packs_its_pictures_harder(figure, tmp_path, monkeypatch):
+    Image.effect_noise((300, 200), 90).save(tmp_path / "noise.png")
+    noise = Section("noise", picture=tmp_path / "noise.png")
+    small, sizes = [Section("f", figure=figure, name="f"), noise], []
+    for most in (10**9, 60_000, 10):
+        monkeypatch.setattr(reports, "MOST_BYTES", most)
+        page = write_comparison("t", "n", small, tmp_path / str(most))[1]
+        sizes.append(page.stat().st_size)
+        same = same_pixels(pictures_of(page)[1], Image.open(tmp_path / "noise.png"))
+        assert same == (most == 10**9)
+    assert sizes[0] > 60_000 > sizes[1] > sizes[2]  # one that cannot be small enough is as small as can be
+    files = [(tmp_path / str(most) / "visualizations" / "f.png").read_bytes() for most in (10**9, 10)]
+    assert files[0] == files[1]
+
+
+def test_a_picture_that_is_too_long_for_webp_stays_png(tmp_path):
+    Image.new("L", (2, 16_384)).save(tmp_path / "long.png")
+    page = write_comparison("t", "n", [Section("long", picture=tmp_path / "long.png")], tmp_path)[1]
+    assert pictures_of(page)[0].format == "PNG"
+
+
 def test_links_to_notebooks_are_relative_to_the_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     md, page = write_comparison("t", "n", [], Path("out"), [Path("runs/a b.html")])
-    assert "<a href='../runs/a%20b.html'>a b.html</a>" in page.read_text()
-    assert "- a b.html" in md.read_text()
+    assert "<a href='../runs/a%20b.html'>../runs/a b.html</a>" in page.read_text()
+    assert "- ../runs/a b.html" in md.read_text()
 
 
 def test_a_comparison_that_fails_leaves_every_old_file_whole(figure, tmp_path):
@@ -223,7 +283,8 @@ def parts(run, **changes) -> dict:
 def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure, tmp_path, monkeypatch):
     monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "papermill"))
     (tmp_path / "papermill").mkdir()
-    (tmp_path / "papermill" / "02_basic_vae.html").write_text("x")
+    for name in ("index.html", "02_basic_vae-of-older-code.html"):
+        (tmp_path / "papermill" / name).write_text("x")
     given = parts(run, figures={"claims": figure, "model_comparison": figure, "own": figure})
     shown = dataclasses.replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"))
     shutil.rmtree(shown.folder / "figures")
@@ -246,7 +307,8 @@ def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure,
     assert f"tones-tiny (fingerprint {run.config.fingerprint}), 2 runs." in page
     environment = json.loads((run.folder / "config.json").read_text())["environment"]
     assert f"torch {environment['torch']}" in page and "rendered" not in page
-    assert "02_basic_vae.html</a>" in page and not asks_the_web(page)
+    assert "<a href='../papermill/index.html'>" in page and "02_basic_vae-of-older-code" not in page + md
+    assert not asks_the_web(page)
     saved = pd.read_csv(folder / "comparison_table.csv")
     assert saved["run"].tolist() == [run.folder.name]
     assert saved["mse"].tolist() == pytest.approx(given["table"]["mse"].tolist())
@@ -359,5 +421,5 @@ def test_proofs_are_one_page_with_sentence_numbers_and_picture(figure, tmp_path)
     assert [p.name for p in path.parent.iterdir()] == ["proofs.html"]
     assert "<h2>smoothness: conv_vae</h2><p>It is even.</p>" in page and "<td>1.235</td>" in page
     assert EVIL not in page and page.count("&lt;img src=x") == 4  # heading, sentence, number, table's name
-    assert page.count("data:image/png;base64,") == 2 and not asks_the_web(page)
+    assert len(pictures_of(path)) == 2 and not asks_the_web(page)
     assert page.startswith("<!doctype html>") and page.endswith("</html>")

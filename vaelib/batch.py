@@ -18,10 +18,12 @@ from typing import Any
 import nbformat
 import pandas as pd
 import papermill as pm
+from nbconvert.filters import strip_ansi
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
+from . import shelf
 from .config import ROOT, InputError, digest, one_of, outputs_dir, papermill_dir, write_atomic
 from .progress import clock
 from .runs import find_runs
@@ -223,7 +225,11 @@ class LiveEngine(NBClientEngine):
             )
             client.show = show
             with open(f"{folder}/kernel.log", "wb") as log:  # kernels grumble on their way out
-                return client.execute(stderr=log)
+                try:
+                    return client.execute(stderr=log)
+                except Exception as e:
+                    e.add_note(Path(log.name).read_text(errors="replace"))  # the last words of one that died
+                    raise
 
 
 pm.engines.papermill_engines.register("vaelib", LiveEngine)
@@ -278,7 +284,8 @@ class Terminal:
 def execute(job: Job, terminal: Terminal | None = None, again: bool = False) -> Path:
     """Execute one notebook; one that is already executed with these parameters and this code is not repeated.
 
-    While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb`: neither looks finished.
+    While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log` of what
+    was said): neither looks finished. `index.html` shows what came of it.
 
     Args:
         again: Execute in any case.
@@ -298,6 +305,7 @@ def execute(job: Job, terminal: Terminal | None = None, again: bool = False) -> 
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.is_file() and job.left_its_run() and not again:
         terminal.finish(shown, f"{shown}: already done, {final.name}", worked=False)
+        shelf.update_or_say()
         return final
     partial, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
     started = time.monotonic()
@@ -312,19 +320,29 @@ def execute(job: Job, terminal: Terminal | None = None, again: bool = False) -> 
             partial.unlink(missing_ok=True)
             terminal.finish(shown, f"{shown}: refused")
             raise InputError(e.evalue) from e
-        partial.replace(failed)
+        _keep_failed(partial, failed, e)
         terminal.finish(shown, f"{shown}: FAILED after {clock(time.monotonic() - started)}")
         raise NotebookFailedError(f"{job.notebook} failed: {e.ename}: {e.evalue}; see {failed}") from e
     except Exception as e:  # a dead kernel leaves a notebook that looks executed
-        if partial.exists():
-            partial.replace(failed)
+        _keep_failed(partial, failed, e)
         terminal.finish(shown, f"{shown}: FAILED after {clock(time.monotonic() - started)}")
         raise NotebookFailedError(f"{job.notebook} failed: {e}; what was executed is in {failed}") from e
-    failed.unlink(missing_ok=True)
-    write_html(partial, final.with_suffix(".html"), title=shown)
+    for left in (failed, failed.with_suffix(".log")):
+        left.unlink(missing_ok=True)
+    write_html(partial, final.with_suffix(".html"), title=final.stem)
     partial.replace(final)
+    shelf.update_or_say()
     terminal.finish(shown, f"{shown}: done in {clock(time.monotonic() - started)}, {final.name}")
     return final
+
+
+def _keep_failed(partial: Path, failed: Path, error: Exception) -> None:
+    """What is left of a failed run: the notebook as far as it came, and a log of error, traceback and kernel."""
+    if partial.exists():
+        partial.replace(failed)
+    words = "\n".join([str(error), *getattr(error, "__notes__", [])])
+    write_atomic(failed.with_suffix(".log"), strip_ansi(words).strip() + "\n")
+    shelf.update_or_say()
 
 
 def attempt(job: Job, terminal: Terminal | None = None, again: bool = False) -> Outcome:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .config import ROOT, InputError, data_dir, front_end, one_of, outputs_dir
+from .config import ROOT, InputError, data_dir, front_end, one_of, outputs_dir, papermill_dir
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -85,7 +85,8 @@ def batch(
 def _execute_plan(path: Path, changes: list[str], workers: int | None = None) -> None:
     from .plans import execute_plan, read_plan
 
-    typer.echo(execute_plan(read_plan(path, changes), workers))
+    report = execute_plan(read_plan(path, changes), workers)
+    typer.echo(f"executed notebooks: {papermill_dir() / 'index.html'}\ncomparison:         {report}")
 
 
 @app.command()
@@ -263,10 +264,12 @@ def _compare(root: Path, corpus: str, epochs: int, output: Path | None = None) -
 
 @app.command()
 def report(run: Path, output: Path | None = None) -> None:
-    """Export an executed notebook as one HTML file that works offline."""
+    """Export an executed notebook as one HTML file that works offline; papermill_runs/index.html lists them all."""
+    from . import shelf
     from .reports import write_html
 
     typer.echo(write_html(run, output))
+    shelf.update_or_say()
 
 
 def main() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import html
+import io
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
-from .config import COMPACT, FULL, InputError, ModelConfig, papermill_dir, write_atomic
+from .config import COMPACT, FULL, ROOT, InputError, ModelConfig, papermill_dir, write_atomic
 from .models import MODELS, build
 from .proofs import Proof
 from .proofs.proof import png
@@ -27,22 +30,19 @@ EXPECTED_MILLIONS = {"basic_vae": 5.0, "conv_vae": 3.0, "beta_vae": 3.0, "cvae":
 EXPECTED_ARI = {"basic_vae": 0.35, "conv_vae-detilt": 0.48, "beta_vae": 0.42, "cvae-genre-fixed": 0.63,
                 "vade-detilt": 0.71}  # fmt: skip
 
-# what the template would fetch from the web; a report must work offline
-NO_NETWORK = {name: "" for name in ("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url",
-                                    "jupyter_widgets_base_url", "widget_renderer_url")}  # fmt: skip
+# how notebooks become HTML; `make setup` shows it to `jupyter nbconvert` and JupyterLab, which then write the same file
+NBCONVERT = ROOT / "jupyter_nbconvert_config.py"
 
 
 def write_html(notebook: Path, target: Path | None = None, title: str = "") -> Path:
-    """Export an executed notebook as one HTML file that needs no network.
-
-    Views that hold both a live widget and an offline player show the player.
+    """Export an executed notebook as one HTML file that needs no network, as `jupyter_nbconvert_config.py` says.
 
     Raises:
         InputError: no such notebook, not a notebook, or not executed.
     """
     import nbformat
     from nbconvert import HTMLExporter
-    from traitlets.config import Config
+    from traitlets.config import PyFileConfigLoader
 
     notebook = Path(notebook)
     if not notebook.is_file():
@@ -54,18 +54,25 @@ def write_html(notebook: Path, target: Path | None = None, title: str = "") -> P
     code = [c for c in nb.cells if c.cell_type == "code"]
     if code and not any(c.outputs for c in code):
         raise InputError(f"{notebook} has no outputs: execute it first (`vaelib train`, papermill, or JupyterLab)")
-    nb.metadata.pop("widgets", None)  # saved widget states would ask for a script from the web
-    config = Config()
-    config.NbConvertBase.display_data_priority = [
-        "text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain",
-    ]  # fmt: skip
-    exporter = HTMLExporter(config=config, embed_images=True, **NO_NETWORK)
-    body, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title or notebook.stem}})
+    exporter = HTMLExporter(config=PyFileConfigLoader(NBCONVERT.name, str(NBCONVERT.parent)).load_config())
+    about = {"name": title or notebook.stem, "path": str(notebook.parent)}
+    body, _ = exporter.from_notebook_node(nb, {"metadata": about})
     return write_atomic(target or notebook.with_suffix(".html"), body)
 
 
-def _data_uri(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
+# A page can be sent by mail: it stays below this. How the copies of its PNG files are packed into it, best first.
+MOST_BYTES = 9_000_000
+PACKINGS = ({"lossless": True, "method": 1}, {"quality": 80}, {"quality": 50})
+
+
+def _img(alt: str, picture: bytes, packing: Mapping[str, Any]) -> str:
+    """PNG → an embedded WebP, by default half as large with the very same pixels; too long for WebP: as it is."""
+    image, kind = Image.open(io.BytesIO(picture)), "png"
+    if max(image.size) < 16_384:
+        buffer, kind = io.BytesIO(), "webp"
+        image.save(buffer, "WEBP", **packing)
+        picture = buffer.getvalue()
+    return f"<img alt='{html.escape(alt, quote=True)}' src='data:image/{kind};base64,{b64encode(picture).decode()}'>"
 
 
 def _md(text: str) -> str:
@@ -77,6 +84,9 @@ def _md_table(table: pd.DataFrame) -> str:
     shown = table.map(lambda v: v.replace("|", r"\|") if isinstance(v, str) else v)
     shown = shown.astype(object).where(table.notna(), None)  # tabulate's missing value is None, not nan
     return _md(shown.to_markdown(index=False, floatfmt=".3g", missingval="–"))
+
+
+Part = str | tuple[str, bytes]  # of a page: HTML, or a picture (PNG) with its words
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,8 @@ def write_comparison(
     """
     pictures = folder / "visualizations"
     pictures.mkdir(parents=True, exist_ok=True)
-    md, page = [f"# {_md(title)}", _md(note)], [f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>"]
+    md = [f"# {_md(title)}", _md(note)]
+    page: list[Part] = [f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>"]
     for s in sections:
         md.append(f"## {_md(s.heading)}")
         page.append(f"<h2>{html.escape(s.heading)}</h2>")
@@ -125,17 +136,16 @@ def write_comparison(
             md.append(_md_table(s.table))
             page.append(s.table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format))
         if s.figure is not None:
-            write_atomic(pictures / f"{s.name}.png", png(s.figure))
+            path = write_atomic(pictures / f"{s.name}.png", png(s.figure))
             md.append(f"![{_md(s.heading)}](visualizations/{s.name}.png)")
-            page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(png(s.figure))}'>")
+            page.append((s.heading, path.read_bytes()))
         if s.picture is not None and s.picture.is_file():
-            page.append(f"<img alt='{html.escape(s.heading, quote=True)}' src='{_data_uri(s.picture.read_bytes())}'>")
+            page.append((s.heading, s.picture.read_bytes()))
     if links:
         paths = [os.path.relpath(p, folder) for p in links]  # relative: the folders can be moved together
-        uris = [html.escape(quote(p), quote=True) for p in paths]
-        items = "".join(f"<li><a href='{u}'>{html.escape(p.name)}</a>" for u, p in zip(uris, links, strict=True))
+        items = "".join(f"<li><a href='{html.escape(quote(p), quote=True)}'>{html.escape(p)}</a>" for p in paths)
         page.append(f"<h2>Executed notebooks</h2><ul>{items}</ul>")
-        md += ["## Executed notebooks", "\n".join(f"- {_md(p.name)}" for p in links)]
+        md += ["## Executed notebooks", "\n".join(f"- {_md(p)}" for p in paths)]
     return (
         write_atomic(folder / "MODEL_COMPARISON_RESULTS.md", "\n\n".join(md) + "\n"),
         write_atomic(folder / "model_comparison.html", _document(title, page)),
@@ -248,8 +258,8 @@ def compare(
            if corpus.startswith("demo-") else "")
         + f"Machine: {_machine(runs)}."
     )  # fmt: skip
-    notebooks = sorted(p for p in papermill_dir().glob("*.html")) if papermill_dir().is_dir() else []
-    return write_comparison("Five VAEs side by side", note, sections, folder, notebooks)[1]
+    index = papermill_dir() / "index.html"
+    return write_comparison("Five VAEs side by side", note, sections, folder, [index] if index.is_file() else [])[1]
 
 
 _HEADINGS = {
@@ -281,14 +291,19 @@ def _machine(runs: Sequence[Run]) -> str:
 
 def write_proofs(proofs: Sequence[Proof], target: Path) -> Path:
     """Write proofs as one HTML file: sentence, numbers and figure of each."""
-    page = ["<h1>Proofs on trained runs</h1>"]
+    page: list[Part] = ["<h1>Proofs on trained runs</h1>"]
     for p in proofs:
         page.append(f"<h2>{html.escape(p.name)}: {html.escape(p.subject)}</h2><p>{html.escape(p.sentence)}</p>")
         page.append(p.table().to_html(border=0, float_format="{:.4g}".format))
-        page.append(f"<img alt='{html.escape(p.name, quote=True)}' src='{_data_uri(png(p.figure))}'>")
+        page.append((p.name, png(p.figure)))
     return write_atomic(target, _document("Proofs on trained runs", page))
 
 
-def _document(title: str, page: Sequence[str]) -> str:
+def _document(title: str, page: Sequence[Part]) -> str:
+    """The whole page, its pictures packed as well as its size allows."""
     head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    return f"{head}<style>{STYLE}</style>{''.join(page)}</html>"
+    for packing in PACKINGS:
+        body = "".join(p if isinstance(p, str) else _img(*p, packing) for p in page)
+        if len(body) < MOST_BYTES:
+            break
+    return f"{head}<style>{STYLE}</style>{body}</html>"
