@@ -72,8 +72,9 @@ def runs(store, folders):
 
 @pytest.fixture(scope="module")
 def flat(runs):
-    """A projection: the first two dimensions."""
-    return {method: {r.name: r.embed("test").means[:, at] for r in runs} for method, at in (("A", [0, 1]), ("B", [2, 3]))}
+    """Two projections: onto two pairs of dimensions."""
+    where = {"A": [0, 1], "B": [2, 3]}
+    return {method: {r.name: r.embed("test").means[:, at] for r in runs} for method, at in where.items()}
 
 
 # --- what clips are coloured by ---
@@ -187,6 +188,21 @@ def test_a_small_page_shows_few_clips_of_every_class(browser):
         assert np.abs(shades - browser.frame(at)["shades"]).mean() < 8
 
 
+def test_large_pictures_are_kept_smaller(browser, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 640), np.uint8)
+    shapes = []
+
+    def frame(clip, width=640):
+        shapes.append(min(width, 640))
+        return {"shades": noise[:, :width], "tiles": (1, 1), "seconds": 30.0, "caption": ""}
+
+    monkeypatch.setattr(browser, "frame", frame)
+    html = browser.offline()
+    data = saved_data(html)
+    assert len(html) < 2_500_000 and min(shapes) < 640
+    assert len(data["names"]) == 36 and data["saved"]["sounds"]  # a picture of every clip, and sounds still
+
+
 def test_kept_sounds_are_the_clips_own_and_short(browser):
     data = browser.saved()
     k, uri = next(iter(data["saved"]["sounds"].items()))
@@ -260,7 +276,7 @@ def test_a_strip_needs_no_pyplot(browser, runs, flat):
 
     before = plt.get_fignums()
     for view in (browser, latent_map(runs, projections=flat)):
-        assert Image.open(io.BytesIO(view.strip().data)).width > 400
+        assert Image.open(io.BytesIO(view.strip())).width > 400
     assert plt.get_fignums() == before
 
 

@@ -10,7 +10,7 @@ const MARKERS = [null, [-.85, -.85, .85, -.85, .85, .85, -.85, .85], [0, -1.15, 
 
 const unpack = (text, Kind) => (text === null ? null : new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer));
 const grouped = (n) => n.toLocaleString("en");
-const brief = (v) => (Number.isFinite(v) ? String(Number(v.toPrecision(3))) : "–");
+const brief = (v) => (Number.isFinite(v) ? String(Number(v.toPrecision(3))).replace("-", "−") : "–");
 
 function trace(ctx, marker, x, y, r) {
   ctx.beginPath();
@@ -87,7 +87,7 @@ function listing(parent, about, choose, play) { // about(clip): {name, labels, s
 
 // --- one map: points on a canvas, rings and a lasso over them ---
 
-function map(parent, name, count, on) { // on: {look(clip) → [colour, marker], shown(clip), hover, choose, play, lasso, alike, clear, state}
+function map(parent, name, count, on) { // on: what the whole does, for this map
   const root = add(parent, "div", { className: "panel" });
   const title = add(root, "div", { className: "name", textContent: name, title: name }), none = add(title, "span", { className: "none" });
   const canvas = add(root, "canvas", { className: "map", tabIndex: 0 });
@@ -211,7 +211,7 @@ function map(parent, name, count, on) { // on: {look(clip) → [colour, marker],
     ctx.setTransform(1, 0, 0, 1, 0, 0);
     const shape = new Path2D();
     for (const [u, v] of drawn) shape.lineTo(u, v);
-    on.lasso(mixed.filter((i) => on.shown(i) && ctx.isPointInPath(shape, x[i], y[i])));
+    on.lasso(mixed.filter((i) => on.open(i) && ctx.isPointInPath(shape, x[i], y[i])));
     ctx.restore();
     draw();
   });
@@ -248,15 +248,16 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   const methods = Object.entries(data.methods).map(([name, xy]) => [name, xy.map((t) => unpack(t, Float32Array))]);
   const state = { chosen: -1, hover: -1, panel: 0, isolated: -1, peek: -1, lasso: null, aloud: -1 };
   const wanted = new Map(); // field → class that its drop-down asks for
-  let colour = fields[0], passing = new Uint8Array(count).fill(1), timer = 0, panels = [];
+  let colour = fields[0], open = new Uint8Array(count).fill(1), timer = 0, panels = [];
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.title);
   root.dataset.lmSuppressShortcuts = "true"; // else keys typed here are commands of JupyterLab
 
   const own = (f) => f.values.length > 1;
   const value = (f, clip, panel = state.panel) => (own(f) ? f.values[panel]?.[clip] : f.values[0][clip]) ?? NaN;
-  const said = (f, clip, panel = state.panel) => { const v = value(f, clip, panel); return f.classes.length ? f.classes[v] ?? "–" : brief(v); };
-  const shown = (clip, panel = state.panel) => passing[clip] && (state.isolated < 0 || value(colour, clip, panel) === state.isolated);
+  const said = (f, clip, panel = state.panel) => { const v = value(f, clip, panel); return f.classes.length ? f.classes[v] ?? f.none : brief(v); };
+  const offered = (clip, panel = state.panel) => open[clip] && (state.isolated < 0 || value(colour, clip, panel) === state.isolated);
+  const shown = (clip, panel = state.panel) => offered(clip, panel) && (!state.lasso || state.lasso.has(clip));
   const texts = data.names.map((_, i) => [data.paths[i], ...fields.filter((f) => f.classes.length && !own(f)).map((f) => said(f, i))].join(" ").toLowerCase());
   const labels = fields.filter((f) => ["genre", "language"].includes(f.name)).sort((a, b) => a.name.localeCompare(b.name));
   const about = (i) => ({ name: data.names[i], labels: labels.map((f) => said(f, i)).join(" · "), sound: saved ? (saved.sounds[i] ? "♪" : "") : "▶" });
@@ -281,6 +282,8 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   const search = add(add(bar, "label"), "input", { type: "search", placeholder: "search names and labels" });
   search.setAttribute("aria-label", "search names and labels");
   search.addEventListener("input", narrow);
+  const clear = add(bar, "button", { type: "button", textContent: "Clear", title: "clear search, filters and selection (Esc)" });
+  clear.addEventListener("click", () => reset(true));
   const filters = fields.filter((f) => f.filter).map((f) => {
     const held = f.classes.map((c, k) => [k, f.values[0].reduce((n, v) => n + (v === k), 0), c]).filter(([, n]) => n);
     return choice(bar, f.name, ["all", ...held.map(([, n, c]) => `${c} (${n})`)], (k) => {
@@ -288,14 +291,15 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
       narrow();
     });
   });
-  const clear = add(bar, "button", { type: "button", textContent: "Clear" });
-  clear.title = "clear search, filters and selection (Esc)";
-  clear.addEventListener("click", reset);
+
+  const heard = saved && add(add(bar, "label"), "input", { type: "checkbox" }); // a saved page keeps few sounds: find them
+  heard?.after("only with sound ♪");
+  heard?.addEventListener("change", narrow);
 
   function narrow() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (let i = 0; i < count; i++) {
-      passing[i] = (!state.lasso || state.lasso.has(i)) && [...wanted].every(([f, v]) => f.values[0][i] === v) && words.every((w) => texts[i].includes(w)) ? 1 : 0;
+      open[i] = [...wanted].every(([f, v]) => f.values[0][i] === v) && words.every((w) => texts[i].includes(w)) && !(heard?.checked && !saved.sounds[i]) ? 1 : 0;
     }
     refresh();
   }
@@ -303,7 +307,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   function refresh() {
     const order = [];
     for (let i = 0; i < count; i++) if (shown(i)) order.push(i);
-    clear.disabled = order.length === count && !state.lasso && state.isolated < 0 && !wanted.size && !search.value;
+    clear.disabled = order.length === count && !state.lasso && state.isolated < 0 && !wanted.size && !search.value && !heard?.checked;
     list.show(order, state.chosen);
     summary.textContent = counted(order);
     for (const p of panels) p.paint();
@@ -325,10 +329,13 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
     return `${start} · ${colour.name}${where}: ${most.slice(0, 8).map(([c, n]) => `${c} ${n}`).join(", ")}${rest}`;
   }
 
-  function reset() {
-    search.value = "";
-    for (const f of filters) f.value = 0;
-    wanted.clear();
+  function reset(all) {
+    if (all) {
+      search.value = "";
+      for (const f of filters) f.value = 0;
+      if (heard) heard.checked = false;
+      wanted.clear();
+    }
     Object.assign(state, { lasso: null, isolated: -1, peek: -1 });
     if (hasMaps) legend();
     narrow();
@@ -345,7 +352,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   const auto = add(add(now, "label", { className: "auto" }), "input", { type: "checkbox", checked: data.aloud });
   auto.after("play what I choose");
   const shownFigure = figure(detail, data.figure), audio = detail.querySelector("audio");
-  const facts = add(detail, "dl");
+  const facts = add(detail, "dl", { className: "facts" });
   button.addEventListener("click", play);
 
   function choose(clip, aloud, wait = REST) {
@@ -357,19 +364,25 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
     audio.load();
     name.textContent = name.title = data.names[clip];
     button.disabled = Boolean(saved && !saved.sounds[clip]);
-    shownFigure.note(button.disabled ? "no sound of this clip in the saved copy" : "");
+    shownFigure.note("");
     describe();
     list.mark(clip);
     for (const p of panels) p.draw();
     ask.picture(clip);
-    timer = setTimeout(() => { if (aloud) state.aloud = clip; ask.sound(clip); }, wait);
+    timer = setTimeout(() => hear(clip, aloud), wait);
   }
 
   function play() {
-    if (state.chosen < 0) return;
+    if (state.chosen >= 0) hear(state.chosen, true);
+  }
+
+  function hear(clip, aloud) {
     clearTimeout(timer);
-    state.aloud = state.chosen;
-    ask.sound(state.chosen);
+    if (aloud) {
+      state.aloud = clip;
+      shownFigure.note("fetching the sound …");
+    }
+    ask.sound(clip);
   }
 
   function describe() {
@@ -433,7 +446,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
         }
       });
       hint.textContent = colour.hint;
-      panels.forEach((p, i) => p.say(own(colour) && !colour.values[i] ? ` · no ${colour.name} in this model` : ""));
+      panels.forEach((p, i) => p.say(own(colour) && !colour.values[i] ? " · none" : ""));
     };
 
     function hover(clip, panel) {
@@ -458,6 +471,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
       state,
       look: (clip) => look(clip, p),
       shown: (clip) => Boolean(shown(clip, p) && (state.peek < 0 || value(colour, clip, p) === state.peek)),
+      open: (clip) => Boolean(offered(clip, p)),
       hover: (clip) => hover(clip, p),
       choose: (clip, clicked) => { enter(p); choose(clip, clicked || auto.checked, clicked ? 0 : REST); },
       enter: () => enter(p),
@@ -494,7 +508,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   if (saved) add(root, "div", { className: "hint", textContent: `Saved copy: ♪ marks the ${grouped(Object.keys(saved.sounds).length)} clips of which the first ${saved.seconds} s of sound are kept.` });
 
   root.addEventListener("keydown", (e) => {
-    if (e.key === "Escape") { reset(); audio.pause(); e.preventDefault(); }
+    if (e.key === "Escape") { reset(!state.lasso && state.isolated < 0); audio.pause(); e.preventDefault(); }
     e.stopPropagation();
   });
   const theme = new MutationObserver(() => { for (const p of panels) p.paint(); });
@@ -504,7 +518,12 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   return {
     choose: (clip) => choose(clip, false),
     picture(clip, frame) { if (clip === state.chosen) shownFigure.draw(frame); },
-    sound(clip, src) { if (clip === state.chosen) { shownFigure.play(src, state.aloud === clip); state.aloud = -1; } },
+    sound(clip, src) {
+      if (clip !== state.chosen) return;
+      shownFigure.note("");
+      shownFigure.play(src, state.aloud === clip);
+      state.aloud = -1;
+    },
     note(clip, text) { if (clip === state.chosen) shownFigure.note(text); },
     end() { clearTimeout(timer); theme.disconnect(); list.end(); for (const p of panels) p.end(); audio.pause(); },
   };
@@ -567,7 +586,10 @@ function page(root) {
       const shades = Uint8Array.from({ length: width * height }, (_, i) => rgba[4 * i]);
       view.picture(clip, { shades, width, height, tiles: [1, 1], seconds: lengths[clip], caption: "" });
     },
-    sound(clip) { if (sounds[clip]) view.sound(clip, sounds[clip]); },
+    sound(clip) {
+      if (sounds[clip]) view.sound(clip, sounds[clip]);
+      else view.note(clip, "no sound of this clip in the saved copy");
+    },
   });
   if (data.names.length) view.choose(Number(Object.keys(sounds)[0] ?? 0));
 }
