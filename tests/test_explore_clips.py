@@ -17,19 +17,8 @@ from PIL import Image
 from vaelib.config import InputError
 from vaelib.corpus import UNLABELLED
 from vaelib.explore import ClipsView, clip_browser, latent_map
-from vaelib.explore.clips import (
-    GREY,
-    class_field,
-    fields_of,
-    genre_field,
-    in_turns,
-    looks,
-    matched,
-    number_field,
-    packed,
-    short_names,
-    that_fit,
-)  # fmt: skip
+from vaelib.explore.clips import in_turns, short_names, that_fit
+from vaelib.explore.fields import GREY, class_field, fields_of, genre_field, looks, matched, number_field, packed
 from vaelib.explore.offline import as_json
 from vaelib.runs import fit, plan
 

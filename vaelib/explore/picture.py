@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..audio import mel_frequencies
+from ..audio import Scaler, mel_frequencies
 from ..config import FrontEnd
 
 WIDTH = 640  # widest picture of one spectrogram, pixels
@@ -113,6 +113,19 @@ def hz_ticks(fe: FrontEnd) -> list[tuple[float, str]]:
     where = np.interp(TICKS_HZ, hz, (np.arange(fe.n_mels) + 0.5) / fe.n_mels)
     names = [f"{f} Hz" if f < 1000 else f"{f // 1000} kHz" for f in TICKS_HZ]
     return [(float(w), n) for f, w, n in zip(TICKS_HZ, where, names, strict=True) if hz[0] < f < hz[-1]]
+
+
+def setup(title: str, fe: FrontEnd, scaler: Scaler) -> dict:
+    """What figure.js needs once: title, axes, colours of levels and of differences."""
+    return {
+        "title": title,
+        "ticks": hz_ticks(fe),
+        "hz": mel_frequencies(fe).round(1).tolist(),
+        "db": [scaler.low_db, scaler.high_db],
+        "lut": lut().tolist(),
+        "contrast": lut("RdBu_r").tolist(),
+        "gap": GAP,
+    }
 
 
 def strip(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..audio import Scaler, mel_frequencies, to_sound
+from ..audio import Scaler, to_sound
 from ..config import FrontEnd, write_atomic
 from . import picture
 from .controls import Choice, Extra, Slider, Values
@@ -109,17 +109,8 @@ class SpectrogramView:
 
     def setup(self) -> dict:
         """What does not change: title, axes, colours, buttons."""
-        return {
-            "title": self.title,
-            "ticks": picture.hz_ticks(self.front_end),
-            "hz": mel_frequencies(self.front_end).round(1).tolist(),
-            "db": [self.scaler.low_db, self.scaler.high_db],
-            "lut": picture.lut().tolist(),
-            "contrast": picture.lut("RdBu_r").tolist(),
-            "gap": picture.GAP,
-            "extras": [e.label for e in self.extras],
-            "controls": len(self.controls),
-        }
+        more = {"extras": [e.label for e in self.extras], "controls": len(self.controls)}
+        return picture.setup(self.title, self.front_end, self.scaler) | more
 
     def sound_file(self, values: Values, tile: int = 0, seconds: float | None = None) -> bytes:
         """The sound at these values as MP3; made once, one at a time."""
