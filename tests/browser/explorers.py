@@ -1,0 +1,129 @@
+"""Moving the explorers as a reader does, live or in a saved page, and seeing that picture and sound follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from . import lab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+SECONDS = 30  # a picture or a sound that takes longer, even on a busy machine, is not coming
+SOUND = """async (audio) => {
+    const bytes = audio.src ? (await (await fetch(audio.src)).arrayBuffer()).byteLength : 0;
+    return {src: audio.src, bytes, seconds: audio.duration};
+}"""
+
+
+def picture(explorer: Locator) -> str:
+    """What is on the figure's canvas, once it has come to rest (a choice may draw more than once)."""
+    canvas = explorer.locator(".vaelib-figure canvas").first
+    before, now = "", canvas.evaluate("c => c.toDataURL()")
+    while now != before:
+        explorer.page.wait_for_timeout(100)
+        before, now = now, canvas.evaluate("c => c.toDataURL()")
+    return now
+
+
+def address(explorer: Locator) -> str:
+    """Address of the sound in the figure's player, or ""."""
+    return explorer.locator(".vaelib-figure audio").first.evaluate("a => a.src")
+
+
+def wait_until(explorer: Locator, selector: str, differs: str, before: str, what: str) -> None:
+    """Wait until a JavaScript expression of the element `e` is another than before.
+
+    Raises:
+        AssertionError: it stays what it was.
+    """
+    from playwright.sync_api import TimeoutError
+
+    element = explorer.locator(selector).first.element_handle()
+    try:
+        explorer.page.wait_for_function(
+            f"([e, before]) => {differs} !== before", arg=[element, before], timeout=1000 * SECONDS, polling=50
+        )
+    except TimeoutError:
+        raise AssertionError(f"{what}, but nothing changed in {SECONDS} s") from None
+
+
+@contextmanager
+def another_picture(explorer: Locator, what: str) -> Iterator[None]:
+    """What is done inside must change the picture."""
+    before = picture(explorer)
+    yield
+    wait_until(explorer, ".vaelib-figure canvas", "e.toDataURL()", before, what)
+
+
+@contextmanager
+def another_sound(explorer: Locator, what: str) -> Iterator[None]:
+    """What is done inside must bring another sound into the player, one that can be played."""
+    before = address(explorer)
+    yield
+    wait_until(explorer, ".vaelib-figure audio", "(e.readyState > 0 ? e.src : before)", before, what)
+    sound = explorer.locator(".vaelib-figure audio").first.evaluate(SOUND)
+    assert sound["bytes"] > 1000 and 0.5 < sound["seconds"] < 60, f"{what}: the sound is {sound}"
+
+
+def sliders(explorer: Locator) -> list[Locator]:
+    """Rows with a slider, live or saved."""
+    return explorer.locator(".widget-slider, .panel > label:has(input[type=range])").all()
+
+
+def drag(explorer: Locator, row: Locator) -> None:
+    """Drag a slider with the mouse towards its farther end, which must change the picture."""
+    with another_picture(explorer, "a slider was dragged"):
+        lab.drag(row, 0.15 if lab.share(row) > 0.5 else 0.85)
+
+
+def choose_each(explorer: Locator) -> None:
+    """Choose another name in every drop-down, the last first, and the old one again: each must change the picture.
+
+    The last slider is moved before each choice: at its start it may show what another drop-down stands for.
+    """
+    for select in reversed(explorer.locator("select").all()):
+        now, names = select.evaluate("s => s.selectedIndex"), select.locator("option").count()
+        for name in ((now + (2 if names > 2 else 1)) % names, now):  # two further: the next may be the other end's
+            for row in sliders(explorer)[-1:]:
+                drag(explorer, row)
+            with another_picture(explorer, f"name {name} was chosen"):
+                select.select_option(index=name)
+
+
+def is_list(explorer: Locator) -> bool:
+    """Whether clips are chosen in it, in place of values being set."""
+    return "vaelib-clips" in explorer.get_attribute("class").split()
+
+
+def use_keys(explorer: Locator) -> None:
+    """Move a slider (else a drop-down, or the choice in a list) with the keyboard: picture and sound must follow."""
+    if is_list(explorer):
+        handle, key = explorer.locator(".list"), "ArrowDown"
+    elif rows := sliders(explorer):
+        handle, key = lab.handle_of(rows[0]), "ArrowLeft" if lab.share(rows[0]) > 0.5 else "ArrowRight"
+    else:
+        handle = explorer.locator("select").first
+        key = "ArrowUp" if handle.evaluate("s => s.selectedIndex") else "ArrowDown"
+    for _ in range(2):
+        with another_sound(explorer, said := f"{key} was pressed"), another_picture(explorer, said):
+            handle.press(key)
+
+
+def press_sounds(explorer: Locator) -> None:
+    """Press the buttons of the sounds that are kept: each is in the player, and they are not all the same one."""
+    heard, buttons = set(), explorer.locator("button:has-text('▶'):enabled").all()
+    for button in buttons:
+        button.click()
+        explorer.page.wait_for_timeout(200)
+        sound = explorer.locator(".vaelib-figure audio").first.evaluate(SOUND)
+        assert sound["bytes"] > 1000 and 0.5 < sound["seconds"] < 60, f"{button.inner_text()}: the sound is {sound}"
+        heard.add(sound["src"])
+    assert len(heard) >= min(2, len(buttons)), "every button plays the same"
+
+
+def text_of(explorer: Locator) -> str:
+    """All words of an explorer, those of its drop-downs too."""
+    return explorer.evaluate("e => e.textContent")
