@@ -1,10 +1,14 @@
-"""JupyterLab (`make lab`) in this repository: its HTML export is the one of `vaelib report`, and running is no change.
+"""JupyterLab (`make lab`) in this repository: explorers are prompt, its HTML export is that of `vaelib report`, and
+running is no change.
 
 Linked into .venv/etc/jupyter by `make setup`; else `jupyter lab --config jupyter_server_config.py`.
 """
 
+import asyncio
 import subprocess
 from pathlib import Path
+
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
 c = get_config()  # noqa: F821  Jupyter's loader defines both
 load_subconfig("jupyter_nbconvert_config.py", str(Path(__file__).resolve().parent))  # noqa: F821
@@ -24,3 +28,18 @@ def forget_outputs(model: dict, os_path: str, **_: object) -> subprocess.Popen |
 
 
 c.FileContentsManager.post_save_hook = forget_outputs
+
+
+class PromptConnection(ZMQChannelsWebsocketConnection):
+    """A kernel's messages leave at once.
+
+    A moved slider is answered by several small messages, the picture among them. By default the socket holds each back
+    until the browser has acknowledged the one before (Nagle's algorithm), which browsers put off for up to 40 ms.
+    """
+
+    def connect(self) -> asyncio.Future | None:
+        self.websocket_handler.set_nodelay(True)
+        return super().connect()
+
+
+c.ServerApp.kernel_websocket_connection_class = PromptConnection

@@ -93,6 +93,35 @@ def choose_each(explorer: Locator) -> None:
                 select.select_option(index=name)
 
 
+def use_tools(explorer: Locator) -> None:
+    """The buttons below a figure: difference, two pinned settings, the sounds of their own, and back to the start."""
+    names = ("Reset", "Pin A", "Pin B", "A ⇄ B")
+    button = {name: explorer.get_by_role("button", name=name, exact=True) for name in names}
+    row = sliders(explorer)[0]
+    assert button["A ⇄ B"].is_disabled()
+    button["Reset"].click()
+    start = picture(explorer)
+    drag(explorer, row)
+    moved = picture(explorer)
+    button["Pin A"].click()
+    if explorer.locator(".over span").count() == 0:  # a figure of tiles may have another layout than the start
+        with another_picture(explorer, "the difference was asked for"):
+            explorer.locator(".tools input[type=checkbox]").check()
+        with another_picture(explorer, "the difference was put away"):
+            explorer.locator(".tools input[type=checkbox]").uncheck()
+    with another_picture(explorer, "Reset was pressed"):
+        button["Reset"].click()
+    assert picture(explorer) == start
+    button["Pin B"].click()
+    for expected in (moved, start, moved):
+        with another_picture(explorer, "A ⇄ B was pressed"):
+            button["A ⇄ B"].click()
+        assert picture(explorer) == expected
+    for extra in explorer.locator(".vaelib-figure .tools button:has-text('▶')").all():
+        with another_sound(explorer, f"{extra.inner_text()} was pressed"):
+            extra.click()
+
+
 def is_list(explorer: Locator) -> bool:
     """Whether clips are chosen in it, in place of values being set."""
     return "vaelib-clips" in explorer.get_attribute("class").split()

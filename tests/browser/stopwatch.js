@@ -8,7 +8,7 @@
     const handle = held.querySelector(".noUi-handle");
     if (!handle) return [null, held.closest("label").lastElementChild.textContent];
     const name = held.closest(".widget-slider").querySelector(".widget-label").textContent.split(":")[0];
-    return [name, Number(handle.getAttribute("aria-valuenow"))];
+    return [name, Number(handle.getAttribute("aria-valuetext"))]; // aria-valuenow is rounded to one decimal
   };
   addEventListener("pointerdown", (e) => { held = e.target.closest(".noUi-target, input[type=range]"); }, true);
   addEventListener("pointermove", (e) => {

@@ -76,6 +76,12 @@ def test_a_mouse_moves_picture_and_sound(notebook, views):
         explorers.choose_each(explorer)
 
 
+def test_buttons_below_the_figure(notebook, views):
+    for explorer in map(notebook.explorer, views):
+        if explorers.sliders(explorer):
+            explorers.use_tools(explorer)
+
+
 def test_keys_move_picture_and_sound(notebook, cells):
     for explorer in map(notebook.explorer, cells):
         explorers.use_keys(explorer)

@@ -72,6 +72,8 @@ def test_players_move_and_sound(page, report):
             explorers.drag(player, row)
         explorers.choose_each(player)
         explorers.press_sounds(player)
+        if explorers.sliders(player):
+            explorers.use_tools(player)
     for clips in lists:
         explorers.use_keys(clips)
 
@@ -80,9 +82,9 @@ def test_nothing_is_asked_for(page_and_heard):
     """The last look at a report: no dialog, no error, no request, whatever was pressed before."""
     page, heard = page_and_heard
     page.wait_for_timeout(300)
+    assert not heard.outside(*FROM_DISK)
     assert not heard.dialogs
     assert not heard.errors
-    assert not heard.outside(*FROM_DISK)
 
 
 def test_the_shelf_shows_every_notebook(browser, desk, artefacts):

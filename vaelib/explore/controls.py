@@ -7,8 +7,18 @@ from dataclasses import dataclass
 
 import ipywidgets as widgets
 import numpy as np
+import traitlets
 
 Values = dict[str, float | str]
+
+
+class PromptSlider(widgets.FloatSlider):
+    """ipywidgets' slider without the echo that a kernel sends back before it answers a move: it delays the picture.
+
+    The echo keeps a second browser window on the same kernel in step; there, the picture follows, the handle does not.
+    """
+
+    value = traitlets.CFloat(0.0).tag(sync=True, echo_update=False)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Slider:
 
     def widget(self) -> widgets.Widget:
         whole = float(self.step).is_integer()
-        return widgets.FloatSlider(
+        return PromptSlider(
             self.start, min=self.low, max=self.high, step=self.step, description=self.label,
             readout_format="d" if whole else ".2f",
         )  # fmt: skip

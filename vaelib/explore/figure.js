@@ -23,7 +23,7 @@ function figure(parent, setup, onTile) {
   const audio = add(root, "audio", { controls: true });
   canvas.setAttribute("role", "img");
   audio.setAttribute("aria-label", `sound: ${setup.title}`);
-  const ctx = canvas.getContext("2d");
+  const ctx = canvas.getContext("2d", { willReadFrequently: true }); // pixels come from memory: no detour over a GPU
   let now = null, reference = null, contrast = false, axis = "", idle = "", at = 0, film = null;
 
   const alike = () => reference && reference.width === now.width && reference.height === now.height;
