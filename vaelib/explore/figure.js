@@ -64,7 +64,7 @@ function figure(parent, setup, onTile) {
     canvas.style.imageRendering = !tiled && now.width > 200 ? "auto" : "pixelated";
     canvas.tabIndex = tiled && onTile ? 0 : -1;
     colourBar();
-    idle = tiled ? `each tile: up to ${(setup.hz.at(-1) / 1000).toFixed(0)} kHz, ${now.seconds.toFixed(1)} s; ${onTile ? "click one (or arrows, Enter) to hear it" : "the first one sounds"}` : "";
+    idle = tiled ? `tiles: 0 to ${(setup.hz.at(-1) / 1000).toFixed(0)} kHz, ${now.seconds.toFixed(1)} s; ${onTile ? "click one (arrows, Enter) to hear it" : "the first one sounds"}` : "";
     if (contrast && !alike()) idle = "the start has another layout: no difference to show";
     readout.textContent = idle;
     canvas.setAttribute("aria-label", `spectrogram: ${setup.title}`);

@@ -43,13 +43,13 @@ class Live:
         self.moved = self.setting = False
         self.drawn: Values = {}
         self.tile = 0  # the one that sounds
-        self.figure = Figure(setup=view.setup(), layout=widgets.Layout(flex="0 1 40em", min_width="20em"))
+        self.figure = Figure(setup=view.setup(), layout=widgets.Layout(flex="0 1 36em", min_width="20em"))
         self.inputs = {c.name: c.widget() for c in view.controls}
         for w in self.inputs.values():
-            w.style.description_width, w.layout.width = "14em", "33em"
+            w.style.description_width, w.layout.width = "13.5em", "33em"
             w.observe(self._on_move, "value")
         self.play = widgets.Checkbox(True, description="play when released", indent=False)
-        self.play.layout.margin = "0.5em 0 0 14.3em"
+        self.play.layout.margin = "0.5em 0 0 13.8em"
         self.figure.observe(self._on_release, "held")
         self.figure.on_msg(self._on_button)
         panel = widgets.VBox([*self.inputs.values(), self.play], layout=widgets.Layout(margin="1.4em 0 0 0"))
