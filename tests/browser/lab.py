@@ -143,6 +143,8 @@ def _command(root: Path, base: str) -> list[str]:
         sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={base.rsplit(':', 1)[1]}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        # Should whoever started it be killed, it ends by itself.
+        "--MappingKernelManager.cull_idle_timeout=600", "--ServerApp.shutdown_no_activity_timeout=900",
     ]  # fmt: skip
     return command + (["--allow-root"] if os.geteuid() == 0 else [])
 
