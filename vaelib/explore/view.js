@@ -69,6 +69,9 @@ function render({ model, el }) {
     };
     shown.play(address(sound), true, n ? film : null);
   };
+  let box = null; // the whole view; known once it is in the page
+  const inside = (e) => e.stopPropagation(); // else the notebook would take the arrow keys of a drop-down
+  requestAnimationFrame(() => { box = el.closest(".vaelib-view"); box?.addEventListener("keydown", inside); });
   const hold = (held) => { if (model.get("held") !== held) { model.set("held", held); model.save_changes(); } };
   const down = (e) => { if (el.closest(".vaelib-view")?.contains(e.target) && !el.contains(e.target)) hold(true); };
   const up = () => hold(false);
@@ -83,6 +86,7 @@ function render({ model, el }) {
   compare();
   play();
   return () => {
+    box?.removeEventListener("keydown", inside);
     removeEventListener("pointerdown", down, true);
     for (const type of ["pointerup", "pointercancel"]) removeEventListener(type, up, true);
     urls.forEach(URL.revokeObjectURL);
