@@ -98,7 +98,6 @@ def use_tools(explorer: Locator) -> None:
     names = ("Reset", "Pin A", "Pin B", "A ⇄ B")
     button = {name: explorer.get_by_role("button", name=name, exact=True) for name in names}
     row = sliders(explorer)[-1]  # the first may change the layout, which leaves no difference to show
-    assert button["A ⇄ B"].is_disabled()
     drag(explorer, row)
     with another_picture(explorer, "Reset was pressed"):
         button["Reset"].click()

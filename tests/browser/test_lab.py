@@ -7,7 +7,8 @@ import pytest
 from . import explorers
 from .conftest import LANGUAGES, NOTEBOOKS
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+# A busy machine may starve a browser once; what is broken fails twice.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900), pytest.mark.flaky(reruns=1)]
 DARK = "JupyterLab Dark"
 # Luminance (sRGB, WCAG 2) of the text of an element and of what lies behind it
 CONTRAST = """(e) => {

@@ -11,7 +11,8 @@ from vaelib.config import outputs_dir
 from . import explorers, lab
 from .conftest import LANGUAGES, NOTEBOOKS, Heard
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+# A busy machine may starve a browser once; what is broken fails twice.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900), pytest.mark.flaky(reruns=1)]
 MOST_BYTES = 10_000_000  # what a mail takes
 FROM_DISK = ("file:", "data:", "blob:")
 HREFS = "links => links.map((a) => decodeURIComponent(new URL(a.href).pathname))"
