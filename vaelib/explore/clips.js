@@ -4,7 +4,7 @@ const ROW = 26; // height of a line of the list, pixels
 const NEAR = 14; // a pointer this near to a point means it, pixels
 const REST = 250; // ms on a clip before its sound is asked for
 const GREY = "#9a9a9a";
-// Markers as in clips.py: circle, square, triangle, diamond, triangle down, cross; corners on a circle of radius 1
+// Markers as in fields.py: circle, square, triangle, diamond, triangle down, cross; corners on a circle of radius 1
 const MARKERS = [null, [-.85, -.85, .85, -.85, .85, .85, -.85, .85], [0, -1.15, 1.05, .75, -1.05, .75], [0, -1.25, 1.1, 0, 0, 1.25, -1.1, 0], [0, 1.15, 1.05, -.75, -1.05, -.75],
   [-.5, -1.1, 0, -.6, .5, -1.1, 1.1, -.5, .6, 0, 1.1, .5, .5, 1.1, 0, .6, -.5, 1.1, -1.1, .5, -.6, 0, -1.1, -.5]];
 
@@ -546,7 +546,7 @@ function render({ model, el }) {
   });
   const picture = () => {
     const f = model.get("frame");
-    if (f.shades) view.picture(f.clip, { ...f, shades: new Uint8Array(f.shades.buffer, f.shades.byteOffset, f.shades.byteLength), height: f.shape[0], width: f.shape[1] });
+    if (f.shades) view.picture(f.clip, unpacked(f));
   };
   const sound = () => {
     const { clip, data } = model.get("sound");
@@ -577,14 +577,7 @@ function page(root) {
   const view = clips(root, data, {
     async picture(clip) {
       if (!pictures[clip]) return view.note(clip, "no picture of this clip in the saved copy");
-      const image = Object.assign(new Image(), { src: pictures[clip] });
-      await image.decode();
-      const { width, height } = image, canvas = Object.assign(document.createElement("canvas"), { width, height });
-      const ctx = canvas.getContext("2d", { willReadFrequently: true });
-      ctx.drawImage(image, 0, 0);
-      const rgba = ctx.getImageData(0, 0, width, height).data;
-      const shades = Uint8Array.from({ length: width * height }, (_, i) => rgba[4 * i]);
-      view.picture(clip, { shades, width, height, tiles: [1, 1], seconds: lengths[clip], caption: "" });
+      view.picture(clip, { ...await decoded(pictures[clip]), tiles: [1, 1], seconds: lengths[clip], caption: "" });
     },
     sound(clip) {
       if (sounds[clip]) view.sound(clip, sounds[clip]);

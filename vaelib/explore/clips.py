@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
-from PIL import Image
 
-from ..audio import Scaler, load
+from ..audio import Scaler
 from ..config import InputError
 from ..descriptors import describe
 from ..evaluation.maps import project
@@ -28,6 +27,7 @@ from ..store import Store
 from . import picture
 from .fields import MARKERS, Field, fields_of, own_fields, packed
 from .offline import as_json
+from .views import own_sound
 
 HERE = Path(__file__).parent
 SCRIPT = (HERE / "figure.js").read_text() + (HERE / "clips.js").read_text()
@@ -133,9 +133,7 @@ class ClipsView:
 
     def _sound_file(self, clip: int, seconds: float | None = None) -> bytes:
         """The clip's own sound as MP3."""
-        fe = self.store.front_end
-        wave = load(self.store.audio_path(int(self.rows[clip])), fe).numpy()
-        return picture.sound_bytes(wave, fe.sample_rate, seconds)
+        return picture.sound_bytes(*own_sound(self.store, int(self.rows[clip])), seconds)
 
     def turns(self) -> np.ndarray:
         """Places of `rows` in the order in which a saved page keeps them: evenly from the classes."""
@@ -227,8 +225,7 @@ class ClipsView:
     def offline(self) -> str:
         """HTML that needs no kernel and asks for nothing; all words are text, never markup."""
         if not self._offline:
-            with Image.open(io.BytesIO(self.strip())) as strip:
-                poster = picture.data_uri(picture.webp(np.asarray(strip.convert("RGB")), 70), "image/webp")
+            poster = picture.poster(self.strip())
             data = as_json(self.saved(MOST_BYTES - len(poster) - len(SCRIPT) - len(STYLE)))
             self._offline = (
                 f'<div class="vaelib-clips" data-saved><style>{STYLE}</style>'
@@ -284,7 +281,7 @@ class Live:
             except UNREADABLE as e:
                 self._say(clip, f"no picture: {e}")
                 return
-            self.player.frame = f | {"shades": f["shades"].tobytes(), "shape": f["shades"].shape, "clip": clip}
+            self.player.frame = picture.as_message(f) | {"clip": clip}
 
     def _on_heard(self, change: dict) -> None:
         self.sounds.submit(self._make_sound, change["new"])

@@ -51,6 +51,15 @@ class Slider:
         spread = np.linspace(self.low, self.high, self.kept)
         return sorted({self.snap(v) for v in [*spread, self.start if start is None else start]})
 
+    def around(self, value: float, most: int) -> tuple[list[float], float]:
+        """At most `most` values of the grid, evenly spread and the nearest to `value` first, and their distance."""
+        steps = round((self.high - self.low) / self.step)
+        stride = self.step * max(1, -(-(steps + 1) // most))
+        offsets = np.arange(-(steps * self.step) // stride, steps * self.step / stride + 1) * stride
+        inside = self.snap(value) + offsets
+        inside = inside[(inside > self.low - self.step / 2) & (inside < self.high + self.step / 2)]
+        return [self.snap(v) for v in sorted(inside, key=lambda v: abs(v - value))], stride
+
     def text(self, value: float) -> str:
         return f"{value:g}" if float(self.step).is_integer() else f"{value:.2f}"
 

@@ -6,6 +6,20 @@ function add(parent, tag, props = {}) {
   return node;
 }
 
+// A frame from the kernel, and a picture kept in a page, as the shades that a figure draws.
+const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const unpacked = (f) => ({ ...f, shades: bytes(f.shades), height: f.shape[0], width: f.shape[1] });
+
+async function decoded(src) {
+  const image = Object.assign(new Image(), { src });
+  await image.decode();
+  const { width, height } = image, canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const ctx = canvas.getContext("2d", { willReadFrequently: true });
+  ctx.drawImage(image, 0, 0);
+  const rgba = ctx.getImageData(0, 0, width, height).data;
+  return { width, height, shades: Uint8Array.from({ length: width * height }, (_, i) => rgba[4 * i]) };
+}
+
 const CONTRAST_DB = 20; // the ends of the difference's colours
 
 function figure(parent, setup, onTile) {

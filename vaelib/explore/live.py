@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anywidget
 import ipywidgets as widgets
@@ -12,12 +13,14 @@ import numpy as np
 import traitlets
 
 from ..config import InputError
+from . import picture
 from .offline import SCRIPT, STYLE
 
 if TYPE_CHECKING:
     from .controls import Values
     from .view import SpectrogramView
 
+AHEAD = 8  # frames in one message
 PAUSE = 0.25  # seconds without a move before a sound is made (at once when a pointer lets go)
 
 
@@ -30,6 +33,7 @@ class Figure(anywidget.AnyWidget):
     reference = traitlets.Dict().tag(sync=True)  # the frame that differences are taken from
     sound = traitlets.Dict().tag(sync=True)
     note = traitlets.Unicode().tag(sync=True)
+    inputs = traitlets.Dict().tag(sync=True, **widgets.widget_serialization)  # so that the page hears of a move first
     held = traitlets.Bool(False).tag(sync=True)  # a pointer is down on the view
 
 
@@ -43,11 +47,13 @@ class Live:
         self.moved = self.setting = False
         self.drawn: Values = {}
         self.tile = 0  # the one that sounds
+        self.ahead: object = None  # who sends frames ahead
         self.figure = Figure(setup=view.setup(), layout=widgets.Layout(flex="0 1 36em", min_width="20em"))
         self.inputs = {c.name: c.widget() for c in view.controls}
         for w in self.inputs.values():
             w.style.description_width, w.layout.width = "13.5em", "33em"
             w.observe(self._on_move, "value")
+        self.figure.inputs = self.inputs
         self.play = widgets.Checkbox(True, description="play when released", indent=False)
         self.play.layout.margin = "0.5em 0 0 13.8em"
         self.figure.observe(self._on_release, "held")
@@ -71,7 +77,7 @@ class Live:
             self.drawn = self.values
             try:
                 self._enter_scene(begin)
-                self.figure.frame = _as_message(self.view.frame(self.drawn))
+                self.figure.frame = picture.as_message(self.view.frame(self.drawn))
             except InputError as e:
                 self.figure.note = str(e)
 
@@ -85,7 +91,7 @@ class Live:
             self._set(start)
             self.drawn = self.values
         self.scene = scene
-        self.figure.reference = _as_message(self.view.frame(start))
+        self.figure.reference = picture.as_message(self.view.frame(start))
 
     def _set(self, values: Values) -> None:
         """Move the controls without drawing at each of them."""
@@ -112,7 +118,7 @@ class Live:
         if (values, tile) == (self.values, self.tile) and not self.figure.held:  # else: a later timer makes it
             self.figure.sound = {"data": data, "aloud": True, "turn": time.monotonic()}  # the same sound may come again
 
-    def _noted(self, make: Any) -> bytes:
+    def _noted(self, make: Callable[[], bytes]) -> bytes:
         """A sound file, with a word in the figure while it is made and if it cannot be."""
         self.figure.note, note = "making the sound …", ""
         try:
@@ -136,12 +142,14 @@ class Live:
             self.sound_after(PAUSE / 5)
 
     def _on_button(self, _: object, message: dict, __: object) -> None:
-        """A tile to hear, a sound of its own, a pinned setting, or (without values) the start."""
+        """A tile or a sound to hear, a slider that may move, a pinned setting or, without values, the start."""
         if message["do"] == "tile":
             self.tile = int(message["tile"])
             self.sound_after(0)
         elif message["do"] == "extra":
             threading.Thread(target=self._play_extra, args=(int(message["index"]), self.values), daemon=True).start()
+        elif message["do"] == "ahead":
+            threading.Thread(target=self._send_ahead, args=(message["slider"],), daemon=True).start()
         elif message["do"] == "go":
             self.go(message["values"] or self.view.start_of(self.values))
 
@@ -151,12 +159,28 @@ class Live:
         self.draw(begin=False)
         self.sound_after(0)
 
+    def _send_ahead(self, slider: str) -> None:
+        """The frames that a slider leads to, a few at a time, until another is asked for or another input moves."""
+        self.ahead = mine = object()
+        values, sent = self.values, []
+        try:
+            for frame in self.view.ahead(slider, values):
+                if self.ahead is not mine or self.values | {slider: 0} != values | {slider: 0}:
+                    return
+                sent.append(picture.as_message(frame))
+                if len(sent) == AHEAD:
+                    self._send_frames(slider, sent)
+                    sent = []
+        except InputError:  # the move itself will say so
+            return
+        self._send_frames(slider, sent)
+
+    def _send_frames(self, slider: str, frames: list[dict]) -> None:
+        if frames:
+            self.figure.send({"ahead": slider, "frames": frames}, [f.pop("shades") for f in frames])
+
     def _play_extra(self, index: int, values: Values) -> None:
         data = self._noted(lambda: self.view.extra_file(index, values))
         frames = [f["shades"] for f in self.view.path(index, values)] if data else []
         shape = [len(frames), *np.shape(frames)[1:]]
         self.figure.send({"extra": index, "shape": shape}, [data, np.asarray(frames, np.uint8).tobytes()])
-
-
-def _as_message(frame: dict) -> dict:
-    return frame | {"shades": frame["shades"].tobytes(), "shape": frame["shades"].shape}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from . import picture
 from .controls import Choice, Slider
@@ -48,7 +46,7 @@ def player(view: SpectrogramView) -> str:
             "scenes": scenes, "pictures": pictures.kept}  # fmt: skip
     return (
         f'<div class="vaelib-player"><style>{STYLE}</style>'
-        f'<img src="{_poster(view)}" alt="{html.escape(view.title)}" width="900">'
+        f'<img src="{picture.poster(view.strip())}" alt="{html.escape(view.title)}" width="900">'
         f'<script type="application/json">{as_json(data)}</script></div>'
         f'<script type="module">{SCRIPT}</script>'
     )
@@ -57,11 +55,6 @@ def player(view: SpectrogramView) -> str:
 def as_json(data: dict) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _poster(view: SpectrogramView) -> str:
-    with Image.open(io.BytesIO(view.strip())) as strip:
-        return picture.data_uri(picture.webp(np.asarray(strip.convert("RGB")), 70), "image/webp")
 
 
 class _Pictures:

@@ -107,6 +107,17 @@ def data_uri(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
+def poster(strip: bytes) -> str:
+    """PNG of a strip → data URI of a smaller file, seen in a saved page where no script runs."""
+    with Image.open(io.BytesIO(strip)) as image:
+        return data_uri(webp(np.asarray(image.convert("RGB")), 70), "image/webp")
+
+
+def as_message(frame: dict) -> dict:
+    """A frame as its figure in the page unpacks it."""
+    return frame | {"shades": frame["shades"].tobytes(), "shape": frame["shades"].shape}
+
+
 def hz_ticks(fe: FrontEnd) -> list[tuple[float, str]]:
     """(share of the height from the bottom, label) of the frequency axis."""
     hz = mel_frequencies(fe)

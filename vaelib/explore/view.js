@@ -36,8 +36,48 @@ function tools(shown, setup, host) {
 
 // --- live: fed by the kernel ---
 
-const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-const unpacked = (f) => ({ ...f, shades: bytes(f.shades), height: f.shape[0], width: f.shape[1] });
+// The frames that a slider leads to, asked for when a pointer or the focus comes near it: the page draws them itself as
+// soon as the slider moves; the kernel's own frame follows.
+function ahead(model, shown) {
+  const inputs = {}, { sliders } = model.get("setup"), off = [];
+  let path = { slider: "", frames: [] }, leads = false;
+  const value = (name) => { const m = inputs[name]; return m?.get("_options_labels")?.[m.get("index")] ?? m?.get("value"); };
+  const alike = (a, b) => a === b || Math.abs(a - b) < 1e-4;
+  const stands = (values, except) => Object.keys(values).every((n) => n === except || alike(values[n], value(n)));
+
+  function moved(name) {
+    const near = path.slider === name && path.frames.find((f) => Math.abs(f.values[name] - value(name)) < f.gap / 2);
+    if (!near || !stands(near.values, name)) return;
+    leads = true;
+    shown.draw(near);
+  }
+  for (const [name, reference] of Object.entries(model.get("inputs"))) {
+    model.widget_manager.get_model(reference.replace("IPY_MODEL_", "")).then((input) => {
+      const heard = () => moved(name);
+      inputs[name] = input;
+      input.on("change:value", heard);
+      off.push(() => input.off("change:value", heard));
+    });
+  }
+  return {
+    ask(slider) { // number of a slider, from the top
+      const name = sliders[slider], asked = path.slider === name;
+      if (!name || asked && (!path.frames.length || stands(path.frames[0].values, name))) return;
+      path = { slider: name, frames: [] };
+      model.send({ do: "ahead", slider: name });
+    },
+    take({ ahead: name, frames }, shades) {
+      if (name !== path.slider) return;
+      if (!stands(frames[0].values, name)) path.slider = ""; // something else has moved meanwhile: ask again
+      else path.frames.push(...frames.map((f, i) => unpacked({ ...f, shades: shades[i] })));
+    },
+    shows(values) { // whether the kernel's frame of these values is older than the page's own, or the same
+      leads &&= !stands(values) || Object.keys(values).every((n) => alike(values[n], shown.frame.values[n]));
+      return leads;
+    },
+    off: () => off.forEach((stop) => stop()),
+  };
+}
 
 function render({ model, el }) {
   const setup = model.get("setup"), urls = [];
@@ -53,12 +93,15 @@ function render({ model, el }) {
     urls.push(URL.createObjectURL(new Blob([data], { type: "audio/mpeg" })));
     return urls.at(-1);
   };
+  const lead = ahead(model, shown);
   const draw = () => { if (model.get("frame").shades) shown.draw(unpacked(model.get("frame"))); };
+  const follow = () => { if (!lead.shows(model.get("frame").values)) draw(); };
   const compare = () => { if (model.get("reference").shades) shown.reference(unpacked(model.get("reference"))); };
   const play = () => {
     const { data, aloud } = model.get("sound");
     if (data?.byteLength) shown.play(address(data), aloud);
   };
+  const message = (content, buffers) => content.ahead ? lead.take(content, buffers) : extra(content, buffers);
   const extra = ({ shape: [n, height, width] }, [sound, frames]) => {
     if (!sound.byteLength) return;
     const all = bytes(frames), size = height * width;
@@ -71,22 +114,31 @@ function render({ model, el }) {
   };
   let box = null; // the whole view; known once it is in the page
   const inside = (e) => e.stopPropagation(); // else the notebook would take the arrow keys of a drop-down
-  requestAnimationFrame(() => { box = el.closest(".vaelib-view"); box?.addEventListener("keydown", inside); });
+  const near = (e) => {
+    const row = e.target.closest(".widget-slider");
+    if (row) lead.ask([...box.querySelectorAll(".widget-slider")].indexOf(row));
+  };
+  const heard = { keydown: inside, pointerover: near, pointerdown: near, focusin: near };
+  requestAnimationFrame(() => {
+    box = el.closest(".vaelib-view");
+    for (const type in heard) box?.addEventListener(type, heard[type]);
+  });
   const hold = (held) => { if (model.get("held") !== held) { model.set("held", held); model.save_changes(); } };
   const down = (e) => { if (el.closest(".vaelib-view")?.contains(e.target) && !el.contains(e.target)) hold(true); };
   const up = () => hold(false);
-  model.on("change:frame", draw);
+  model.on("change:frame", follow);
   model.on("change:reference", compare);
   model.on("change:sound", play);
   model.on("change:note", () => shown.note(model.get("note")));
-  model.on("msg:custom", extra);
+  model.on("msg:custom", message);
   addEventListener("pointerdown", down, true);
   for (const type of ["pointerup", "pointercancel"]) addEventListener(type, up, true);
   draw();
   compare();
   play();
   return () => {
-    box?.removeEventListener("keydown", inside);
+    for (const type in heard) box?.removeEventListener(type, heard[type]);
+    lead.off();
     removeEventListener("pointerdown", down, true);
     for (const type of ["pointerup", "pointercancel"]) removeEventListener(type, up, true);
     urls.forEach(URL.revokeObjectURL);
@@ -103,22 +155,14 @@ function player(root) {
   root.querySelector("img").remove();
   let scene = 0, now = { scene: 0, control: 0, at: 0 }, turn = 0;
   const shown = figure(root, data.setup), panel = add(root, "div", { className: "panel" });
-  const decoded = new Map(), inputs = [];
+  const seen = new Map(), inputs = [];
   const controls = () => data.scenes[scene].controls;
   const start = () => ({ scene, control: 0, at: controls()[0]?.start ?? 0 });
   const record = ({ scene: s, control, at }) => data.scenes[s].controls[control].frames[at];
 
   async function pixels(index) {
-    if (!decoded.has(index)) {
-      const image = Object.assign(new Image(), { src: data.pictures[index] });
-      await image.decode();
-      const { width, height } = image, canvas = Object.assign(document.createElement("canvas"), { width, height });
-      const ctx = canvas.getContext("2d", { willReadFrequently: true });
-      ctx.drawImage(image, 0, 0);
-      const rgba = ctx.getImageData(0, 0, width, height).data;
-      decoded.set(index, { width, height, shades: Uint8Array.from({ length: width * height }, (_, i) => rgba[4 * i]) });
-    }
-    return decoded.get(index);
+    if (!seen.has(index)) seen.set(index, await decoded(data.pictures[index]));
+    return seen.get(index);
   }
   const frameOf = async (where) => {
     const f = record(where), kept = data.scenes[where.scene];

@@ -20,17 +20,22 @@ from .live import Live
 from .offline import player
 
 KEPT_SOUNDS = 64
+AHEAD_BYTES = 2_000_000  # most that is sent to the page before a slider moves
+
+
+_decoding = threading.RLock()  # the number of threads belongs to the process: one frame at a time changes it
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Decode on one thread: for a single spectrogram a team that shares busy cores takes 130 ms instead of 2."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with _decoding:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 class SpectrogramView:
@@ -100,6 +105,17 @@ class SpectrogramView:
             "values": dict(values), "said": self._said(values),
         }  # fmt: skip
 
+    def ahead(self, name: str, values: Values) -> Iterator[dict]:
+        """Frames that a slider leads to from `values`, the nearest first, each with the `gap` between their positions.
+
+        All of its positions where their pictures are small; fewer where they would take more than `AHEAD_BYTES`.
+        """
+        slider = next(c for c in self.controls if c.name == name)
+        most = max(2, AHEAD_BYTES // self.frame(values)["shades"].nbytes)
+        positions, gap = slider.around(values[name], most)
+        for v in positions:
+            yield self.frame(values | {name: v}) | {"gap": gap}
+
     def _said(self, values: Values) -> str:
         """The values that are not at their start, in a few words: the name of a pinned setting."""
         start = self.start_of(values)
@@ -109,7 +125,10 @@ class SpectrogramView:
 
     def setup(self) -> dict:
         """What does not change: title, axes, colours, buttons."""
-        more = {"extras": [e.label for e in self.extras], "controls": len(self.controls)}
+        more = {
+            "extras": [e.label for e in self.extras],
+            "sliders": [c.name for c in self.controls if isinstance(c, Slider)],
+        }
         return picture.setup(self.title, self.front_end, self.scaler) | more
 
     def sound_file(self, values: Values, tile: int = 0, seconds: float | None = None) -> bytes:

@@ -26,7 +26,8 @@ def clip_name(store: Store, row: int) -> str:
     return " · ".join([k for k in kinds[:1] if k not in file] + [file])
 
 
-def _own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
+def own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
+    """The wave (samples,) of a clip's file and its rate."""
     return load(store.audio_path(row), store.front_end).numpy(), store.front_end.sample_rate
 
 
@@ -53,7 +54,7 @@ class _Start:
         return float(t["level_db"]), float(t["tilt_db"])
 
     def own_sound(self, control: str) -> Callable[[Values], tuple[np.ndarray, int]]:
-        return lambda v: _own_sound(self.run.store, self.rows[v[control]])
+        return lambda v: own_sound(self.run.store, self.rows[v[control]])
 
 
 def _class_choice(run: Run, index: int = 0) -> list[Choice]:
@@ -246,7 +247,7 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
 
     def sound(v: Values, tile: int) -> tuple[np.ndarray, int]:
         found = clips(v)
-        return _own_sound(store, found[min(tile, len(found) - 1)]) if len(found) else view._inverted(v, tile)
+        return own_sound(store, found[min(tile, len(found) - 1)]) if len(found) else view._inverted(v, tile)
 
     def words(v: Values) -> str:
         """What the component holds, and the clips that are shown."""
