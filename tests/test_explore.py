@@ -269,6 +269,42 @@ def test_keys_sound_after_a_pause_and_only_when_asked(view):
     assert live.figure.sound is first
 
 
+def test_frames_are_sent_ahead_the_nearest_first(view, monkeypatch):
+    live, sent = view.live(), []
+    monkeypatch.setattr(live.figure, "send", lambda content, buffers: sent.append((content, buffers)))
+    press(live, do="ahead", slider="a")
+    assert wait_for(lambda: sum(len(content["frames"]) for content, _ in sent) == 41)
+    frames = [f for content, _ in sent for f in content["frames"]]
+    at = [f["values"]["a"] for f in frames]
+    assert sorted(at) == pytest.approx(np.arange(-1, 1.01, 0.05)) and at[0] == live.values["a"]
+    assert np.all(np.diff(np.abs(np.array(at) - at[0])) > -1e-9)
+    assert {f["values"]["b"] for f in frames} == {"whole"} and {f["gap"] for f in frames} == {0.05}
+    shades = [b for _, buffers in sent for b in buffers]
+    for v, data in zip(at, shades, strict=True):
+        assert data == view.frame({"a": v, "b": "whole"})["shades"].tobytes()
+
+
+def test_nothing_is_sent_ahead_once_another_input_has_moved(view, monkeypatch):
+    live, sent = view.live(), []
+    monkeypatch.setattr(live.figure, "send", lambda content, buffers: sent.append(content))
+
+    def frames(name, values):
+        live.inputs["b"].value = HOSTILE
+        yield view.frame(values)
+
+    monkeypatch.setattr(view, "ahead", frames)
+    live._send_ahead("a")
+    assert not sent
+
+
+def test_few_positions_of_a_large_picture_are_sent_ahead(store, monkeypatch):
+    monkeypatch.setattr("vaelib.explore.view.AHEAD_BYTES", 16 * 16 * 7)
+    slider = Slider("a", "a", 0.0, 1.0, 0.01, 0.5)
+    large = SpectrogramView(lambda v: np.full((16, 16), v["a"]), [slider], TINY, store.fit_scaler(), "large")
+    at = [f["values"]["a"] for f in large.ahead("a", {"a": 0.5})]
+    assert 5 <= len(at) <= 7 and at[0] == 0.5 and np.diff(sorted(at)) == pytest.approx(np.diff(sorted(at))[0])
+
+
 def press(live, **message) -> None:
     """What the page sends when a button is pressed."""
     live._on_button(live.figure, {"values": None, **message}, [])

@@ -50,6 +50,14 @@ def wait_until(explorer: Locator, selector: str, differs: str, before: str, what
         raise AssertionError(f"{what}, but nothing changed in {SECONDS} s") from None
 
 
+# One key on a slider's handle, and whether the picture is another before any message can have come from the kernel.
+MOVES_AT_ONCE = """([handle, key, figure]) => {
+    const before = figure.shown;
+    handle.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+    return figure.shown !== before;
+}"""
+
+
 @contextmanager
 def another_picture(explorer: Locator, what: str) -> Iterator[None]:
     """What is done inside must change the picture."""
@@ -77,6 +85,17 @@ def drag(explorer: Locator, row: Locator) -> None:
     """Drag a slider with the mouse towards its farther end, which must change the picture."""
     with another_picture(explorer, "a slider was dragged"):
         lab.drag(row, 0.15 if lab.share(row) > 0.5 else 0.85)
+
+
+def lead(explorer: Locator, row: Locator) -> None:
+    """Come near a slider, wait for the frames sent ahead, and move: the page's own picture must be the kernel's too."""
+    page, key = explorer.page, "ArrowLeft" if lab.share(row) > 0.5 else "ArrowRight"
+    row.hover()
+    nodes = [lab.handle_of(row).element_handle(), key, explorer.locator(".vaelib-figure").first.element_handle()]
+    page.wait_for_function(MOVES_AT_ONCE, arg=nodes, timeout=1000 * SECONDS, polling=500)
+    own = explorer.locator(".vaelib-figure canvas").first.evaluate("c => c.toDataURL()")
+    page.wait_for_timeout(1000)  # the kernel's frame has come
+    assert picture(explorer) == own
 
 
 def choose_each(explorer: Locator) -> None:

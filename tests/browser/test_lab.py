@@ -77,6 +77,12 @@ def test_a_mouse_moves_picture_and_sound(notebook, views):
         explorers.choose_each(explorer)
 
 
+def test_the_page_draws_before_the_kernel_answers(notebook, views):
+    for explorer in map(notebook.explorer, views):
+        for row in explorers.sliders(explorer)[:2]:
+            explorers.lead(explorer, row)
+
+
 def test_buttons_below_the_figure(notebook, views):
     for explorer in map(notebook.explorer, views):
         if explorers.sliders(explorer):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .controls import Values
     from .view import SpectrogramView
 
-AHEAD = 8  # frames in one message
+AHEAD = 24  # frames in one message
 PAUSE = 0.25  # seconds without a move before a sound is made (at once when a pointer lets go)
 
 
