@@ -4,7 +4,7 @@ CLIPS ?= 40
 EPOCHS ?= 16
 BIN := .venv/bin
 
-.PHONY: help setup demo proof difficulty test lab bench-ui lint clean
+.PHONY: help setup demo proof difficulty test lab bench bench-ui lint clean
 
 help:
 	@echo "make demo                  render, preprocess, train, prove and compare everything"
@@ -13,6 +13,7 @@ help:
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
+	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 7 min)"
 	@echo "make bench-ui              how long a reader waits for picture and sound (docs/BENCHMARKS.md; needs a Chromium)"
 
 # Installed anew only when the list of dependencies changes.
@@ -55,6 +56,14 @@ test: setup
 
 lab: setup
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# pythae is only for this; what else it asks for is there, or is not imported (pyproject.toml).
+.venv/.bench: .venv/.ready
+	$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt pythae
+	@touch $@
+
+bench: setup .venv/.bench
+	@$(BIN)/python -m vaelib.bench $(ARGS)
 
 bench-ui: setup
 	$(BIN)/python -m tests.browser.bench_ui

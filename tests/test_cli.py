@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from vaelib import cli, plans, proofs
+from vaelib.cluster import Workers
 from vaelib.config import ROOT
 from vaelib.runs import fit, plan
 
@@ -101,7 +102,7 @@ def test_demo_is_a_plan(command, monkeypatch):
     assert usual.saved() == ROOT / "plans" / "demo.yaml" and not usual.text
     assert taste.corpora[0].store.stem == "demo-8x10s-v1-s2-compact" and taste.seeds == (2,)
     assert {run["epochs"] for run in taste.runs} == {3} and len(taste.runs) == 6
-    assert workers == 3 and proof.seeds == (0,) and {run["epochs"] for run in proof.runs} == {2}
+    assert workers == Workers(3) and proof.seeds == (0,) and {run["epochs"] for run in proof.runs} == {2}
 
 
 @pytest.fixture(scope="module")

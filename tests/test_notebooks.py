@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from test_reports import asks_the_web
 
-from vaelib import batch, runs
-from vaelib.batch import Job
-from vaelib.config import ROOT
+from vaelib import batch, engine, runs
+from vaelib.config import ROOT, notebooks_dir
 from vaelib.demo import corpus_name
+from vaelib.jobs import Job, defaults, training_jobs
 from vaelib.store import open_store, store_path
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(1800)]  # minutes on a busy machine
-NAMES = sorted(p.stem for p in batch.NOTEBOOKS.glob("*.ipynb"))
+NAMES = sorted(p.stem for p in notebooks_dir().glob("*.ipynb"))
 DRAWN = {"clips_per_genre": 8, "clip_seconds": 6.5}
 
 
@@ -26,13 +26,13 @@ def executed(tmp_path_factory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA", "OUTPUTS", "PAPERMILL"):
             patch.setenv(f"VAELIB_{name}", str(base / name.lower()))
-        first = batch.execute(Job("01_preprocess", DRAWN))
+        first = engine.execute(Job("01_preprocess", DRAWN))
         store = store_path(corpus_name(8, 6.5), "compact")
-        jobs = batch.training_jobs(store, epochs=2, batch_size=32)
-        paths = batch.execute_all(jobs)
+        jobs = training_jobs(store, epochs=2, batch_size=32)
+        paths = batch.run_all(jobs)
         comparison = Job("07_compare", {"epochs": 2, "speed_rounds": 1})
-        last = batch.execute(comparison)
-        again = batch.execute(comparison)  # nothing changed: not executed a second time
+        last = engine.execute(comparison)
+        again = engine.execute(comparison)  # nothing changed: not executed a second time
         assert again == last
         yield {"01_preprocess": first, **{f"{j.notebook}{j.label}": p for j, p in zip(jobs, paths, strict=True)},
                "07_compare": last, "base": base, "store": store}  # fmt: skip
@@ -92,4 +92,4 @@ def test_committed_notebook_has_the_house_anatomy(name):
     assert not [s for s in sources if any(line.startswith(("def ", "class ")) for line in s.splitlines())]
     parameters = next("".join(c["source"]) for c in code if c["metadata"].get("tags"))
     assert all(": " in line and "  # " in line for line in parameters.splitlines()), "type hint and comment each"
-    assert set(batch.defaults(name)) == {line.split(":")[0] for line in parameters.splitlines()}
+    assert set(defaults(name)) == {line.split(":")[0] for line in parameters.splitlines()}

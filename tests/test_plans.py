@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vaelib import batch, plans, runs
-from vaelib.batch import NotebookFailedError, Outcome
+from vaelib import engine, plans, runs
 from vaelib.config import ROOT, InputError
+from vaelib.jobs import Job, NotebookFailedError, Outcome
 from vaelib.plans import read_plan, runs_of, training_jobs
 
 QUICK = {"batch_size": 10, "eval_windows": 2, "precision": "32-true"}
@@ -299,7 +299,7 @@ def test_a_training_is_done_only_with_its_own_run(store, outputs, monkeypatch):
     monkeypatch.setenv("VAELIB_OUTPUTS", str(outputs))
 
     def left(notebook: str, **given) -> bool:
-        return batch.Job(notebook, {"store": str(store.path), "seed": 0, "epochs": 1} | given).left_its_run()
+        return Job(notebook, {"store": str(store.path), "seed": 0, "epochs": 1} | given).left_its_run()
 
     assert left("03_conv_vae") and left("03_conv_vae", detilt=True) and not left("03_conv_vae", epochs=3)
     assert left("04_beta_vae", beta=8) and left("04_beta_vae", beta="2") and not left("04_beta_vae")  # β is 4 there
@@ -311,25 +311,24 @@ def test_a_training_is_done_only_with_its_own_run(store, outputs, monkeypatch):
 
 
 @pytest.fixture
-def stage(written, store, monkeypatch, tmp_path):
+def stage(written, store, monkeypatch, tmp_path, in_process):
     """Executes a plan on the tones without notebooks; what is asked for is noted, some titles fail."""
     monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "papermill"))
     asked, jobs, failing = [], [], {}
 
-    def attempt(job, terminal=None, again=False):
+    def attempt(job, tell=None, again=False):
         asked.append((job.title, again))
         jobs.append(job)
         state = next((state for word, state in failing.items() if word in job.title), "done")
-        terminal.finish(job.title, job.title)
         return Outcome(job, state, 2.0, Path(f"{job.title}.ipynb"), f"{job.title}: oh" if state != "done" else "")
 
-    monkeypatch.setattr(batch, "attempt", attempt)
+    monkeypatch.setattr(engine, "attempt", attempt)
     monkeypatch.setattr(plans, "runs_of", lambda plan, root: (["a run"], []))
 
     def execute(text: str, **fails: str) -> list[tuple[str, bool]]:
         failing.update(fails)
         asked.clear()
-        plans.execute_plan(written(text), workers=1)
+        plans.execute_plan(written(text))
         return asked
 
     execute.asked, execute.jobs, execute.monkeypatch = asked, jobs, monkeypatch
@@ -382,7 +381,7 @@ def test_nothing_to_compare(stage, store, capsys):
 
 
 def test_a_label_with_one_class_is_left_out_and_no_failure(stage, store, capsys):
-    stage.monkeypatch.setattr(batch, "too_few_classes", lambda store, label: "too few" * (label == "genre"))
+    stage.monkeypatch.setattr(plans, "too_few_classes", lambda store, label: "too few" * (label == "genre"))
     asked = stage(f"corpus: {{store: {store.path}}}\nruns: [{{model: cvae, condition: [genre, language]}}]\n")
     assert [title for title, _ in asked] == ["05_conditional_vae-language-seed0", "07_compare"]
     assert "left out" in capsys.readouterr().out

@@ -210,12 +210,6 @@ def test_without_validation_clips_the_last_epoch_is_the_best(store):
     assert read_tensors(folder / "best.safetensors")[1]["epoch"] == 3
 
 
-def test_each_phase_has_its_own_learning_rate_rise_and_fall(store, monkeypatch):
-    monkeypatch.setattr(losses, "cosine_rate", lambda step, steps: step / steps)
-    trainer = Trainer(settings(store, "vade", epochs=2, pretrain_epochs=4), store, show=False)
-    assert [trainer._rate(at) for at in (0, 2, 4, 5)] == [0, 0.5, 0, 0.5]
-
-
 # --- what goes wrong ---
 
 
@@ -335,38 +329,8 @@ def test_unlabelled_clips_are_trained_on_too(store):
     assert np.isfinite(table[["train_loss", "validation_loss", "train_class"]]).all(axis=None)
 
 
-@pytest.mark.parametrize(("clips", "components"), [(40, 4), (3, 5)])
-def test_the_mixture_starts_on_the_clusters_of_the_codes(clips, components):
-    torch.manual_seed(0)
-    centres = 10 * torch.randn(min(clips, 4), 8)
-    codes = centres[torch.arange(clips) % len(centres)][:, None] + 0.5 * torch.randn(clips, 3, 8)
-    model = build(model_config("vade", backbone="fc", components=components))
-    training.init_mixture(model, codes, seed=0)
-    found = torch.stack([codes[i :: len(centres)].mean((0, 1)) for i in range(len(centres))])
-    assert torch.cdist(found, model.mixture["means"].detach()).amin(1).max() < 1e-2
-    assert model.log_weights().exp().sum().item() == pytest.approx(1) and bool(model.mixture_ready)
-    variances = model.component_logvars().exp()
-    within = codes.var(1, unbiased=False).mean(0)
-    assert (variances > 0.99 * within).all() and variances.max() < 2  # never narrower than a clip's own windows
-    assert model.responsibilities(codes.flatten(0, 1), 3).exp().amax(1).min() > 0.9 or components > clips
-
-
-def test_precision_follows_the_machine(monkeypatch):
-    for amx, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr(training, "_has_amx", lambda amx=amx: amx)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert training.make_fabric()._precision.precision == expected
-
-
 def test_one_line_of_progress(store, capsys):
     train(settings(store, "cvae", epochs=2), store)
     line = capsys.readouterr().err.strip().split("\r")[-1]
     assert "epoch 2/2" in line and "clips/s" in line and "left" in line
     assert all(f" {term} " in line for term in ("loss", "nll", "kl", "class"))
-
-
-def test_the_weights_of_the_terms():
-    cfg = TrainConfig(epochs=10, pretrain_epochs=20, beta=2.0, mixture_weight=5.0, kl_warmup=0.5)
-    early, late, joint = (training.weights_at(cfg, e, m) for e, m in ((5, False), (15, False), (21, True)))
-    assert (early["kl"], late["kl"], joint["kl"]) == (1.0, 2.0, 2.0)
-    assert (early["mixture"], joint["mixture"], early["windows"], joint["windows"]) == (0.0, 5.0, 1.0, 2.0)

@@ -1,10 +1,14 @@
 """Random crops, evenly spaced windows, and streaming that visits every clip like clips in memory do."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, model_config
 
+from vaelib.models import build
+from vaelib.steps import window_codes
 from vaelib.windows import Clips, StreamedClips
 
 
@@ -89,6 +93,40 @@ def test_streamed_clips_visit_each_clip_like_clips_do(store, scaler, clips, pool
     assert whose(clips, torch.cat([x for x, _ in found])) == visited.tolist()
     again = torch.cat([i for _, i in streamed.batches(4)])
     assert set(again.tolist()) == set(range(24)) and again.tolist() != visited.tolist()
+
+
+@pytest.mark.parametrize(("per_clip", "processes"), [(1, 2), (2, 4)])
+def test_the_parts_of_all_processes_make_the_batches_of_one(store, scaler, clips, monkeypatch, per_clip, processes):
+    chunked(monkeypatch, store, 3)
+    for source in (clips, StreamedClips(store, scaler, store.rows("train"), pool_clips=10)):
+        passes = []
+        for share in [(0, 1), *((rank, processes) for rank in range(processes))]:
+            torch.manual_seed(0)
+            passes.append(list(source.batches(8, per_clip, share)))
+        whole, *parts = passes
+        for i, (x, index) in enumerate(whole):
+            assert torch.equal(torch.cat([part[i][0] for part in parts]), x)
+            assert torch.equal(torch.cat([part[i][1] for part in parts]), index)
+            assert {len(part[i][1]) for part in parts} == {8 // processes}
+
+
+def test_one_pool_is_in_memory_at_a_time(store, scaler, monkeypatch):
+    chunked(monkeypatch, store, 3)
+    real, alive = Clips.read, []
+
+    def read(*args):
+        assert not [pool for pool in alive if pool() is not None]
+        clips = real(*args)
+        alive.append(weakref.ref(clips))
+        return clips
+
+    monkeypatch.setattr(Clips, "read", read)
+    streamed = StreamedClips(store, scaler, store.rows("train"), pool_clips=6)
+    for _ in streamed.batches(4):
+        pass
+    assert len(alive) == 4
+    window_codes(build(model_config("conv_vae")), streamed, 2)
+    assert len(alive) == 8
 
 
 def chunked(monkeypatch, store, clips_per_chunk):

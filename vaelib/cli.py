@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .config import ROOT, InputError, data_dir, front_end, one_of, outputs_dir, papermill_dir
+
+if TYPE_CHECKING:
+    from .cluster import Workers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -73,16 +76,24 @@ def demo(
 @app.command()
 def batch(
     plan: Annotated[Path, typer.Argument(help="YAML file: corpus, seeds, defaults and runs; see plans/.")],
-    workers: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; default: one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Notebooks at a time; default: one per GPU, else per core (at most 4).")
+    ] = None,
+    gpus: Annotated[str, typer.Option(help="all, or numbers with commas: one worker for each.")] = "",
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")] = "",
+    slurm: Annotated[str, typer.Option(help="Section of dask-jobqueue's configuration: workers from Slurm.")] = "",
+    pbs: Annotated[str, typer.Option(help="The same: workers from PBS.")] = "",
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="name=value instead of the plan's, e.g. epochs=2, seeds=0,1")
     ] = None,
 ) -> None:
     """Do what is missing of a plan: corpora, all trainings, comparison; prints the report to open."""
-    _execute_plan(plan, changes or [], workers)
+    from .cluster import Workers
+
+    _execute_plan(plan, changes or [], Workers(workers, gpus, scheduler, slurm, pbs))
 
 
-def _execute_plan(path: Path, changes: list[str], workers: int | None = None) -> None:
+def _execute_plan(path: Path, changes: list[str], workers: Workers | None = None) -> None:
     from .plans import execute_plan, read_plan
 
     report = execute_plan(read_plan(path, changes), workers)
@@ -92,15 +103,16 @@ def _execute_plan(path: Path, changes: list[str], workers: int | None = None) ->
 @app.command()
 def preprocess(corpus: Path, profile: str = "compact", split_seed: int = 0) -> None:
     """Turn a folder of music into a mel store (notebook 01)."""
-    from .batch import Job, execute
+    from .batch import run_alone
     from .corpus import read_corpus
+    from .jobs import Job
     from .store import is_current, store_path
 
     fe = front_end(profile)
     found = read_corpus(corpus)  # a missing or empty folder is refused before a kernel starts
     again = not is_current(corpus, fe, split_seed)
     given = {"corpus": str(corpus.expanduser().resolve()), "profile": profile, "split_seed": split_seed}
-    execute(Job("01_preprocess", given, found.name), again=again)
+    run_alone(Job("01_preprocess", given, found.name), again=again)
     typer.echo(store_path(found.name, profile))
 
 
@@ -111,11 +123,13 @@ def train(
     condition: Annotated[str, typer.Option(help="cvae only: language or genre")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training clips.")] = None,
     seed: int = 0,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) that share every batch.")] = 1,
     store: StoreOption = None,
     modality: Modality = "audio",
 ) -> None:
     """Train one model by executing its notebook; any parameter of the notebook can be given as --name value."""
-    from .batch import MODEL_NOTEBOOKS, Job, checked, execute
+    from .batch import run_alone
+    from .jobs import MODEL_NOTEBOOKS, Job, checked
     from .store import open_store
 
     _check_modality(modality)
@@ -124,11 +138,12 @@ def train(
         raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
     given = {"store": str(_newest_store(store)), "seed": seed, **_extra(context.args)}
     given |= {"epochs": epochs} if epochs is not None else {}
+    given |= {"devices": devices} if devices > 1 else {}  # it is no other training: no other name
     if model == "cvae":
         given["condition"] = one_of("condition", condition or "language", ("language", "genre"))
     given = checked(notebook, given)
     open_store(given["store"])
-    execute(Job(notebook, given, given.get("condition", "")))
+    run_alone(Job(notebook, given, given.get("condition", "")))
 
 
 @app.command("train-all", context_settings=FREE)
@@ -140,13 +155,14 @@ def train_all(
     modality: Modality = "audio",
 ) -> None:
     """Train all five models (Conditional twice) on a store, several at a time."""
-    from .batch import execute_all, training_jobs
+    from .batch import run_all
+    from .jobs import training_jobs
     from .store import open_store
 
     _check_modality(modality)
     path = _newest_store(store)
     open_store(path)
-    execute_all(training_jobs(path, epochs, seed, **_extra(context.args)))
+    run_all(training_jobs(path, epochs, seed, **_extra(context.args)))
 
 
 @app.command()
@@ -246,13 +262,14 @@ def compare(
 
 
 def _compare(root: Path, corpus: str, epochs: int, output: Path | None = None) -> None:
-    from .batch import Job, execute
+    from .batch import run_alone
+    from .jobs import Job
     from .runs import latest_run
 
     root = root.resolve()
     latest_run(root, corpus=corpus or None, epochs=epochs or None)
     given = {"outputs": str(root), "corpus": corpus, "epochs": epochs}
-    execute(Job("07_compare", given), again=True)  # new runs may have come
+    run_alone(Job("07_compare", given), again=True)  # new runs may have come
     folder = root / "comparison"
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -274,7 +291,7 @@ def report(run: Path, output: Path | None = None) -> None:
 
 def main() -> None:
     """Run a command; bad input ends with one sentence and exit code 2, a failed notebook with exit code 1."""
-    from .batch import NotebookFailedError
+    from .jobs import NotebookFailedError
     from .training import TrainingDivergedError
 
     try:

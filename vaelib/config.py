@@ -36,6 +36,11 @@ def papermill_dir() -> Path:
     return Path(os.environ.get("VAELIB_PAPERMILL", ROOT / "papermill_runs"))
 
 
+def notebooks_dir() -> Path:
+    """Folder of the numbered notebooks (`$VAELIB_NOTEBOOKS`, else `notebooks/` of the repository)."""
+    return Path(os.environ.get("VAELIB_NOTEBOOKS", ROOT / "notebooks"))
+
+
 def one_of(what: str, value: str, valid: Iterable[str]) -> str:
     """Return `value` if it is one of `valid`; else raise InputError naming the nearest valid one."""
     valid = list(valid)
@@ -286,7 +291,7 @@ class RunConfig(JsonConfig):
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Digest of the rooms that decide what a training run computes: changed code never reuses an old run."""
-    rooms = ("audio", "store", "windows", "nets", "models", "losses", "training")
+    rooms = ("audio", "store", "windows", "nets", "models", "losses", "steps", "training")
     return digest([(Path(__file__).parent / f"{room}.py").read_text() for room in rooms])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +42,13 @@ class Corpus:
     def fingerprint(self) -> str:
         """Digest of names, labels, sizes and both ends of every file; equal on every machine."""
         total = hashlib.blake2b(self.table.to_csv(index=False).encode(), digest_size=8)
-        with ThreadPoolExecutor() as pool:
-            for part in pool.map(_file_digest, (self.root / p for p in self.table["path"])):
-                total.update(part)
+        for part in _threads(partial(_digests, self.root), _blocks(self.table["path"])):
+            total.update(part)
         return total.hexdigest()
+
+
+def _digests(root: Path, paths: list[str]) -> bytes:
+    return b"".join(_file_digest(root / p) for p in paths)
 
 
 def _file_digest(path: Path, ends: int = 16_384) -> bytes:
@@ -108,36 +113,61 @@ def _scan(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _blocks(paths: pd.Series, size: int = 256) -> list[list[str]]:
+    """Tasks worth their overhead, and few enough for a million files."""
+    return [paths[i : i + size].tolist() for i in range(0, len(paths), size)]
+
+
+def _threads(task: Callable, items: Sequence) -> list:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(task, items))
+
+
 def quarantine(
-    corpus: Corpus, check: Callable[[Path], int], rejected: Path
+    corpus: Corpus, check: Callable[[Path], int], rejected: Path, apply: Callable[[Callable, Sequence], list] = _threads
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Check every clip and set aside those that cannot be used.
 
     Args:
         check: Gives a file's number of frames, or raises UnreadableAudio.
         rejected: CSV of (path, reason) that is written in any case.
+        apply: Calls a function with each of many lists of paths, like the built-in `map`; default: threads.
 
     Returns:
         The usable rows with their `n_frames`, and the rejected (path, reason) pairs.
 
     Raises:
-        InputError: no clip is usable.
+        InputError: no clip is usable, or a worker does not see the folder.
     """
-
-    def one(path: str) -> int | str:
-        try:
-            return check(corpus.root / path)
-        except UnreadableAudio as e:
-            return str(e)
-
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(one, corpus.table["path"]))
+    parts = apply(partial(_checked, check, corpus.root), _blocks(corpus.table["path"]))
+    found = [f for part in parts for f in part]
     bad = [(p, f) for p, f in zip(corpus.table["path"], found, strict=True) if isinstance(f, str)]
     write_rejected(rejected, bad)
     good = [not isinstance(f, str) for f in found]
     if not any(good):
         raise InputError(f"none of the {len(found)} files of {corpus.root} is usable; the reasons are in {rejected}")
     return corpus.table[good].assign(n_frames=[f for f in found if not isinstance(f, str)]), bad
+
+
+def _checked(check: Callable[[Path], int], root: Path, paths: list[str]) -> list[int | str]:
+    """Frames of each file, or the reason why it cannot be used."""
+    require_seen(root)
+    found: list[int | str] = []
+    for path in paths:
+        try:
+            found.append(check(root / path))
+        except UnreadableAudio as e:
+            found.append(str(e))
+    return found
+
+
+def require_seen(folder: Path) -> None:
+    """Raise InputError where a folder is not there: a worker elsewhere would set every file aside as missing."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{socket.gethostname()} does not see {folder}: workers on other machines need the corpus and the data "
+            "folder under the same names"
+        )
 
 
 def write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:

@@ -20,9 +20,9 @@ class Posterior(NamedTuple):
     logvar: Tensor
     class_logits: Tensor | None = None
 
-    def rsample(self) -> Tensor:
-        """(B, L): one reparametrised draw."""
-        return self.mean + torch.randn_like(self.mean) * torch.exp(0.5 * self.logvar)
+    def rsample(self, draw: Callable[[Tensor], Tensor] = torch.randn_like) -> Tensor:
+        """(B, L): one reparametrised draw; `draw` gives standard normal noise like the mean (B, L)."""
+        return self.mean + draw(self.mean) * torch.exp(0.5 * self.logvar)
 
 
 class VAEOutput(NamedTuple):
@@ -76,10 +76,16 @@ class VAE(nn.Module):
         """(B, L): mean of p(z) or p(z|y); its covariance is the identity."""
         return torch.zeros_like(z)
 
-    def forward(self, x: Tensor, y: Tensor | None = None, sample: bool = True) -> VAEOutput:
-        """Encode, draw (or take the mean with `sample=False`), decode."""
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        sample: bool = True,
+        draw: Callable[[Tensor], Tensor] = torch.randn_like,
+    ) -> VAEOutput:
+        """Encode, draw (see `Posterior.rsample`; or take the mean with `sample=False`), decode."""
         posterior = self.encode(x, y)
-        z = posterior.rsample() if sample else posterior.mean
+        z = posterior.rsample(draw) if sample else posterior.mean
         if posterior.class_logits is not None:  # unknown classes are the class head's choice here too
             given = torch.full((len(x),), -1, device=x.device) if y is None else y
             y = self.probabilities(given, posterior.class_logits)
@@ -190,7 +196,7 @@ class ConditionalVAE(VAE):
     def prior_mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if self.config.prior == "standard" or y is None:
             return torch.zeros_like(z)
-        return self.probabilities(y) @ self.class_means
+        return (self.probabilities(y) @ self.class_means).float()
 
     def _from_prior(
         self, noise: Tensor, y: Tensor | None, generator: torch.Generator | None

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from .batch import MODEL_NOTEBOOKS, Job, checked, defaults
 from .config import (
     PRIORS,
     ROOT,
@@ -27,6 +26,7 @@ from .config import (
     write_atomic,
 )
 from .demo import corpus_name
+from .jobs import MODEL_NOTEBOOKS, Job, checked, defaults
 from .store import is_current, open_store, store_path
 
 KEYS = {"corpus": dict, "profile": str, "seeds": list, "defaults": dict, "runs": list}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 from . import batch
-from .batch import MODEL_NOTEBOOKS, Job, Outcome, checked
+from .batch import Task
+from .cluster import Workers
 from .config import outputs_dir
+from .jobs import MODEL_NOTEBOOKS, Job, checked, raise_failures, too_few_classes
 from .planfile import Corpus, Plan, read_plan
 
 __all__ = ["Corpus", "Plan", "execute_plan", "read_plan", "runs_of", "training_jobs"]
@@ -46,13 +49,13 @@ def runs_of(plan: Plan, outputs: Path | str | None = None) -> tuple[list[Path], 
     return list(dict.fromkeys(folders)), missing
 
 
-def execute_plan(plan: Plan, workers: int | None = None) -> Path:
+def execute_plan(plan: Plan, workers: Workers | None = None) -> Path:
     """Do what is missing of a plan: notebook 01 for each corpus, all trainings, one comparison; print a summary.
 
     A failure leaves the others running, and the comparison is made from what is there.
 
     Args:
-        workers: Trainings at a time; default: see `batch.execute_each`.
+        workers: Which workers; default: this machine's.
 
     Returns:
         The HTML report of the comparison.
@@ -62,32 +65,35 @@ def execute_plan(plan: Plan, workers: int | None = None) -> Path:
         NotebookFailedError: notebooks failed.
     """
     current = {c.store: c.is_current() for c in plan.corpora}
-    root, made, jobs = outputs_dir().resolve(), [c for c in plan.corpora if c.job], training_jobs(plan)
-    corpus = plan.corpora[0].store.stem if len(plan.corpora) == 1 else ""
-    target = root / ("comparison" if corpus else f"comparison-{plan.path.stem}")  # a curve must not replace the ledger
-    given = {"outputs": str(root), "corpus": corpus, "epochs": 0, "plan": str(plan.saved()), "target": str(target)}
-    compare = Job("07_compare", checked("07_compare", given))
-    terminal = batch.Terminal(len(made) + len(jobs) + 1)
-    outcomes = [batch.attempt(c.job, terminal, again=not current[c.store]) for c in made]
-    unmade = {str(c.store) for c, o in zip(made, outcomes, strict=True) if o.state in batch.FAILURES}
-    why_not = [_why_not(job, unmade) for job in jobs]
-    for job, why in zip(jobs, why_not, strict=True):
-        if why:
-            outcomes.append(Outcome(job, "left out", reason=why))
-            terminal.finish(job.title, f"{job.title}: left out, {why}", worked=False)
-    ready = [job for job, why in zip(jobs, why_not, strict=True) if not why]
-    outcomes += batch.execute_each(ready, workers, terminal)
-    if runs_of(plan, root)[0]:
-        outcomes.append(batch.attempt(compare, terminal, again=True))  # new runs may have come
-    else:
-        outcomes.append(Outcome(compare, "left out", reason="the plan has no finished run"))
+    made = [c for c in plan.corpora if c.job]
+    number = {str(c.store): i for i, c in enumerate(made)}
+    tasks = [Task(c.job, again=not current[c.store]) for c in made]
+    for job in training_jobs(plan):
+        store = number.get(job.parameters["store"])
+        tasks.append(Task(job, needs=() if store is None else (store,), check=_too_few_classes))
+    compare, target = _comparison(plan)
+    nothing = partial(_nothing_to_compare, plan.saved(), outputs_dir().resolve())
+    tasks.append(Task(compare, after=tuple(range(len(tasks))), again=True, check=nothing))  # new runs may have come
+    outcomes = batch.run(tasks, workers)
     print(*outcomes, batch.write_summary(outcomes), sep="\n", flush=True)
-    batch.raise_failures(outcomes)
+    raise_failures(outcomes)
     return target / "model_comparison.html"
 
 
-def _why_not(job: Job, unmade: set[str]) -> str:
-    store, label = job.parameters["store"], job.parameters.get("condition")
-    if store in unmade:
-        return f"{Path(store).name} could not be made"
-    return batch.too_few_classes(store, label) if label else ""
+def _comparison(plan: Plan) -> tuple[Job, Path]:
+    """Notebook 07 for a plan, and the folder of its report."""
+    root = outputs_dir().resolve()
+    corpus = plan.corpora[0].store.stem if len(plan.corpora) == 1 else ""
+    target = root / ("comparison" if corpus else f"comparison-{plan.path.stem}")  # a curve must not replace the ledger
+    given = {"outputs": str(root), "corpus": corpus, "epochs": 0, "plan": str(plan.saved()), "target": str(target)}
+    return Job("07_compare", checked("07_compare", given)), target
+
+
+def _too_few_classes(job: Job) -> str:
+    """Why a conditional model cannot be trained, once its store is there."""
+    label = job.parameters.get("condition")
+    return too_few_classes(job.parameters["store"], label) if label else ""
+
+
+def _nothing_to_compare(plan: Path, root: Path, job: Job) -> str:
+    return "" if runs_of(read_plan(plan), root)[0] else "the plan has no finished run"

@@ -19,10 +19,12 @@ from .audio import Scaler
 from .checkpoints import load_weights, read_tensors
 from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
 from .corpus import SPLITS
+from .devices import launch
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE, build
+from .progress import Progress
 from .store import Store, open_store
-from .training import train, window_codes
+from .training import TrainingDivergedError, check, train, window_codes, write_config
 from .windows import Clips
 
 LABEL_MODES = ("given", "inferred", "marginal")
@@ -268,9 +270,39 @@ def plan(
     )
 
 
-def fit(config: RunConfig, store: Store, show: bool = True) -> Run:
-    """Train (or continue, or find finished) and open the run."""
+def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Run:
+    """Train (or continue, or find finished) and open the run.
+
+    Args:
+        show: Print the live line.
+        devices: GPUs (where there is none: CPU processes) that share every batch; no part of the run's identity.
+
+    Raises:
+        InputError: store and configuration do not belong together, the model cannot be built, or a batch cannot be
+            shared by so many devices.
+        TrainingDivergedError: the loss became NaN or infinite.
+        TrainingStoppedError: one of several processes died.
+    """
+    if devices != 1 and not (config.folder / "done.json").is_file():
+        check(config, store, devices)
+        _train_together(config, store, show, devices)
     return load_run(train(config, store, show=show))
+
+
+def _train_together(config: RunConfig, store: Store, show: bool, devices: int) -> None:
+    """`train` in as many processes as devices, with their line of progress here."""
+    progress, last = Progress(f"training {config.variant} on {devices} devices"), ""
+
+    def say(line: str) -> None:
+        nonlocal last
+        last = line
+        if show:
+            progress.show(line)
+
+    arguments, log = [str(write_config(config, store)), "--lines"], config.folder / "failed.log"
+    launch("vaelib.training", arguments, devices, say, (InputError, TrainingDivergedError), log)
+    if show:
+        progress.close(last)
 
 
 def load_run(folder: Path | str) -> Run:

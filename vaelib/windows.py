@@ -1,16 +1,34 @@
-"""Windows cut from the clips of a store: random crops for training, evenly spaced ones for evaluation."""
+"""Windows cut from the clips of a store: random crops for training, evenly spaced ones for evaluation.
+
+Imports only torch and numpy: a host without the store's libraries can cut windows from tensors of its own.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import Scaler
-from .store import Store
+from .config import InputError
+
+if TYPE_CHECKING:
+    from .audio import Scaler
+    from .store import Store
+
+BLOCK_BYTES = 16 << 20  # float32 of the clips that are read and scaled at a time; NumPy makes about four copies of it
+WHOLE = (0, 1)  # the share of a process that is alone
+
+
+def own_part(n: int, share: tuple[int, int]) -> slice:
+    """Which of `n` examples belong to process `share[0]` of `share[1]`: equal parts, one after the other."""
+    rank, processes = share
+    return slice(rank * n // processes, (rank + 1) * n // processes)
 
 
 @dataclass
@@ -34,7 +52,7 @@ class Clips:
         """Read and scale clips; in blocks, so that float32 copies stay small."""
         rows = np.asarray(rows)
         mel = np.empty((len(rows), *store.log_mel.shape[1:]), np.float16)
-        block = max(1, (64 << 20) // (4 * mel[0].size)) if len(rows) else 1
+        block = max(1, BLOCK_BYTES // (4 * mel[0].size)) if len(rows) else 1
         for i in range(0, len(rows), block):
             t = store.table.loc[rows[i : i + block]]
             mel[i : i + block] = scaler.transform(
@@ -52,12 +70,16 @@ class Clips:
         bands = torch.arange(self.mel.shape[1], device=self.mel.device)
         return self.mel[index[:, None, None], bands[None, :, None], t[:, None, :]].float().unsqueeze(1)
 
-    def random_windows(self, index: Tensor, per_clip: int = 1) -> Tensor:
-        """(B · per_clip, 1, mel, width): random crops; those of one clip follow each other. Global generator."""
+    def random_windows(self, index: Tensor, per_clip: int = 1, share: tuple[int, int] = WHOLE) -> Tensor:
+        """(B · per_clip, 1, mel, width): random crops; those of one clip follow each other. Global generator.
+
+        Places are drawn for all B clips; only the windows of `share` (process, processes) are cut.
+        """
         index = index.repeat_interleave(per_clip)
         room = (self.n_frames[index] - self.width + 1).to(torch.float64)
         start = (torch.rand(len(index), dtype=torch.float64, device=room.device) * room).long()
-        return self.cut(index, start)
+        own = own_part(len(index), share)
+        return self.cut(index[own], start[own])
 
     def even_windows(self, index: Tensor, per_clip: int) -> Tensor:
         """(B, per_clip, 1, mel, width): evenly spaced windows from the first to the last possible one."""
@@ -66,10 +88,17 @@ class Clips:
         start = (room[:, None] * places.to(room)[None]).round().long()
         return self.cut(index.repeat_interleave(per_clip), start.flatten()).unflatten(0, (-1, per_clip))
 
-    def batches(self, batch_size: int, per_clip: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled pass: (windows (B · per_clip, 1, mel, width), clip numbers (B,)). Global generator.
 
         The last batch is filled up from the start of the order, so that every step has the same size.
+
+        Args:
+            batch_size: Clips per step of all processes together.
+            per_clip: Windows of each clip.
+            share: (process, processes): of every batch only that process's part; the draws are those of the whole.
         """
         n, device = len(self), self.mel.device
         order = torch.randperm(n, device=device)
@@ -77,7 +106,11 @@ class Clips:
         order = order.repeat(-(-steps * batch_size // n))[: steps * batch_size]
         for i in range(0, len(order), batch_size):
             index = order[i : i + batch_size]
-            yield self.random_windows(index, per_clip), index
+            yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)]
+
+    def in_order(self) -> Iterator[Clips]:
+        """All clips; here in one piece."""
+        yield self
 
 
 @dataclass
@@ -99,12 +132,23 @@ class StreamedClips:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, batch_size: int, per_clip: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass like `Clips.batches`; the last batch of a pool is filled up from that pool."""
         for position in self._pools():
-            pool = Clips.read(self.store, self.scaler, self.rows[position], self.device)
-            for x, index in pool.batches(batch_size, per_clip):
+            pool = self._read(self.rows[position])
+            for x, index in pool.batches(batch_size, per_clip, share):
                 yield x, torch.as_tensor(position, device=index.device)[index]
+            del pool  # before the next is read: never two in memory
+
+    def in_order(self) -> Iterator[Clips]:
+        """All clips in the order of `rows`, as many at a time as a pool holds."""
+        for i in range(0, len(self.rows), self.pool_clips):
+            yield self._read(self.rows[i : i + self.pool_clips])
+
+    def _read(self, rows: np.ndarray) -> Clips:
+        return Clips.read(self.store, self.scaler, rows, self.device)
 
     def _pools(self) -> list[np.ndarray]:
         """Positions in `rows`, whole chunks together, chunks in random order."""
@@ -120,3 +164,43 @@ class StreamedClips:
             rest = pools.pop()  # alone, a few clips would fill a whole batch
             pools[-1] += rest
         return [np.sort(np.concatenate(p)) for p in pools]
+
+
+@dataclass
+class Data:
+    """Training and validation clips with their class indices (-1: unknown)."""
+
+    train: Clips | StreamedClips
+    validation: Clips
+    train_y: Tensor
+    validation_y: Tensor
+
+
+def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device, processes: int = 1) -> Data:
+    """Read the training and validation clips: onto the device or into memory if they fit, else streamed.
+
+    Args:
+        condition: Label whose classes are wanted; "": none.
+        processes: Processes of this machine that each read them.
+
+    Raises:
+        InputError: fewer than two training clips.
+    """
+    train, validation = store.rows("train"), store.rows("validation")
+    if len(train) < 2:
+        raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
+    need = len(train) * 2 * math.prod(store.log_mel.shape[1:])
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:  # the processes of a machine share its memory, but each has a GPU of its own
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes
+    clips = Clips.read(store, scaler, train, device) if need < 0.5 * free else StreamedClips(
+        store, scaler, train, device=device
+    )  # fmt: skip
+    codes = (lambda rows: store.codes(condition, rows)) if condition else (lambda rows: np.full(len(rows), -1))
+    return Data(
+        clips,
+        Clips.read(store, scaler, validation, device),
+        torch.as_tensor(codes(train), device=device),
+        torch.as_tensor(codes(validation), device=device),
+    )

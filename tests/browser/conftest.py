@@ -13,14 +13,13 @@ from conftest import RATE, tone
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from vaelib import batch
-from vaelib.config import ROOT
+from vaelib.config import ROOT, notebooks_dir
 from vaelib.reports import write_html
 from vaelib.store import store_path
 
 from . import lab
 
-NOTEBOOKS = sorted(p.stem for p in batch.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = sorted(p.stem for p in notebooks_dir().glob("*.ipynb"))
 # What a page must show and never obey. The name of a file cannot hold "/", its path can.
 LANGUAGES = ("<img src=x onerror=alert(1)>", "\"double\" & 'single' ⇄ عربى", "</script><script>alert(2)</script>")
 FAMILIES = ("🎻 <b>bold</b>", "{{7*7}} $x$ `code` [a](javascript:alert(3))")
@@ -119,7 +118,7 @@ class Desk:
         where = {"corpus": str(self.corpus)} if name == NOTEBOOKS[0] else {}
         if "epochs" in SETTINGS.get(name, {}):
             where = {"store": str(store_path(self.corpus.name, "compact"))}
-        nb = load_notebook_node(str(batch.NOTEBOOKS / f"{name}.ipynb"))
+        nb = load_notebook_node(str(notebooks_dir() / f"{name}.ipynb"))
         nb = parameterize_notebook(nb, SETTINGS.get(name, {}) | where, kernel_name="python3", language="python")
         nb.cells.append(nbformat.v4.new_code_cell(""))
         nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -1,0 +1,375 @@
+"""Making a mel store: the same whoever makes it, done once, continued after any kill; quarantine and refusals."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+import zarr
+from conftest import RATE, TINY, tone, write_tones
+from distributed import Client, LocalCluster
+
+from vaelib import audio, corpus, preprocess
+from vaelib.config import ROOT, InputError
+from vaelib.preprocess import build_store
+from vaelib.store import open_store, store_path
+
+
+def state(folder):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def content(path):
+    """Every file of a store, by its name in the store."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Names of the files that are decoded, in order."""
+    seen, load = [], audio.load
+
+    def spy(path, fe):
+        seen.append(path.name)
+        return load(path, fe)
+
+    monkeypatch.setattr(audio, "load", spy)
+    return seen
+
+
+@pytest.fixture
+def small(tmp_path, data):
+    """A corpus of 12 clips of this test's own, every name once."""
+    root = write_tones(tmp_path / "small", clips=2)
+    table = pd.read_csv(root / "manifest.csv")
+    for i, path in enumerate(table["path"]):
+        shutil.move(root / path, root / f"{i:02d}.flac")
+        table.loc[i, "path"] = f"{i:02d}.flac"
+    table.to_csv(root / "manifest.csv", index=False)
+    return root
+
+
+def test_a_second_build_does_nothing(small, data, loads):
+    path = build_store(small, TINY)
+    before = state(data)
+    assert len(loads) == 12 and path == store_path("small", "tiny")
+    assert build_store(small, TINY) == path and state(data) == before and len(loads) == 12
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """Three clips per chunk, so that `small` has four chunks."""
+    monkeypatch.setattr(preprocess, "CHUNK_CLIPS", 3)
+
+
+@pytest.fixture
+def whole(small, chunks, tmp_path, monkeypatch):
+    """The store of `small`, made in one go by one thread, in another folder."""
+    with monkeypatch.context() as patch:
+        patch.setenv("VAELIB_DATA", str(tmp_path / "whole"))
+        return content(build_store(small, TINY, workers=1))
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A client of two worker processes of one thread each."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 2}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def until(condition, seconds=60):
+    """Wait for something to come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)
+
+
+def pace(seconds):
+    """In a worker: every clip takes so much longer, so that there is time to kill it."""
+    load = getattr(audio, "load_at_once", audio.load)
+    audio.load_at_once, audio.load = load, lambda path, fe: (time.sleep(seconds), load(path, fe))[1]
+
+
+@pytest.mark.parametrize("workers", [3, "processes"])
+def test_the_store_does_not_depend_on_who_makes_it(small, data, whole, workers, request):
+    given = {"client": request.getfixturevalue(workers)} if isinstance(workers, str) else {"workers": workers}
+    path = build_store(small, TINY, **given)
+    assert content(path) == whole and len([p for p in whole if p.startswith("log_mel/c/")]) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_interrupted_build_continues(small, data, loads, whole, monkeypatch, workers):
+    add = preprocess._Ledger.add
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess._Ledger, "add", lambda self, *a: (add(self, *a), len(self.done) == 2 and interrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            build_store(small, TINY, workers=workers)
+    path = store_path("small", "tiny")
+    partial = path.with_suffix(".partial.zarr")
+    assert not path.exists()
+    with pytest.raises(InputError, match="unfinished"):
+        open_store(partial)
+    with open(partial.with_suffix(".progress.jsonl"), "a") as f:
+        f.write("[3, [[79, -40.0")  # killed while it wrote this
+    (partial / "log_mel" / "c").mkdir(exist_ok=True)
+    (partial / "log_mel" / "c" / "0.0123456789abcdef.partial").write_bytes(b"half a chunk")
+    loads.clear()
+    assert build_store(small, TINY, workers=workers) == path
+    assert len(loads) == 6  # two chunks were kept
+    assert workers > 1 or sorted(loads) == [f"{i:02d}.flac" for i in range(6, 12)]
+    assert content(path) == whole
+    assert {p.name for p in path.parent.iterdir()} == {"small-tiny.zarr", "small-tiny.rejected.csv"}
+
+
+CHILD = """
+import sys, time
+from vaelib import audio, preprocess
+from vaelib.config import FrontEnd
+load = audio.load
+audio.load = lambda path, fe: (time.sleep(0.05), load(path, fe))[1]
+preprocess.CHUNK_CLIPS = 3
+preprocess.build_store(sys.argv[1], FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16), workers=2)
+"""
+
+
+def test_a_build_killed_twice_at_random_moments_ends_with_the_same_bytes(tmp_path, data, chunks, loads, monkeypatch):
+    folder = write_tones(tmp_path / "many", clips=6)
+    with monkeypatch.context() as patch:
+        patch.setenv("VAELIB_DATA", str(tmp_path / "whole"))
+        whole = content(build_store(folder, TINY))
+    path = store_path("many", "tiny")
+    ledger = path.with_suffix(".partial.progress.jsonl")
+
+    def lines():
+        return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+
+    for _ in range(2):
+        before = max(lines(), 1)
+        with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, stderr=subprocess.PIPE) as child:
+            while lines() <= before and child.poll() is None:
+                time.sleep(0.005)
+            time.sleep(random.uniform(0, 0.2))
+            child.kill()
+            said = child.stderr.read().decode()
+        assert child.returncode == -signal.SIGKILL, said
+        assert not path.exists() and before < lines() < 13
+    kept = lines() - 1
+    loads.clear()
+    build_store(folder, TINY)
+    assert len(loads) == 36 - 3 * kept and content(path) == whole and not ledger.exists()
+
+
+def test_the_scheduler_of_the_environment_is_asked(small, data, whole, loads, processes, monkeypatch):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", processes.scheduler.address)
+    assert content(build_store(small, TINY)) == whole and not loads  # nothing was decoded in this process
+
+
+def test_a_killed_worker_is_replaced(small, data, whole, processes):
+    ledger = store_path("small", "tiny").with_suffix(".partial.progress.jsonl")
+    processes.run(pace, 0.1)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(build_store(small, TINY, client=processes)))
+    thread.start()
+    until(lambda: ledger.exists() and ledger.stat().st_size > 0)  # now they decode
+    os.kill(min(processes.run(os.getpid).values()), signal.SIGKILL)
+    thread.join()
+    processes.run(pace, 0)
+    assert content(found[0]) == whole
+
+
+def test_two_processes_make_a_store_once(small, data, whole, loads, capfd):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(build_store(small, TINY))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and len(loads) == 12 and content(found[0]) == whole
+    assert "another process is making small-tiny; waiting for it" in capfd.readouterr().err
+
+
+def test_a_full_disk_is_a_sentence_and_the_next_build_continues(small, data, whole, loads, monkeypatch):
+    write = zarr.Array.__setitem__
+
+    def full(array, where, values):
+        if array.ndim == 3 and where.start == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(array, where, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__setitem__", full)
+        with pytest.raises(InputError, match=r"cannot write .*small-tiny.partial.zarr: No space left .* continues"):
+            build_store(small, TINY, workers=1)
+    loads.clear()
+    assert content(build_store(small, TINY)) == whole and 0 < len(loads) <= 6
+
+
+@pytest.mark.parametrize("where", ["data", "stores"])
+def test_a_folder_that_cannot_be_written_is_a_sentence(small, data, where):
+    blocked = data if where == "data" else data / "stores"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("not a folder")
+    with pytest.raises(InputError, match=r"cannot write .*(Not a directory|File exists); make room, or choose another"):
+        build_store(small, TINY)
+
+
+def test_a_store_removed_under_its_workers_is_a_sentence(small, data, monkeypatch):
+    load, partial = audio.load, store_path("small", "tiny").with_suffix(".partial.zarr")
+
+    def remove(path, fe):
+        shutil.rmtree(partial, ignore_errors=True)
+        return load(path, fe)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "load", remove)
+        with pytest.raises(InputError, match="removed or begun anew"):
+            build_store(small, TINY, workers=1)
+    assert len(open_store(build_store(small, TINY)).table) == 12
+
+
+def test_workers_that_do_not_see_the_corpus_set_nothing_aside(small, data, monkeypatch):
+    seen = corpus.require_seen
+    monkeypatch.setattr(corpus, "require_seen", lambda folder: seen(folder / "elsewhere"))
+    with pytest.raises(InputError, match=r"does not see .*under the same names"):
+        build_store(small, TINY)
+    assert not list((data / "stores").iterdir())
+
+
+@pytest.mark.parametrize("where", ["labels", "finish", "rename", "after"])
+def test_a_build_killed_anywhere_continues(small, data, loads, monkeypatch, where):
+    to_zarr = xr.Dataset.to_zarr
+    with monkeypatch.context() as patch:
+        if where == "labels":  # written, but the spectrograms have no place yet
+            patch.setattr(xr.Dataset, "to_zarr", lambda *a, **k: (to_zarr(*a, **k), interrupt()))
+        if where == "finish":
+            patch.setattr(preprocess, "_finish", interrupt)
+        if where == "rename":
+            patch.setattr(Path, "rename", interrupt)
+        if where == "after":
+            patch.setattr(preprocess._Ledger, "__exit__", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(small, TINY)
+    loads.clear()
+    assert len(open_store(build_store(small, TINY)).table) == 12
+    assert len(loads) == (12 if where == "labels" else 0)  # what was decoded is kept
+    assert {p.name for p in (data / "stores").iterdir()} == {"small-tiny.zarr", "small-tiny.rejected.csv"}
+
+
+@pytest.mark.parametrize("change", ["content", "label", "fewer"])
+def test_a_changed_corpus_is_rebuilt(small, data, change):
+    first = open_store(build_store(small, TINY))
+    old = first.decibels([0])
+    table = pd.read_csv(small / "manifest.csv")
+    if change == "content":
+        soundfile.write(small / "00.flac", tone(999, 7.25, amplitude=0.1), RATE)
+    table = table.assign(language="latin") if change == "label" else table.iloc[1:] if change == "fewer" else table
+    table.to_csv(small / "manifest.csv", index=False)
+    second = open_store(build_store(small, TINY))
+    assert second.attrs["fingerprint"] != first.attrs["fingerprint"]
+    assert second.table["path"].tolist() == table["path"].tolist()
+    assert (change == "label") == (second.classes("language") == ["latin"])
+    assert (change == "label") == np.array_equal(second.decibels([0]), old)
+
+
+def test_an_interrupted_build_of_another_corpus_is_not_continued(small, data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "_finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(small, TINY)
+    pd.read_csv(small / "manifest.csv").iloc[3:].to_csv(small / "manifest.csv", index=False)
+    assert len(open_store(build_store(small, TINY)).table) == 9
+
+
+BAD = {
+    "zero.flac": ("empty", lambda p: p.write_bytes(b"")),
+    "text.mp3": ("cannot be decoded", lambda p: p.write_text("no music here\n" * 99)),
+    "cut.flac": ("cannot be decoded|too short", lambda p: p.write_bytes((p.parent / "00.flac").read_bytes()[:5000])),
+    "nan.wav": ("NaN", lambda p: soundfile.write(p, np.full(7 * RATE, np.nan, np.float32), RATE, subtype="FLOAT")),
+    "short.wav": ("too short", lambda p: soundfile.write(p, tone(220, 1), RATE)),
+    "silent.wav": ("silent", lambda p: soundfile.write(p, np.zeros(7 * RATE), RATE)),
+    "missing.wav": ("not there", lambda p: None),
+}
+
+
+def add_bad(root, keep_good=True):
+    table = pd.read_csv(root / "manifest.csv")
+    for name, (_, make) in BAD.items():
+        make(root / name)
+    extra = (
+        table.iloc[:1].merge(pd.DataFrame({"path": list(BAD)}), how="cross", suffixes=("_", "")).drop(columns="path_")
+    )
+    pd.concat([table] * keep_good + [extra]).to_csv(root / "manifest.csv", index=False)
+
+
+def test_unusable_files_are_set_aside_and_the_rest_goes_on(small, data):
+    add_bad(small)
+    store = open_store(build_store(small, TINY))
+    assert store.table["path"].tolist() == [f"{i:02d}.flac" for i in range(12)]
+    rejected = pd.read_csv(data / "stores" / "small-tiny.rejected.csv").set_index("path")["reason"]
+    assert set(rejected.index) == set(BAD)
+    for name, (reason, _) in BAD.items():
+        assert pd.Series(rejected[name]).str.contains(reason).all(), (name, rejected[name])
+    assert set(store.table["split"]) <= {"train", "validation", "test"}
+    assert np.isfinite(store.decibels(store.rows())).all()
+    before = state(data)
+    build_store(small, TINY)
+    assert state(data) == before
+
+
+def test_a_corpus_without_a_usable_clip_leaves_no_store(small, data):
+    add_bad(small, keep_good=False)
+    for _ in range(2):
+        with pytest.raises(InputError, match="reasons are in"):
+            build_store(small, TINY)
+    assert not store_path("small", "tiny").exists()
+    assert len(pd.read_csv(data / "stores" / "small-tiny.rejected.csv")) == len(BAD)
+
+
+def test_clips_without_an_artist_are_split_singly(small, data):
+    table = pd.read_csv(small / "manifest.csv").assign(genre="one", artist=["a"] * 3 + [None] * 9)
+    table.to_csv(small / "manifest.csv", index=False)
+    split = open_store(build_store(small, TINY)).table["split"]
+    assert split[:3].nunique() == 1 and split[3:].nunique() == 3
+
+
+def test_threads_are_given_back(small, data):
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        build_store(small, TINY, workers=2)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path, data):
+    build_store(write_tones(tmp_path / "a" / "music", clips=4), TINY)
+    with pytest.raises(InputError, match=r"already holds another folder of that name, .*a/music"):
+        build_store(write_tones(tmp_path / "b" / "music", clips=5), TINY)
+
+
+def test_one_clip_per_genre_cannot_be_split(tmp_path, data):
+    with pytest.raises(InputError, match="too few to set some aside for testing"):
+        build_store(write_tones(tmp_path / "few", clips=1), TINY)

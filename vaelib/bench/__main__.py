@@ -1,0 +1,8 @@
+"""`python -m vaelib.bench`."""
+
+import sys
+
+from .program import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The figures as Markdown, and one sentence per goal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .preprocessing import TITLES
+from .quality import METRICS, PRECISIONS
+
+PYTHAE_CPU, PYTHAE_CUDA, LIBROSA, DECODE, LIMIT = 1.7, 5.0, 2.2, 0.5, 0.4  # the goals of issue 5
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    rule = "|---|" + "---:|" * (len(heads) - 1)
+    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(x)} |" for x in lines)])
+
+
+def number(value: float) -> str:
+    """Three significant digits or whole numbers: `4.00`, `13.4`, `1,130`."""
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}".rstrip(".")
+
+
+def spread(row: dict) -> str:
+    """Median and range of the rounds."""
+    return f"{number(row['clips_per_s'])} ({number(row['lowest'])} to {number(row['highest'])})"
+
+
+def times(r: dict) -> str:
+    """A ratio and its range: `1.71 (1.65 to 1.80)`."""
+    return f"{r['ratio']:.2f} ({r['lowest']:.2f} to {r['highest']:.2f})"
+
+
+def training_table(rows: Sequence[dict]) -> str:
+    """Every training; rivals stand below Conv."""
+    heads = ["training", "profile", "batch", "precision", "clips/s", "MFLOP per clip", "limit, clips/s", "share of it",
+             "Conv over it"]  # fmt: skip
+    lines = []
+    for row in in_order(rows):
+        batch = f"{row['batch_size']}" + (" × 2 windows" if row.get("windows", 1) == 2 else "")
+        line = [row["title"], row["profile"], batch, row["precision"], spread(row)]
+        if "limit" in row:
+            limit = f"{number(row['limit'])} ({row['bound']})"
+            line += [number(row["flop_per_clip"] / 1e6), limit, f"{row['share']:.0%}", ""]
+        else:
+            line += ["", "", "", times(row["conv_over_it"])]
+        lines.append(line)
+    return table(heads, lines)
+
+
+def in_order(rows: Sequence[dict]) -> list[dict]:
+    """Rows with every rival right after the model it is a rival of."""
+    ordered = []
+    for row in rows:
+        if "rival_of" not in row:
+            ordered.append(row)
+            ordered += [r for r in rows if r.get("rival_of") == row["name"] and r["profile"] == row["profile"]]
+    return ordered
+
+
+def preprocessing_table(parts: Sequence[dict]) -> str:
+    """Our store, the librosa loop and decoding alone."""
+    lines = []
+    for part in parts:
+        over = {"librosa": part["over_librosa"], "decode": part["over_decode"]}
+        for name in TITLES:
+            ours = times(over[name]) if name in over else ""
+            lines.append([TITLES[name], part["profile"], f"{part['clips']}", spread(part[name]), ours])
+    return table(["preprocessing", "front end", "clips", "clips/s", "ours over it"], lines)
+
+
+def machine_table(result: dict) -> str:
+    """Where and when, and what the hardware reached."""
+    m, rates = result["machine"], result["rates"]
+    what = f"{m['cores']} × {m['processor']}" + (f", {m['gpu']}" if m["gpu"] else "")
+    lines = [
+        ["date, machine", f"{m['date']}, {what}"],
+        ["load before", f"{m['load']}"],
+        ["torch, threads", f"{m['torch']}, {m['threads']}"],
+        ["command", f"`{result['command']}`"],
+    ]
+    if rates:
+        lines.append(["matrix product, fp32 / bf16", f"{number(rates['matrix_fp32'] / 1e9)} / "
+                      f"{number(rates['matrix_bf16'] / 1e9)} GFLOP/s"])  # fmt: skip
+        lines.append(["memory, copy", f"{number(rates['memory'] / 1e9)} GB/s"])
+    return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in lines)])
+
+
+def goals(result: dict) -> list[dict]:
+    """Every goal that this device can decide: its aim, the figure if it was measured, and a sentence.
+
+    Returns:
+        Rows with `goal`, `aim`, `figure` (None: not measured), `reached` and `sentence`.
+    """
+    rows = {(r["profile"], r["name"]): r for r in result["training"]}
+    device = result["device"]
+    wanted = []
+    if device == "cpu":
+        rival = rows.get(("compact", "pythae"))
+        wanted.append(("Conv, compact, on the CPU against pythae's trainer", PYTHAE_CPU,
+                       rival and rival["conv_over_it"]))  # fmt: skip
+    else:
+        rival, conv = rows.get(("full", "pythae")), rows.get(("full", "conv_vae"))
+        wanted.append(("Conv, full, on CUDA against pythae's trainer", PYTHAE_CUDA, rival and rival["conv_over_it"]))
+        share = conv and {"ratio": conv["share"], "lowest": conv["lowest"] / conv["limit"],
+                          "highest": conv["highest"] / conv["limit"]}  # fmt: skip
+        wanted.append(("Conv, full, on CUDA as a share of the hardware limit", LIMIT, share))
+    parts = result["preprocessing"] or [{"profile": "either"}]
+    for part in parts:
+        where = f"Preprocessing, {part['profile']} front end, {part.get('cores', 'all')} cores,"
+        wanted.append((f"{where} against a librosa loop", LIBROSA, part.get("over_librosa")))
+        wanted.append((f"{where} against decoding alone, per core", DECODE, part.get("over_decode")))
+    return [_goal(*w) for w in wanted]
+
+
+def _goal(goal: str, aim: float, figure: dict | None) -> dict:
+    if figure is None:
+        sentence, reached = f"{goal}: at least {aim:g} is the goal; not measured in this run.", None
+    else:
+        reached = figure["ratio"] >= aim
+        verdict = "reached" if reached else "not reached"
+        sentence = f"{goal}: {times(figure)} where at least {aim:g} is the goal; {verdict}."
+    return {"goal": goal, "aim": aim, "figure": figure, "reached": reached, "sentence": sentence}
+
+
+def markdown(result: dict) -> str:
+    """Everything, ready for docs/BENCHMARKS.md."""
+    parts = [machine_table(result)]
+    parts += [training_table(result["training"])] if result["training"] else []
+    parts += [preprocessing_table(result["preprocessing"])] if result["preprocessing"] else []
+    parts.append("\n".join(f"- {line}" for line in [*(g["sentence"] for g in result["goals"]), *result["skipped"]]))
+    return "\n\n".join(parts)
+
+
+def precision_markdown(result: dict) -> str:
+    """The comparison of two precisions: a table and a sentence per metric."""
+    found = result["metrics"]
+    lines = [
+        [METRICS[m], *(f"{f['mean'][p]:.5g} ± {f['sd'][p]:.2g}" for p in PRECISIONS), f"{f['difference']:+.2g}"]
+        for m, f in found.items()
+    ]
+    n = len({r["seed"] for r in result["runs"]})
+    heads = [f"Conv, {result['profile']}, {result['epochs']} epochs, {n} seeds", "fp32", "bf16", "bf16 − fp32"]
+    told = [
+        f"- {METRICS[m]}: bf16 is {'within' if f['within_seed_noise'] else 'not within'} seed noise of fp32 "
+        f"(difference {f['difference']:+.2g}, standard deviation between seeds {max(f['sd'].values()):.2g})."
+        for m, f in found.items()
+    ]
+    return "\n\n".join([table(heads, lines), "\n".join(told)])

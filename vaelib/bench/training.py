@@ -1,0 +1,217 @@
+"""Training clips/s of every model, with the step that training uses, on random clips that lie on the device."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..config import DEFAULT_BETA, FrontEnd, ModelConfig, TrainConfig, one_of
+from ..losses import OBJECTIVES
+from ..models import VAE, VaDE, build
+from ..steps import Stepper, resolve_precision, weights_at
+from ..windows import Clips
+from . import limits, rivals
+from .race import Contestant, figures, race, ratio
+
+EXTRA_SECONDS = 4.0  # clips are longer than the compact window, as in the demo corpus (10 s against 6 s)
+BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, fp32
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training that is timed: a model, how many classes it is told, and whether VaDE's mixture takes part."""
+
+    title: str
+    model: str
+    classes: int = 0
+    mixture: bool = False
+
+    @property
+    def windows(self) -> int:
+        """Windows of a clip in one step."""
+        return 2 if self.mixture else 1
+
+    def model_config(self, shape: tuple[int, int]) -> ModelConfig:
+        """The model at a front end's size."""
+        names = tuple(f"class {i:02d}" for i in range(self.classes))
+        return ModelConfig(self.model, shape, condition="genre" if names else "", classes=names)
+
+    def train_config(self, batch_size: int) -> TrainConfig:
+        """Its training."""
+        phases = 1 if self.model == "vade" else 0
+        beta = DEFAULT_BETA.get(self.model, 1.0)
+        return TrainConfig(batch_size=batch_size, pretrain_epochs=phases, beta=beta)
+
+
+VARIANTS = {
+    "basic_vae": Variant("Basic", "basic_vae"),
+    "conv_vae": Variant("Conv", "conv_vae"),
+    "beta_vae": Variant("Beta", "beta_vae"),
+    "cvae-5": Variant("Conditional, 5 classes", "cvae", classes=5),
+    "cvae-45": Variant("Conditional, 45 classes", "cvae", classes=45),
+    "vade-first": Variant("VaDE, first phase", "vade"),
+    "vade-joint": Variant("VaDE, joint phase", "vade", mixture=True),
+}
+
+
+def random_clips(fe: FrontEnd, n: int, device: torch.device, extra_seconds: float = EXTRA_SECONDS) -> Clips:
+    """`n` clips of noise in [0, 1], 16-bit, on the device; longer than a window unless the window is 30 s."""
+    extra = round(extra_seconds * fe.sample_rate / fe.hop) if fe.window_seconds < 20 else 0
+    mel = torch.rand(n, fe.n_mels, fe.frames + extra, device=device).half()
+    lengths = torch.full((n,), fe.frames + extra, dtype=torch.int64, device=device)
+    return Clips(mel, lengths, fe.frames, torch.arange(n).numpy())
+
+
+def make_model(variant: Variant, shape: tuple[int, int]) -> VAE:
+    """The variant's model; VaDE's mixture is set, as after its initialisation."""
+    model = build(variant.model_config(shape))
+    if isinstance(model, VaDE):
+        k, latent = model.mixture["means"].shape
+        model.set_mixture(torch.full((k,), 1 / k), torch.randn(k, latent), torch.ones(k, latent))
+    return model
+
+
+def contestant(name: str, clips: Clips, batch_size: int, device: torch.device, precision: str) -> Contestant:
+    """A variant's training as a contestant: endless shuffled passes through the very step of training."""
+    variant = VARIANTS[name]
+    cfg = replace(variant.train_config(batch_size), precision=precision)
+    torch.manual_seed(0)
+    step = Stepper(make_model(variant, (clips.mel.shape[1], clips.width)), cfg, device, precision)
+    n = len(clips)
+    y = torch.randint(variant.classes, (n,), device=device) if variant.classes else torch.full((n,), -1, device=device)
+    step.module.train()
+    weights = weights_at(cfg, math.inf, variant.mixture)
+    batches = _endless(clips, batch_size, variant.windows)
+
+    def run(steps: int) -> int:
+        done = 0
+        for _ in range(steps):
+            x, index = next(batches)
+            terms = step(x, y[index].repeat_interleave(variant.windows), weights, 1.0)
+            done += len(x)
+        if not math.isfinite(float(terms["loss"])):  # reading it waits for the device
+            raise RuntimeError(f"the loss of {name} is no longer finite: its speed would mean nothing")
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return done
+
+    return Contestant(name, run)
+
+
+def _endless(clips: Clips, batch_size: int, windows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        yield from clips.batches(batch_size, windows)
+
+
+def arithmetic(variant: Variant, shape: tuple[int, int], low_precision: bool) -> dict[str, float]:
+    """Parameters, FLOP per clip (forward and backward) and least bytes per step of a variant."""
+    model, n = make_model(variant, shape).train(), 2
+    x, y = torch.rand(n * variant.windows, 1, *shape), torch.zeros(n * variant.windows, dtype=torch.int64)
+    weights = weights_at(variant.train_config(n), math.inf, variant.mixture)
+
+    def forward() -> Tensor:
+        return OBJECTIVES[variant.model](model, x, model(x, y if variant.classes else None), y, weights).total()
+
+    return {
+        "parameters": model.parameter_count(),
+        "flop_per_clip": limits.flops(forward) / len(x),
+        "bytes_per_step": limits.step_bytes(model, low_precision),
+    }
+
+
+def measure(
+    fe: FrontEnd,
+    names: list[str],
+    *,
+    device: torch.device,
+    rates: dict[str, float],
+    batch_size: int,
+    rounds: int,
+    seconds: float,
+    resident: int,
+    precision: str = "auto",
+    show: Callable[[str], None] = lambda line: None,
+) -> tuple[list[dict], list[str]]:
+    """Time the variants at one front end; Conv alternates with its rivals.
+
+    A clip is one window that went forward and backward.
+
+    Args:
+        names: Keys of `VARIANTS`.
+        rates: The device's `matrix_fp32`, `matrix_bf16` (FLOP/s) and `memory` (bytes/s).
+        batch_size: Clips per step; VaDE's joint phase takes two windows of each.
+        rounds: Turns of each.
+        seconds: About how long a turn takes; at least one step.
+        resident: Clips on the device.
+        precision: Of our step.
+        show: Gets lines of progress.
+
+    Returns:
+        One row per variant and rival, and a sentence for each rival that could not be there.
+    """
+    for name in names:
+        one_of("model", name, VARIANTS)
+    used = resolve_precision(precision, device)
+    low = "bf16" in used
+    clips = random_clips(fe, resident, device)
+    found = {}
+    for name in names:
+        show(f"{fe.name}: counting the arithmetic of {name}")
+        found[name] = arithmetic(VARIANTS[name], fe.shape, low)
+    makers: dict[str, Callable[[], Contestant]] = {
+        name: lambda name=name: contestant(name, clips, batch_size, device, precision) for name in names
+    }
+    opponents, skipped = rivals.available(clips, batch_size, device) if "conv_vae" in names else ({}, [])
+    samples: dict[str, list[float]] = {}
+    need = sum(BYTES_PER_PARAMETER * found[n if n in found else "conv_vae"]["parameters"] for n in (*names, *opponents))
+    together = device.type == "cpu" and need < _free_bytes() / 4
+    for group in _groups(makers, opponents, together):
+        if device.type == "cuda":
+            # models share the code of `forward`: without this, the second would be compiled for the shapes of both,
+            # and the ninth not at all
+            torch._dynamo.reset()
+        show(f"{fe.name}: building {', '.join(group)}")
+        built = []
+        for name in group:
+            one = {**makers, **opponents}[name]()
+            show(f"{fe.name}: warming up {name}")
+            one.calibrate(seconds)
+            built.append(one)
+        samples |= race(built, rounds, lambda line: show(f"{fe.name}, {line}"))
+        built.clear()
+        del one
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    rows = []
+    for name in names:
+        v, about = VARIANTS[name], found[name]
+        top = limits.roofline(about["flop_per_clip"], about["bytes_per_step"], batch_size * v.windows,
+                              rates["matrix_bf16" if low else "matrix_fp32"], rates["memory"])  # fmt: skip
+        row = {"profile": fe.name, "name": name, "title": v.title, "batch_size": batch_size, "windows": v.windows,
+               "precision": used} | about | top | figures(samples[name])  # fmt: skip
+        rows.append(row | {"share": row["clips_per_s"] / row["limit"]})
+    for name in opponents:
+        title, how = rivals.TITLES[name]
+        rows.append({"profile": fe.name, "name": name, "title": title, "batch_size": batch_size, "precision": how,
+                     "rival_of": "conv_vae"} | figures(samples[name])
+                    | {"conv_over_it": ratio(samples["conv_vae"], samples[name])})  # fmt: skip
+    return rows, skipped
+
+
+def _groups(makers: dict, opponents: dict, together: bool) -> list[list[str]]:
+    """Who takes turns: everybody; or Conv and its rivals, then each of the others alone."""
+    if together:
+        return [[*makers, *opponents]]
+    first = ["conv_vae", *opponents] if opponents else []
+    return [g for g in (first, *([n] for n in makers if n not in first)) if g]
+
+
+def _free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,148 @@
+"""Dask workers that execute notebooks: on this machine, one for each GPU, of a running scheduler, of a queue."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dask
+from distributed import Client, Nanny, Scheduler, SpecCluster, get_worker
+from distributed.security import Security
+
+from .config import InputError
+
+NOTEBOOK = "notebook"  # what a worker has one of: it executes one notebook at a time, beside the tasks of that notebook
+THREADS = 2  # of a worker: the notebook, and a task that the notebook itself asks for (preprocessing)
+SECONDS = 20  # that a scheduler may take to answer
+# A notebook that has killed its worker twice is not tried a third time.
+SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.admin.low-level-log-length": 100}
+TLS = {"ca-file": "tls_ca_file", "client.cert": "tls_client_cert", "client.key": "tls_client_key"}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Which workers execute a batch; at most one of `gpus`, `scheduler`, `slurm` and `pbs` is given.
+
+    Attributes:
+        count: How many (default: one for each GPU, else one for each core, at most four).
+        gpus: `all`, or numbers with commas: one worker for each, which sees no other GPU.
+        scheduler: Address of a running Dask scheduler; its workers offer `--resources "notebook=1"`.
+        slurm, pbs: Name of a section of dask-jobqueue's configuration that says what a worker asks the queue for.
+    """
+
+    count: int | None = None
+    gpus: str = ""
+    scheduler: str = ""
+    slurm: str = ""
+    pbs: str = ""
+
+    def __post_init__(self) -> None:
+        given = [f"--{name}" for name in ("gpus", "scheduler", "slurm", "pbs") if getattr(self, name)]
+        if len(given) > 1:
+            raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
+        if self.count is not None and self.count < 1:
+            raise InputError(f"--workers {self.count}: a batch needs at least one worker")
+        if self.scheduler and self.count:
+            raise InputError("--workers does not go with --scheduler: its workers are those that it has")
+
+
+@contextmanager
+def connected(workers: Workers, most: int = 4) -> Iterator[Client]:
+    """A client of workers that execute one notebook each at a time.
+
+    Args:
+        most: More workers than this would have nothing to do.
+
+    Raises:
+        InputError: no such GPU, no scheduler at the address, no worker that takes notebooks, or no dask-jobqueue.
+    """
+    with dask.config.set(SETTINGS):
+        if workers.scheduler:
+            with _client(workers.scheduler) as client:
+                _check_resources(client, workers.scheduler)
+                yield client
+            return
+        made = _queued(workers, most) if workers.slurm or workers.pbs else _local(workers, most)
+        with made as cluster, Client(cluster) as client:
+            yield client
+
+
+def kernel_environment() -> dict[str, str]:
+    """What a kernel must know to ask the workers of the batch that it belongs to for help; {} outside of a batch."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return {}
+    keys = {f"DASK_DISTRIBUTED__COMM__TLS__{k.upper().replace('-', '_').replace('.', '__')}": v for k, v in TLS.items()}
+    found = {name: getattr(worker.security, attribute) for name, attribute in keys.items()}
+    return {"DASK_SCHEDULER_ADDRESS": worker.scheduler.address} | {k: v for k, v in found.items() if v}
+
+
+def _client(address: str) -> Client:
+    try:
+        return Client(address, timeout=SECONDS)
+    except (OSError, TimeoutError, ValueError) as e:
+        raise InputError(f"no Dask scheduler answers at {address} ({e}): start one with `dask scheduler`") from None
+
+
+def _check_resources(client: Client, address: str) -> None:
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not any(w["resources"].get(NOTEBOOK) for w in found):
+        start = f'dask worker {address} --nthreads {THREADS} --resources "{NOTEBOOK}=1"'
+        raise InputError(f"no worker of {address} takes notebooks: start some in this environment with `{start}`")
+
+
+def _local(workers: Workers, most: int) -> SpecCluster:
+    """Workers on this machine. The connection is encrypted: whoever can reach a scheduler can run code through it."""
+    gpus, cores = _gpus(workers.gpus), len(os.sched_getaffinity(0))
+    count = workers.count or max(1, min(len(gpus) or min(cores, 4), most))
+    if workers.gpus and workers.count:
+        raise InputError("--workers does not go with --gpus: there is one worker for each GPU")
+    threads = str(max(1, cores // count))
+    security = Security.temporary()
+    common = {"host": "127.0.0.1", "dashboard": False, "security": security}
+    shared = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    spec = {}
+    for i in range(count):
+        own = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
+        options = {"nthreads": THREADS, "resources": {NOTEBOOK: 1}, "env": shared | own}
+        quiet = {"memory_limit": 0, "silence_logs": logging.ERROR}
+        spec[i] = {"cls": Nanny, "options": common | options | quiet}
+    scheduler = {"cls": Scheduler, "options": common | {"protocol": "tls://"}}
+    return SpecCluster(spec, scheduler, security=security, silence_logs=logging.ERROR)
+
+
+def _gpus(asked: str) -> list[str]:
+    """Numbers of the GPUs to use.
+
+    Raises:
+        InputError: there is none, or no such.
+    """
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = [str(i) for i in range(torch.cuda.device_count())]
+    there = visible.split(",")[: len(there)] if visible else there
+    wanted = there if asked in ("", "all") else [g.strip() for g in asked.split(",")]
+    if asked and (not there or not set(wanted) <= set(there)):
+        raise InputError(f"--gpus {asked}: this machine has {', '.join(there) or 'no GPU'}")
+    return wanted
+
+
+def _queued(workers: Workers, most: int) -> SpecCluster:
+    kind, section = ("SLURMCluster", workers.slurm) if workers.slurm else ("PBSCluster", workers.pbs)
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise InputError("--slurm and --pbs need dask-jobqueue: `pip install dask-jobqueue`") from None
+    if section not in dask.config.get("jobqueue", {}):
+        where = "~/.config/dask/jobqueue.yaml"
+        raise InputError(f"dask-jobqueue has no section {section!r}: write one under `jobqueue:` in {where}")
+    given = dask.config.get(f"jobqueue.{section}.worker-extra-args", None) or []
+    offered = [*given, "--resources", f"{NOTEBOOK}=1", "--nthreads", str(THREADS)]
+    cluster = getattr(dask_jobqueue, kind)(config_name=section, worker_extra_args=offered)
+    cluster.scale(jobs=workers.count or most)
+    return cluster

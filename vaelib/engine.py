@@ -1,0 +1,127 @@
+"""One notebook executed by papermill: unfinished files never look finished, what failed is kept with its log."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import papermill as pm
+from nbconvert.filters import strip_ansi
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine
+from traitlets.config import Config
+
+from . import reports, shelf
+from .cluster import kernel_environment
+from .config import InputError, notebooks_dir, write_atomic
+from .jobs import Job, NotebookFailedError, Outcome, checked
+
+Tell = Callable[[str], None]
+
+
+class _LiveClient(PapermillNotebookClient):
+    """Passes the live lines of a running notebook (updated displays) on to a callback."""
+
+    show: Any = None
+
+    def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
+        if msg["msg_type"] in ("display_data", "update_display_data") and self.show:
+            content = msg["content"]
+            line = content.get("data", {}).get("text/plain", "")
+            if content.get("transient", {}).get("display_id") and "\n" not in line:
+                self.show(line)
+        return super().process_message(msg, cell, cell_index)
+
+
+class LiveEngine(NBClientEngine):
+    """papermill's engine, with the notebook's own progress line shown in the terminal."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, show=None, start_timeout=120, **kwargs):
+        """Execute all cells; `show` is called with every progress line."""
+        with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:  # sockets that only this user can reach
+            sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
+            client = _LiveClient(
+                nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, config=sockets
+            )
+            client.show = show
+            with open(f"{folder}/kernel.log", "wb") as log:  # kernels grumble on their way out
+                try:
+                    return client.execute(stderr=log, env=os.environ | kernel_environment())
+                except Exception as e:
+                    e.add_note(Path(log.name).read_text(errors="replace"))  # the last words of one that died
+                    raise
+
+
+pm.engines.papermill_engines.register("vaelib", LiveEngine)
+
+
+def execute(job: Job, tell: Tell | None = None, again: bool = False) -> Path:
+    """Execute one notebook; one that is already executed with these parameters and this code is not repeated.
+
+    While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log` of what
+    was said): neither looks finished. `index.html` shows what came of it.
+
+    Args:
+        tell: Gets every progress line of the notebook; None: nobody listens.
+        again: Execute in any case.
+
+    Returns:
+        The executed notebook in `papermill_runs/`; its HTML report lies beside it.
+
+    Raises:
+        InputError: unknown notebook or parameters, or input that the notebook refused.
+        NotebookFailedError: a cell raised.
+    """
+    values, final = checked(job.notebook, job.parameters), job.final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if not again and job.is_done():
+        shelf.update_or_say()
+        return final
+    partial, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
+    try:
+        pm.execute_notebook(
+            str(job.source), str(partial), values, engine_name="vaelib", kernel_name="python3", progress_bar=False,
+            cwd=str(notebooks_dir()), show=tell,
+        )  # fmt: skip
+    except pm.PapermillExecutionError as e:
+        if e.ename in ("InputError", "UnreadableAudio"):  # not a failure of the notebook: nothing is left of it
+            partial.unlink(missing_ok=True)
+            raise InputError(e.evalue) from e
+        _keep_failed(partial, failed, e)
+        raise NotebookFailedError(f"{job.notebook} failed: {e.ename}: {e.evalue}; see {failed}") from e
+    except Exception as e:  # a dead kernel leaves a notebook that looks executed
+        _keep_failed(partial, failed, e)
+        raise NotebookFailedError(f"{job.notebook} failed: {e}; what was executed is in {failed}") from e
+    for left in (failed, failed.with_suffix(".log")):
+        left.unlink(missing_ok=True)
+    reports.write_html(partial, final.with_suffix(".html"), title=final.stem)
+    partial.replace(final)
+    shelf.update_or_say()
+    return final
+
+
+def _keep_failed(partial: Path, failed: Path, error: Exception) -> None:
+    """What is left of a failed run: the notebook as far as it came, and a log of error, traceback and kernel."""
+    if partial.exists():
+        partial.replace(failed)
+    words = "\n".join([str(error), *getattr(error, "__notes__", [])])
+    write_atomic(failed.with_suffix(".log"), strip_ansi(words).strip() + "\n")
+    shelf.update_or_say()
+
+
+def attempt(job: Job, tell: Tell | None = None, again: bool = False) -> Outcome:
+    """`execute`, with whatever comes of it as a value: one failure must not end a batch."""
+    started = time.monotonic()
+    try:
+        state = "already done" if not again and job.is_done() else "done"
+        return Outcome(job, state, path=execute(job, tell, again), seconds=time.monotonic() - started)
+    except InputError as e:
+        return Outcome(job, "refused", time.monotonic() - started, reason=str(e))
+    except Exception as e:  # a notebook that failed, a full disk, or the like
+        failed = job.final.with_suffix(".failed.ipynb")
+        return Outcome(job, "failed", time.monotonic() - started, failed if failed.is_file() else None, str(e))
