@@ -35,7 +35,11 @@ def assert_same_curve(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
-    """VaDE (both phases) and a conditional model: in one process, in two, and in two with an interruption."""
+    """VaDE (both phases) and a conditional model: in one process, in two, in two with an interruption; then a death.
+
+    Returns:
+        The folder, the configurations, the lines that were told, and what came of the death.
+    """
     folder = tmp_path_factory.mktemp("together")
     configs = {
         "cvae": plan(store, "cvae", condition="language", prior="learned", model_settings=SMALL, **QUICK),
@@ -48,14 +52,15 @@ def trained(store, tmp_path_factory):
         for config in configs.values():
             training.train(config, store, show=False)
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        arguments = ["train", str(folder), str(store.path), *configs]
-        launch("together", arguments, 2, lambda line: None, (InputError,), folder / "failed.log")
-    return folder, configs
+        lines, log = [], folder / "failed.log"
+        with pytest.raises(TrainingStoppedError) as stop:
+            launch("together", [str(folder), str(store.path), *configs], 2, lines.append, (InputError,), log)
+    return folder, configs, lines, str(stop.value)
 
 
 @pytest.mark.parametrize("name", ["cvae", "vade"])
 def test_two_processes_train_like_one(trained, name):
-    folder, configs = trained
+    folder, configs, *_ = trained
     run = configs[name].folder.relative_to(outputs_dir())
     assert_same_curve(folder / "one" / run, folder / "two" / run)
     done = json.loads((folder / "two" / run / "done.json").read_text())
@@ -64,13 +69,13 @@ def test_two_processes_train_like_one(trained, name):
 
 @pytest.mark.parametrize("name", ["cvae", "vade", "vade-resumed"])
 def test_all_processes_end_with_the_same_weights(trained, name):
-    folder, _ = trained
+    folder, *_ = trained
     first, second = (torch.load(folder / f"{name}-{rank}.pt") for rank in range(2))
     assert first.keys() == second.keys() and all(torch.equal(v, second[k]) for k, v in first.items())
 
 
 def test_a_resumed_run_of_two_processes_equals_an_uninterrupted_one(trained):
-    folder, configs = trained
+    folder, configs, *_ = trained
     whole, resumed = (torch.load(folder / f"{name}-0.pt") for name in ("vade", "vade-resumed"))
     assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
     run = configs["vade"].folder.relative_to(outputs_dir())
@@ -93,13 +98,11 @@ def test_fit_on_two_devices_is_the_same_run(store, tmp_path, monkeypatch, capsys
     assert fit(config, store, devices=2).folder == two.folder
 
 
-def test_a_process_that_dies_ends_the_others_with_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    lines = []
-    with pytest.raises(TrainingStoppedError, match=r"on 2 devices stopped, process 1 was killed by SIGKILL") as stop:
-        launch("together", ["die"], 2, lines.append, (InputError,), tmp_path / "failed.log")
-    assert sorted(lines) == ["process 0 is there", "process 1 is there"] and "\n" not in str(stop.value)
-    assert "SIGKILL" in (tmp_path / "failed.log").read_text()
+def test_a_process_that_dies_ends_the_others_with_one_sentence(trained):
+    folder, _, lines, said = trained
+    assert sorted(lines) == ["process 0 is done", "process 1 is done"]
+    assert said.startswith("training on 2 devices stopped, process 1 was killed by SIGKILL") and "\n" not in said
+    assert "SIGKILL" in (folder / "failed.log").read_text()
 
 
 # --- what is refused ---

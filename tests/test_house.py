@@ -95,11 +95,14 @@ def runs_without(absent: list[str], script: str) -> None:
     """Run a script in a fresh interpreter that cannot import what is absent."""
     blocker = f"""
 import sys
-class Blocker:
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {absent}:
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Blocker())
+        return None if name.split(".")[0] in {absent} else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = map(Without, sys.meta_path)
 try:
     import {absent[0]}
 except ModuleNotFoundError:

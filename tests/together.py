@@ -1,4 +1,8 @@
-"""What the processes of `test_devices.py` do; started by `torchrun`: python -m together WHAT ARGUMENTS."""
+"""What the processes of `test_devices.py` do; started by `torchrun`: python -m together FOLDER STORE NAME...
+
+Each trains the configurations `<name>.json` of the folder and leaves its weights as `<name>-<rank>.pt`, trains the last
+one again with an interruption, and at the end one is killed while the other waits for it.
+"""
 
 import json
 import os
@@ -9,32 +13,39 @@ from pathlib import Path
 
 import torch
 
+from vaelib import training
 from vaelib.config import RunConfig
-from vaelib.devices import make_fabric, rank, tell
+from vaelib.devices import rank, tell
+from vaelib.store import Store, open_store
+from vaelib.training import Trainer
 
 
-def train(folder: Path, store_path: str, *names: str) -> None:
-    """Train the configurations `<name>.json` of a folder; each process leaves its weights as `<name>-<rank>.pt`."""
-    from vaelib.store import open_store
-
+def main(folder: Path, store_path: str, *names: str) -> None:
+    """All of it."""
     store = open_store(store_path)
+    os.environ["VAELIB_OUTPUTS"] = str(folder / "two")
     for name in names:
         config = RunConfig.from_dict(json.loads((folder / f"{name}.json").read_text()))
-        os.environ["VAELIB_OUTPUTS"] = str(folder / "two")
-        trainer = train_one(config, store)
-        torch.save(trainer.model.state_dict(), folder / f"{name}-{rank()}.pt")
+        leave(train(config, store), folder / name)
     os.environ["VAELIB_OUTPUTS"] = str(folder / "parts")
-    train_one(config, store, stop_at=config.training.total_epochs - 1)
-    trainer = train_one(config, store)
-    torch.save(trainer.model.state_dict(), folder / f"{name}-resumed-{rank()}.pt")
+    train(config, store, stop_at=config.training.total_epochs - 1)
+    trainer = train(config, store)
+    leave(trainer, folder / f"{name}-resumed")
+    tell(line=f"process {rank()} is done")
+    trainer.fabric.barrier()
+    if rank():
+        os.kill(os.getpid(), signal.SIGKILL)
+    trainer.fabric.barrier()
 
 
-def train_one(config: RunConfig, store, stop_at: int | None = None):
-    """A trainer that has run; interrupted in epoch `stop_at` if given."""
-    from vaelib import training
+def leave(trainer: Trainer, path: Path) -> None:
+    """Save this process's weights."""
+    torch.save(trainer.model.state_dict(), f"{path}-{rank()}.pt")
 
-    training.SAVE_EVERY_S = -1.0
-    trainer = training.Trainer(config, store, show=False)
+
+def train(config: RunConfig, store: Store, stop_at: int | None = None) -> Trainer:
+    """A trainer that has run; interrupted before epoch `stop_at` if given."""
+    trainer = Trainer(config, store, show=False)
     epoch = trainer._epoch
 
     def interrupted(number: int) -> dict:
@@ -49,16 +60,6 @@ def train_one(config: RunConfig, store, stop_at: int | None = None):
     return trainer
 
 
-def die() -> None:
-    """The second process is killed while the first one waits for it."""
-    fabric = make_fabric("32-true", 2)
-    tell(line=f"process {rank()} is there")
-    fabric.barrier()
-    if rank():
-        os.kill(os.getpid(), signal.SIGKILL)
-    fabric.barrier()
-
-
 if __name__ == "__main__":
-    what, *arguments = sys.argv[1:]
-    train(Path(arguments[0]), *arguments[1:]) if what == "train" else die()
+    training.SAVE_EVERY_S = -1.0
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -127,7 +127,9 @@ def _environment(devices: int) -> dict[str, str]:
 
 def tell(**said: str) -> None:
     """Print something for the process that waits in `launch`."""
-    print(json.dumps(said | {"process": rank()}), flush=True)
+    # one write, the end of the line included: several processes share this pipe
+    sys.stdout.write(json.dumps(said | {"process": rank()}) + "\n")
+    sys.stdout.flush()
 
 
 def _heard(line: str) -> dict[str, Any]:

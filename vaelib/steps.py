@@ -144,6 +144,7 @@ class Stepper:
         module: The same, compiled and wrapped: what is called.
         optimizer: AdamW of `make_optimizer`.
         share: (process, processes).
+        alone: Whether this process is the only one.
 
     Raises:
         InputError: unknown precision (without a fabric).

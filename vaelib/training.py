@@ -365,6 +365,4 @@ def _read(path: Path) -> tuple[RunConfig, Store]:
 
 
 if __name__ == "__main__":
-    from vaelib.training import main  # not the copy named __main__: its errors would be other classes
-
     main()

@@ -34,7 +34,7 @@ def draw(result: dict) -> Figure:
     rows, parts = in_order(result["training"]), result["preprocessing"]
     panels = [p for p in (rows, parts) if p]
     lines = max(len({r["title"] for r in rows}), 4 * len(parts))
-    figure = Figure(figsize=(7.2 * max(1, len(panels)), 2.2 + 0.44 * lines), layout="constrained")
+    figure = Figure(figsize=(7.2 * max(1, len(panels)), 2.2 + 0.5 * lines), layout="constrained")
     axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
     if rows:
         _trainings(axes[0], rows)
@@ -68,12 +68,14 @@ def _trainings(ax: Axes, rows: Sequence[dict]) -> None:
             ax.plot([row["limit"]] * 2, [y - 0.3, y + 0.3], color=colour, lw=2.2, zorder=2)
         ax.plot(row["clips_per_s"], y, mark, color=colour, ms=8, mfc=colour if ours else "white", mew=1.6, zorder=3)
         text = number(row["clips_per_s"]) + ("" if ours else f" (Conv {row['conv_over_it']['ratio']:.2f} ×)")
-        ax.annotate(text, (row["clips_per_s"], y), xytext=(0, 7), textcoords="offset points",
-                    ha="center", va="bottom", fontsize=8.5)  # fmt: skip
+        side = -1 if row["profile"] == "full" else 1  # above or below: figures of two profiles never meet
+        ax.annotate(text, (row["clips_per_s"], y), xytext=(0, 6 * side), textcoords="offset points", ha="center",
+                    va="bottom" if side > 0 else "top", fontsize=8.5,
+                    bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8})  # fmt: skip
     ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.75)
+    ax.set_ylim(len(names) - 0.3, -0.7)
     ax.set_xscale("log")
-    ax.set_xlim(min(every) / 2, max(every) * 2)
+    ax.set_xlim(min(every) / 3, max(every) * 2)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.xaxis.set_minor_formatter(lambda value, _: "")
     ax.grid(axis="x", color="0.9")
@@ -92,7 +94,7 @@ def _trainings(ax: Axes, rows: Sequence[dict]) -> None:
 
 def _preprocessing(ax: Axes, parts: Sequence[dict]) -> None:
     ticks, labels, y = [], [], 0.0
-    widest = max(part[name]["clips_per_s"] for part in parts for name in TITLES)
+    widest = max(part[name]["highest"] for part in parts for name in TITLES)
     for part in parts:
         head = f"{part['profile']} front end, {part['clips']} clips of {part['seconds']:g} s"
         ax.text(0, y, head, fontsize=9.5, va="center", color="0.3")
