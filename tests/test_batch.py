@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pandas as pd
@@ -15,7 +16,7 @@ from vaelib import batch, engine
 from vaelib.batch import Summary, Task
 from vaelib.checkpoints import read_tensors
 from vaelib.cluster import Workers
-from vaelib.config import InputError
+from vaelib.config import InputError, papermill_dir
 from vaelib.jobs import Job, NotebookFailedError, Outcome, raise_failures
 from vaelib.runs import find_runs
 
@@ -124,6 +125,53 @@ print(*batch.run([batch.Task(Job("train", {given}))], Workers(2)))
     assert a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
     columns = ["epoch", "train_loss", "validation_loss"]
     assert pd.read_csv(killed / "history.csv")[columns].equals(pd.read_csv(whole / "history.csv")[columns])
+
+
+def test_an_interrupted_batch_leaves_no_process(shelf, store):
+    script = f"""
+from vaelib import batch
+from vaelib.cluster import Workers
+from vaelib.jobs import Job
+batch.run([batch.Task(Job("train", {dict(store=str(store.path), epochs=100_000, save_every=0.1)}))], Workers(1))
+"""
+    environment = os.environ | {"VAELIB_OUTPUTS": str(shelf / "outputs")}
+    driver = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list((shelf / "outputs").rglob("last.safetensors")), 90)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)[1]
+    assert driver.returncode and "the same command continues" in said
+    assert not psutil.wait_procs(family, timeout=30)[1]
+
+
+def test_workers_of_another_scheduler_until_it_goes_away(shelf):
+    """A notebook is executed there; what is left when the scheduler is killed has failed, with a sentence."""
+    write_notebook(shelf / "notebooks" / "long.ipynb", "n: int = 1  # a number", "import time; time.sleep(600)")
+    script = """
+import time
+from distributed import LocalCluster
+if __name__ == "__main__":
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None, "resources": {"notebook": 1}}
+    print(LocalCluster(**options).scheduler_address, flush=True)
+    time.sleep(600)
+"""
+    (shelf / "scheduler.py").write_text(script)
+    with subprocess.Popen([sys.executable, shelf / "scheduler.py"], stdout=subprocess.PIPE, text=True) as other:
+        killer = threading.Thread(target=kill_once_it_runs, args=("long", other))
+        killer.start()
+        workers = Workers(scheduler=other.stdout.readline().strip())
+        outcomes = batch.run([Task(Job("good")), Task(Job("long")), Task(Job("good", {"n": 2}))], workers)
+        killer.join()
+    assert [o.state for o in outcomes] == ["done", "failed", "failed"]
+    assert all("scheduler went away" in o.reason for o in outcomes[1:])
+
+
+def kill_once_it_runs(name: str, process: subprocess.Popen) -> None:
+    """In any case after a minute: nobody waits for ever."""
+    end = time.monotonic() + 60
+    while not list(papermill_dir().glob(f"{name}-*.partial.ipynb")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.kill()
 
 
 def wait_for(condition, seconds: float) -> None:

@@ -88,7 +88,7 @@ def processes():
     """A client of two worker processes of one thread each."""
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 2}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

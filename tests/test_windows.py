@@ -1,5 +1,6 @@
 """Random crops, evenly spaced windows, and streaming that visits every clip like clips in memory do."""
 
+import dataclasses
 import weakref
 
 import numpy as np
@@ -64,6 +65,17 @@ def test_even_windows_go_from_the_first_to_the_last(n, starts):
     x = counting().even_windows(torch.tensor([3, 0]), n)
     assert x.shape == (2, n, 1, 2, 16) and x[0, :, 0, 0, 0].tolist() == starts
     assert (x[1, :, 0, 0, 0] == 0).all()
+
+
+def test_windows_that_would_all_be_the_same_are_one(store):
+    """Clips as long as a window have only one; whoever averages five of them does five times the work."""
+    scaler, rows = store.fit_scaler(), store.rows("train")
+    clips, streamed = Clips.read(store, scaler, rows), StreamedClips(store, scaler, rows)
+    assert clips.distinct(5) == streamed.distinct(5) == 5
+    clips.n_frames = torch.full_like(clips.n_frames, clips.width)
+    assert clips.distinct(5) == 1
+    alike = dataclasses.replace(store, table=store.table.assign(n_frames=store.front_end.frames))
+    assert StreamedClips(alike, scaler, rows).distinct(5) == 1
 
 
 @pytest.mark.parametrize(("batch", "per_clip"), [(8, 1), (7, 2), (24, 1), (64, 1)])

@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 from distributed import Client, Future, get_worker, wait
+from distributed.utils import CancelledError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -24,9 +27,11 @@ from .config import papermill_dir, write_atomic
 from .jobs import FAILURES, Job, Outcome, checked, raise_failures
 from .progress import clock
 
+# Whose runs a notebook puts beside its own
+BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}
 # For the time left: cost of an epoch (Conv VAE = 1; 05 trains two models, VaDE half as long again) and of the proofs.
 COST, PROOFS_COST = {"02_basic_vae": 0.2, "05_conditional_vae": 2.0, "06_vade": 1.5}, 5
-TOPIC = "vaelib-progress"
+GONE = "the Dask scheduler went away; the same command continues on another one"
 EVERY = 0.3  # seconds between two words of a notebook that are passed on
 COLOURS = {"running": "bold", "failed": "bold red", "refused": "bold red", "left out": "yellow", "done": "green"}
 
@@ -146,28 +151,36 @@ def run(tasks: Sequence[Task], workers: Workers | None = None) -> list[Outcome]:
     for task in tasks:
         checked(task.job.notebook, task.job.parameters)
     with connected(workers or Workers(), len(tasks)) as client, Summary([t.job for t in tasks]) as summary:
-        client.subscribe_topic(TOPIC, lambda event: summary.tell(event[1]["number"], event[1]["line"]))
+        topic = f"vaelib-{uuid4().hex}"  # other batches may have the same scheduler
+        client.subscribe_topic(topic, lambda event: summary.tell(event[1]["number"], event[1]["line"]))
         try:
-            outcomes = _run(client, tasks, summary)
+            with client.as_current():  # `wait` looks for it
+                outcomes = _run(client, tasks, summary, topic)
         except KeyboardInterrupt:
             hint = "finished runs and checkpoints are kept, the same command continues"
             print(f"\ninterrupted: {hint}", file=sys.stderr, flush=True)
-            os._exit(130)  # workers and kernels notice that their parent is gone; waiting for them would take minutes
+            raise
     return [outcomes[i] for i in range(len(tasks))]
 
 
-def _run(client: Client, tasks: Sequence[Task], summary: Summary) -> dict[int, Outcome]:
+def _run(client: Client, tasks: Sequence[Task], summary: Summary, topic: str) -> dict[int, Outcome]:
     """Hand out one notebook for each free worker: when a worker dies, Dask holds all that it was given responsible."""
     waiting, running, outcomes = dict(enumerate(tasks)), {}, {}
+    folders = {name: value for name, value in os.environ.items() if name.startswith("VAELIB_")}
     while waiting or running:
         ready = [i for i, task in waiting.items() if outcomes.keys() >= {*task.needs, *task.after}]
         for i in ready[: max(0, _places(client) - len(running))]:
             task = waiting.pop(i)
             needed = [outcomes[k] for k in task.needs]
-            key = f"{NOTEBOOK}-{i}-{id(tasks):x}"
-            running[i] = client.submit(_execute, i, task, needed, key=key, resources={NOTEBOOK: 1}, pure=False)
-        with suppress(TimeoutError):
+            given = (topic, i, task, needed, folders)
+            running[i] = client.submit(_execute, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
+        with suppress(TimeoutError, CancelledError):
             wait(list(running.values()), timeout=EVERY, return_when="FIRST_COMPLETED")
+        if client.status != "running":
+            for i in [*running, *waiting]:
+                outcomes[i] = Outcome(tasks[i].job, "failed", reason=GONE)
+                summary.finish(i, outcomes[i])
+            break
         for i in [i for i, future in running.items() if future.done()]:
             outcomes[i] = _outcome(tasks[i].job, running.pop(i))
             summary.finish(i, outcomes[i])
@@ -180,8 +193,13 @@ def _places(client: Client) -> int:
     return max(1, round(sum(w["resources"].get(NOTEBOOK, 0) for w in workers)))
 
 
-def _execute(number: int, task: Task, needed: list[Outcome]) -> Outcome:
-    """On a worker: execute one notebook, unless what it needs is not there."""
+def _execute(topic: str, number: int, task: Task, needed: list[Outcome], folders: dict[str, str]) -> Outcome:
+    """On a worker: execute one notebook, unless what it needs is not there.
+
+    Args:
+        folders: Environment of the driver that says where data, runs and notebooks lie.
+    """
+    os.environ.update(folders)
     missing = [o.job.label or o.job.title for o in needed if o.state in (*FAILURES, "left out")]
     why = f"{' and '.join(missing)} could not be made" if missing else task.check(task.job) if task.check else ""
     if why:
@@ -191,9 +209,9 @@ def _execute(number: int, task: Task, needed: list[Outcome]) -> Outcome:
     def tell(line: str) -> None:
         if time.monotonic() - last[0] > EVERY:
             last[0] = time.monotonic()
-            worker.log_event(TOPIC, {"number": number, "line": line})
+            worker.log_event(topic, {"number": number, "line": line})
 
-    worker.log_event(TOPIC, {"number": number, "line": "starting"})
+    worker.log_event(topic, {"number": number, "line": "starting"})
     return engine.attempt(task.job, tell, task.again)
 
 
@@ -204,8 +222,24 @@ def _outcome(job: Job, future: Future) -> Outcome:
         return Outcome(job, "failed", reason=f"{job.title}: {type(e).__name__}: {e}")
 
 
+def in_turn(jobs: Sequence[Job], first: int = 0, **more: Any) -> list[Task]:
+    """Tasks of trainings, each after those whose runs its notebook puts beside its own.
+
+    Args:
+        first: Number of the first one in the batch.
+        more: Further settings of every task.
+    """
+    places: dict[tuple, list[int]] = {}
+    for number, job in enumerate(jobs, first):
+        places.setdefault((job.notebook, job.parameters.get("store"), job.parameters.get("seed")), []).append(number)
+    before = [
+        places.get((BESIDE.get(j.notebook), j.parameters.get("store"), j.parameters.get("seed")), []) for j in jobs
+    ]
+    return [Task(job, after=tuple(after), **more) for job, after in zip(jobs, before, strict=True)]
+
+
 def run_all(jobs: Sequence[Job], workers: Workers | None = None) -> list[Path]:
-    """`run` of independent jobs, for callers that need every one of them.
+    """`run` of trainings, for callers that need every one of them.
 
     Returns:
         Executed notebooks, in the order of `jobs`.
@@ -214,7 +248,7 @@ def run_all(jobs: Sequence[Job], workers: Workers | None = None) -> list[Path]:
         InputError: some job's parameters are wrong (before anything runs), or notebooks refused their input.
         NotebookFailedError: some failed; the others were finished first.
     """
-    done = run([Task(job) for job in jobs], workers)
+    done = run(in_turn(jobs), workers)
     raise_failures(done)
     return [outcome.path for outcome in done if outcome.path]
 

@@ -12,13 +12,14 @@ import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, get_worker
 from distributed.security import Security
 
-from .config import InputError
+from .config import InputError, papermill_dir
+from .tasks import client_of
 
 NOTEBOOK = "notebook"  # what a worker has one of: it executes one notebook at a time, beside the tasks of that notebook
-THREADS = 2  # of a worker: the notebook, and a task that the notebook itself asks for (preprocessing)
-SECONDS = 20  # that a scheduler may take to answer
+THREADS = 2  # of a worker, at least: the notebook, and a task that the notebook itself asks for (preprocessing)
 # A notebook that has killed its worker twice is not tried a third time.
 SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.admin.low-level-log-length": 100}
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TLS = {"ca-file": "tls_ca_file", "client.cert": "tls_client_cert", "client.key": "tls_client_key"}
 
 
@@ -28,7 +29,7 @@ class Workers:
 
     Attributes:
         count: How many (default: one for each GPU, else one for each core, at most four).
-        gpus: `all`, or numbers with commas: one worker for each, which sees no other GPU.
+        gpus: `all`, or numbers with commas: a worker for each (or more, with `count`), which sees no other GPU.
         scheduler: Address of a running Dask scheduler; its workers offer `--resources "notebook=1"`.
         slurm, pbs: Name of a section of dask-jobqueue's configuration that says what a worker asks the queue for.
     """
@@ -61,7 +62,7 @@ def connected(workers: Workers, most: int = 4) -> Iterator[Client]:
     """
     with dask.config.set(SETTINGS):
         if workers.scheduler:
-            with _client(workers.scheduler) as client:
+            with client_of(workers.scheduler, "start one with `dask scheduler`") as client:
                 _check_resources(client, workers.scheduler)
                 yield client
             return
@@ -78,40 +79,35 @@ def kernel_environment() -> dict[str, str]:
         return {}
     keys = {f"DASK_DISTRIBUTED__COMM__TLS__{k.upper().replace('-', '_').replace('.', '__')}": v for k, v in TLS.items()}
     found = {name: getattr(worker.security, attribute) for name, attribute in keys.items()}
-    return {"DASK_SCHEDULER_ADDRESS": worker.scheduler.address} | {k: v for k, v in found.items() if v}
-
-
-def _client(address: str) -> Client:
-    try:
-        return Client(address, timeout=SECONDS)
-    except (OSError, TimeoutError, ValueError) as e:
-        raise InputError(f"no Dask scheduler answers at {address} ({e}): start one with `dask scheduler`") from None
+    threads = dict.fromkeys(THREAD_SETTINGS, str(max(1, worker.state.nthreads - 1)))
+    return threads | {"DASK_SCHEDULER_ADDRESS": worker.scheduler.address} | {k: v for k, v in found.items() if v}
 
 
 def _check_resources(client: Client, address: str) -> None:
     found = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not any(w["resources"].get(NOTEBOOK) for w in found):
+    fit = [w for w in found if w["resources"].get(NOTEBOOK)]
+    if not fit or any(w["nthreads"] < THREADS for w in fit):
         start = f'dask worker {address} --nthreads {THREADS} --resources "{NOTEBOOK}=1"'
-        raise InputError(f"no worker of {address} takes notebooks: start some in this environment with `{start}`")
+        why = (
+            f"a worker of {address} has fewer than {THREADS} threads"
+            if fit
+            else f"no worker of {address} takes notebooks"
+        )
+        raise InputError(f"{why}: start them in this environment with `{start}` (or more threads)")
 
 
 def _local(workers: Workers, most: int) -> SpecCluster:
     """Workers on this machine. The connection is encrypted: whoever can reach a scheduler can run code through it."""
     gpus, cores = _gpus(workers.gpus), len(os.sched_getaffinity(0))
     count = workers.count or max(1, min(len(gpus) or min(cores, 4), most))
-    if workers.gpus and workers.count:
-        raise InputError("--workers does not go with --gpus: there is one worker for each GPU")
-    threads = str(max(1, cores // count))
     security = Security.temporary()
-    common = {"host": "127.0.0.1", "dashboard": False, "security": security}
-    shared = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    reached = {"host": "127.0.0.1", "dashboard": False, "security": security}
+    common = reached | {"nthreads": 1 + max(1, cores // count), "resources": {NOTEBOOK: 1}, "memory_limit": 0}
     spec = {}
     for i in range(count):
         own = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
-        options = {"nthreads": THREADS, "resources": {NOTEBOOK: 1}, "env": shared | own}
-        quiet = {"memory_limit": 0, "silence_logs": logging.ERROR}
-        spec[i] = {"cls": Nanny, "options": common | options | quiet}
-    scheduler = {"cls": Scheduler, "options": common | {"protocol": "tls://"}}
+        spec[i] = {"cls": Nanny, "options": common | {"env": own, "silence_logs": logging.ERROR}}
+    scheduler = {"cls": Scheduler, "options": reached | {"protocol": "tls://"}}
     return SpecCluster(spec, scheduler, security=security, silence_logs=logging.ERROR)
 
 
@@ -143,6 +139,9 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
         raise InputError(f"dask-jobqueue has no section {section!r}: write one under `jobqueue:` in {where}")
     given = dask.config.get(f"jobqueue.{section}.worker-extra-args", None) or []
     offered = [*given, "--resources", f"{NOTEBOOK}=1", "--nthreads", str(THREADS)]
-    cluster = getattr(dask_jobqueue, kind)(config_name=section, worker_extra_args=offered)
+    keys = papermill_dir() / ".workers"  # whoever can read them can run code on the workers
+    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    safe = {"protocol": "tls://", "security": True, "shared_temp_directory": str(keys)}
+    cluster = getattr(dask_jobqueue, kind)(config_name=section, worker_extra_args=offered, **safe)
     cluster.scale(jobs=workers.count or most)
     return cluster

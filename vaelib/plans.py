@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,9 +69,9 @@ def execute_plan(plan: Plan, workers: Workers | None = None) -> Path:
     made = [c for c in plan.corpora if c.job]
     number = {str(c.store): i for i, c in enumerate(made)}
     tasks = [Task(c.job, again=not current[c.store]) for c in made]
-    for job in training_jobs(plan):
-        store = number.get(job.parameters["store"])
-        tasks.append(Task(job, needs=() if store is None else (store,), check=_too_few_classes))
+    for task in batch.in_turn(training_jobs(plan), len(tasks), check=_too_few_classes):
+        store = number.get(task.job.parameters["store"])
+        tasks.append(task if store is None else replace(task, needs=(store,)))
     compare, target = _comparison(plan)
     nothing = partial(_nothing_to_compare, plan.saved(), outputs_dir().resolve())
     tasks.append(Task(compare, after=tuple(range(len(tasks))), again=True, check=nothing))  # new runs may have come

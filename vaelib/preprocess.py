@@ -103,6 +103,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
+        if e.errno is None:  # the network's: not what the operating system says of a file
+            raise
         where = f"{e.filename or path}: {e.strerror or e}"
         raise InputError(
             f"cannot write {where}; make room, or choose another folder with $VAELIB_DATA; the same command continues"
@@ -243,7 +245,7 @@ def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, c
     def tell(i: int) -> str:
         return f"{clips(todo[i])[0]} to {clips(todo[i])[-1]}"
 
-    with closing(results(client, _chunk, calls, tell, progress)) as finished:
+    with closing(results(client, _chunk, calls, tell)) as finished:
         for i, found in finished:
             ledger.add(todo[i], found)  # only now does the chunk count as done
             progress.step(len(found))
@@ -254,7 +256,8 @@ def _chunk(root: Path, names: list[str], fe: FrontEnd, path: Path, wanted: dict,
     """Write the log-mels of `names` to the rows from `start` on, which are a whole chunk: nobody else's."""
     for folder in (root, path):
         require_seen(folder)
-    array = zarr.open_array(path / "log_mel", mode="r+")
+    # Whether a chunk is all fill value is not asked: that costs as much as compressing it.
+    array = zarr.open_array(path / "log_mel", mode="r+", config={"write_empty_chunks": True})
     block = np.full((len(names), *array.shape[1:]), -100.0, np.float16)
     found: list[Clip] = []
     with one_torch_thread():

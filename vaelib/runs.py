@@ -116,7 +116,8 @@ class Run:
 
     @torch.inference_mode()
     def _embed(self, split: str, mode: str, batch_size: int) -> Embedding:
-        clips, k = self.clips(split), self.config.training.eval_windows
+        clips = self.clips(split)
+        k = clips.distinct(self.config.training.eval_windows)
         features = self._features(split, batch_size)
         means, variances, kl = [], [], []
         for i in range(0, len(clips), batch_size):
@@ -147,7 +148,8 @@ class Run:
         cache = self.__dict__.setdefault("_encoded", {})
         if split in cache:
             return cache[split]
-        clips, k, parts = self.clips(split), self.config.training.eval_windows, []
+        clips, parts = self.clips(split), []
+        k = clips.distinct(self.config.training.eval_windows)
         for i in range(0, len(clips), batch_size):
             x = clips.even_windows(torch.arange(i, min(i + batch_size, len(clips))), k)
             with self.lock:

@@ -84,9 +84,9 @@ def make_optimizer(model: VAE, cfg: TrainConfig) -> torch.optim.Optimizer:
 
 @torch.inference_mode()
 def window_codes(model: VAE, clips: Clips | StreamedClips, windows: int, batch_size: int = 64) -> Tensor:
-    """(clip, windows, L): posterior means of evenly spaced windows; classes are inferred."""
+    """(clip, windows, L): posterior means of evenly spaced windows, each window once; classes are inferred."""
     model.eval()
-    parts = []
+    windows, parts = clips.distinct(windows), []
     for some in clips.in_order():
         for index in torch.arange(len(some), device=some.mel.device).split(batch_size):
             x = some.even_windows(index, windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,30 +36,34 @@ def connected(client: Client | None = None, threads: int | None = None) -> Itera
     if client is not None:
         yield client
     elif address:
-        try:
-            found = Client(address, timeout=SECONDS, set_as_default=False)
-        except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
-            raise InputError(
-                f"no Dask scheduler answers at {address} ($DASK_SCHEDULER_ADDRESS): start it, or unset the variable "
-                "to have this machine do the work"
-            ) from e
-        with found:
+        hint = "start it, or unset $DASK_SCHEDULER_ADDRESS to have this machine do the work"
+        with client_of(address, hint) as found:
             yield found
     else:
-        # Starts in 0.05 s, without processes. Dask's pages of figures stay on this machine; nothing else listens.
+        # Starts in 0.05 s, without processes. Dask's pages of figures stay on this machine, nothing else listens; what
+        # goes wrong in a task is raised here, and need not be logged too.
         quiet = {"protocol": "inproc://", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
         worker = {"cls": Worker, "options": quiet | {"nthreads": threads or CPU_COUNT, "memory_limit": 0}}
-        made = SpecCluster({0: worker}, {"cls": Scheduler, "options": quiet}, silence_logs=40)
+        made = SpecCluster({0: worker}, {"cls": Scheduler, "options": quiet}, silence_logs=logging.CRITICAL)
         with made as cluster, Client(cluster, set_as_default=False) as found:
             yield found
 
 
+def client_of(address: str, hint: str) -> Client:
+    """A client of the scheduler at an address.
+
+    Raises:
+        InputError: none answers there, or none that lets us in; with the hint what to do.
+    """
+    try:
+        return Client(address, timeout=SECONDS, set_as_default=False)
+    except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
+        tls = " (its certificates: distributed.comm.tls in Dask's configuration)" * address.startswith("tls")
+        raise InputError(f"no Dask scheduler answers at {address}{tls}: {hint}") from e
+
+
 def results(
-    client: Client,
-    task: Callable,
-    calls: Iterable[tuple],
-    tell: Callable[[int], str] = str,
-    progress: Progress | None = None,
+    client: Client, task: Callable, calls: Iterable[tuple], tell: Callable[[int], str] = str
 ) -> Iterator[tuple[int, Any]]:
     """Number and result of each call of `task`, as they come; at most two calls for each thread are under way.
 
@@ -67,7 +72,6 @@ def results(
     Args:
         calls: Arguments of each call, taken when there is room for them.
         tell: What a call works on, for the message when it kills its workers.
-        progress: Says so when there is no worker.
 
     Raises:
         InputError: workers died over a call, or the scheduler went away.
@@ -77,8 +81,8 @@ def results(
 
     def more() -> None:
         threads = sum(client.nthreads().values())
-        if not threads and progress:
-            progress.show("waiting for a Dask worker", force=True)
+        if not threads:
+            Progress("Dask").close(f"waiting for a worker of {client.scheduler.address}")
         for i, arguments in islice(waiting, max(0, 2 * (threads or 1) - len(number))):
             future = client.submit(task, *arguments, pure=False)
             number[future] = i

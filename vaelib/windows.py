@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,6 +113,10 @@ class Clips:
         """All clips; here in one piece."""
         yield self
 
+    def distinct(self, windows: int) -> int:
+        """How many of so many evenly spaced windows differ: one, where no clip is longer than a window."""
+        return windows if len(self) and int(self.n_frames.max()) > self.width else 1
+
 
 @dataclass
 class StreamedClips:
@@ -147,6 +152,11 @@ class StreamedClips:
         for i in range(0, len(self.rows), self.pool_clips):
             yield self._read(self.rows[i : i + self.pool_clips])
 
+    def distinct(self, windows: int) -> int:
+        """Like `Clips.distinct`."""
+        longest = self.store.table.loc[self.rows, "n_frames"].max()
+        return windows if longest > self.store.front_end.frames else 1
+
     def _read(self, rows: np.ndarray) -> Clips:
         return Clips.read(self.store, self.scaler, rows, self.device)
 
@@ -176,6 +186,15 @@ class Data:
     validation_y: Tensor
 
 
+def _free_memory() -> int:
+    """Bytes that can be had without swapping, the page cache among them."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device, processes: int = 1) -> Data:
     """Read the training and validation clips: onto the device or into memory if they fit, else streamed.
 
@@ -190,13 +209,12 @@ def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device
     if len(train) < 2:
         raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
     need = len(train) * 2 * math.prod(store.log_mel.shape[1:])
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:  # the processes of a machine share its memory, but each has a GPU of its own
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes
-    clips = Clips.read(store, scaler, train, device) if need < 0.5 * free else StreamedClips(
-        store, scaler, train, device=device
-    )  # fmt: skip
+    # the processes of a machine share its memory, but each has a GPU of its own
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
+    whole = torch.tensor(float(need < 0.5 * free), device=device)
+    if processes > 1:  # all the same way, or they would take different numbers of steps
+        torch.distributed.all_reduce(whole, torch.distributed.ReduceOp.MIN)
+    clips = (Clips.read if whole else StreamedClips)(store, scaler, train, device=device)
     codes = (lambda rows: store.codes(condition, rows)) if condition else (lambda rows: np.full(len(rows), -1))
     return Data(
         clips,

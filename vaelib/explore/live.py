@@ -160,24 +160,29 @@ class Live:
         self.sound_after(0)
 
     def _send_ahead(self, slider: str) -> None:
-        """The frames that a slider leads to, a few at a time, until another is asked for or another input moves."""
+        """The frames that a slider leads to, a few at a time, until another is asked for or another input moves.
+
+        The last message may be empty: the page may ask again.
+        """
         self.ahead = mine = object()
         values, sent = self.values, []
         try:
             for frame in self.view.ahead(slider, values):
-                if self.ahead is not mine or self.values | {slider: 0} != values | {slider: 0}:
+                if self.ahead is not mine:
                     return
+                if self.values | {slider: 0} != values | {slider: 0}:
+                    sent = []
+                    break
                 sent.append(picture.as_message(frame))
                 if len(sent) == AHEAD:
                     self._send_frames(slider, sent)
                     sent = []
         except InputError:  # the move itself will say so
-            return
+            sent = []
         self._send_frames(slider, sent)
 
     def _send_frames(self, slider: str, frames: list[dict]) -> None:
-        if frames:
-            self.figure.send({"ahead": slider, "frames": frames}, [f.pop("shades") for f in frames])
+        self.figure.send({"ahead": slider, "frames": frames}, [f.pop("shades") for f in frames])
 
     def _play_extra(self, index: int, values: Values) -> None:
         data = self._noted(lambda: self.view.extra_file(index, values))

@@ -68,6 +68,10 @@ function ahead(model, shown) {
     },
     take({ ahead: name, frames }, shades) {
       if (name !== path.slider) return;
+      if (!frames.length) {
+        if (!path.frames.length) path.slider = ""; // nothing came of it: ask again
+        return;
+      }
       if (!stands(frames[0].values, name)) path.slider = ""; // something else has moved meanwhile: ask again
       else path.frames.push(...frames.map((f, i) => unpacked({ ...f, shades: shades[i] })));
     },

@@ -31,11 +31,10 @@ def own_clusters(run: Run, k: int) -> np.ndarray:
 
 def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
     """(clip, W, mel, frame): what the model sees of a split; with another `detilt`, what it would have seen."""
-    clips, n = run.clips(split), run.config.training.eval_windows
+    clips = run.clips(split)
     if detilt is not None and detilt != run.config.detilt:
         clips = Clips.read(run.store, run.store.fit_scaler(detilt), run.store.rows(split))
-    if int(clips.n_frames.max()) <= clips.width:
-        n = 1  # clips as long as a window have only one
+    n = clips.distinct(run.config.training.eval_windows)
     return clips.even_windows(torch.arange(len(clips)), n).squeeze(2).numpy()
 
 
