@@ -13,7 +13,7 @@ help:
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
 	@echo "make test                  all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
-	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 7 min)"
+	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 10 min)"
 	@echo "make bench-ui              how long a reader waits for picture and sound (docs/BENCHMARKS.md; needs a Chromium)"
 
 # Installed anew only when the list of dependencies changes.
