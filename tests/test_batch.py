@@ -129,17 +129,22 @@ print(*batch.run([batch.Task(Job("train", {given}))], Workers(2)))
 
 def test_an_interrupted_batch_leaves_no_process(shelf, store):
     script = f"""
+import signal
 from vaelib import batch
 from vaelib.cluster import Workers
 from vaelib.jobs import Job
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests in the background may have it ignored
 batch.run([batch.Task(Job("train", {dict(store=str(store.path), epochs=100_000, save_every=0.1)}))], Workers(1))
 """
     environment = os.environ | {"VAELIB_OUTPUTS": str(shelf / "outputs")}
     driver = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list((shelf / "outputs").rglob("last.safetensors")), 90)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    driver.send_signal(signal.SIGINT)
-    said = driver.communicate(timeout=60)[1]
+    try:
+        wait_for(lambda: list((shelf / "outputs").rglob("last.safetensors")), 90)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGINT)
+        said = driver.communicate(timeout=60)[1]
+    finally:
+        driver.kill()
     assert driver.returncode and "the same command continues" in said
     assert not psutil.wait_procs(family, timeout=30)[1]
 
