@@ -24,8 +24,9 @@ from distributed import Client, LocalCluster
 
 from vaelib import audio, corpus, preprocess
 from vaelib.config import ROOT, InputError
+from vaelib.corpus import read_corpus
 from vaelib.preprocess import build_store
-from vaelib.store import open_store, store_path
+from vaelib.store import is_current, open_store, store_path
 
 
 def state(folder):
@@ -40,13 +41,13 @@ def content(path):
 @pytest.fixture
 def loads(monkeypatch):
     """Names of the files that are decoded, in order."""
-    seen, load = [], audio.load
+    seen, read = [], audio.read
 
-    def spy(path, fe):
+    def spy(path, *given):
         seen.append(path.name)
-        return load(path, fe)
+        return read(path, *given)
 
-    monkeypatch.setattr(audio, "load", spy)
+    monkeypatch.setattr(audio, "read", spy)
     return seen
 
 
@@ -108,8 +109,8 @@ def until(condition, seconds=60):
 
 def pace(seconds):
     """In a worker: every clip takes so much longer, so that there is time to kill it."""
-    load = getattr(audio, "load_at_once", audio.load)
-    audio.load_at_once, audio.load = load, lambda path, fe: (time.sleep(seconds), load(path, fe))[1]
+    read = getattr(audio, "read_at_once", audio.read)
+    audio.read_at_once, audio.read = read, lambda *given: (time.sleep(seconds), read(*given))[1]
 
 
 @pytest.mark.parametrize("workers", [3, "processes"])
@@ -147,8 +148,8 @@ CHILD = """
 import sys, time
 from vaelib import audio, preprocess
 from vaelib.config import FrontEnd
-load = audio.load
-audio.load = lambda path, fe: (time.sleep(0.05), load(path, fe))[1]
+read = audio.read
+audio.read = lambda *given: (time.sleep(0.05), read(*given))[1]
 preprocess.CHUNK_CLIPS = 3
 preprocess.build_store(sys.argv[1], FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16), workers=2)
 """
@@ -237,14 +238,14 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(small, data, where):
 
 
 def test_a_store_removed_under_its_workers_is_a_sentence(small, data, monkeypatch):
-    load, partial = audio.load, store_path("small", "tiny").with_suffix(".partial.zarr")
+    read, partial = audio.read, store_path("small", "tiny").with_suffix(".partial.zarr")
 
-    def remove(path, fe):
+    def remove(*given):
         shutil.rmtree(partial, ignore_errors=True)
-        return load(path, fe)
+        return read(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(audio, "load", remove)
+        patch.setattr(audio, "read", remove)
         with pytest.raises(InputError, match="removed or begun anew"):
             build_store(small, TINY, workers=1)
     assert len(open_store(build_store(small, TINY)).table) == 12
@@ -371,6 +372,81 @@ def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path, data):
         build_store(write_tones(tmp_path / "b" / "music", clips=5), TINY)
 
 
-def test_one_clip_per_genre_cannot_be_split(tmp_path, data):
+def test_one_clip_per_genre_is_split_without_stratification(tmp_path, data):
+    store = open_store(build_store(write_tones(tmp_path / "few", clips=1), TINY))
+    assert set(store.table["split"]) >= {"train", "test"} and len(store.table) == 6
+    assert store.attrs["notes"] and "not stratified" in store.attrs["notes"][0]
+
+
+def test_one_artist_cannot_be_split(tmp_path, data):
     with pytest.raises(InputError, match="too few to set some aside for testing"):
-        build_store(write_tones(tmp_path / "few", clips=1), TINY)
+        build_store(write_tones(tmp_path / "few", artist="one"), TINY)
+    assert not list((data / "stores").glob("*.zarr"))
+
+
+def song(seconds, rate=RATE):
+    """Ever higher and ever louder: no two seconds of it are alike."""
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.02 + 0.3 * t / seconds) * np.sin(2 * np.pi * (200 * t + 10 * t**2))
+
+
+@pytest.fixture
+def songs(tmp_path, data):
+    """Four songs of 8.3 s, of two artists each with two."""
+    for i, artist in enumerate("aabb"):
+        (tmp_path / "songs" / artist).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "songs" / artist / f"{i}.wav", song(8.3 + i / 10), RATE)
+    return tmp_path / "songs"
+
+
+def test_a_long_file_becomes_segments_of_one_track(songs, data):
+    store = open_store(build_store(read_corpus(songs, labels="{artist}/{track}"), TINY, segment_seconds=3))
+    table = store.table
+    assert table.groupby("path")["start_s"].apply(lambda s: [round(x, 3) for x in s]).tolist() == [
+        [0, 3, 5.3], [0, 3, 5.4], [0, 3, 5.5], [0, 3, 5.6]  # the last one ends with the song
+    ]  # fmt: skip
+    assert table["seconds"].round(3).eq(3).all() and table["n_frames"].nunique() == 1
+    assert table["track"].tolist() == [t for t in "0123" for _ in range(3)]
+    assert table.groupby("artist")["split"].nunique().eq(1).all()  # an artist is on one side, a track with it
+    for row in store.rows():
+        wave = store.load(row)
+        db = audio.log_mel(wave, TINY).numpy()
+        np.testing.assert_allclose(store.decibels([row])[0], db, atol=0.05)
+    assert store.name(1) == "a/0.wav 0:03" and store.rows().tolist() == list(range(12))
+    first, number = store.tracks(store.rows())
+    assert first.tolist() == [0, 3, 6, 9] and number.tolist() == [t for t in range(4) for _ in range(3)]
+
+
+def test_another_cut_is_another_store(songs, data):
+    corpus = read_corpus(songs)
+    prints = set()
+    for cut in ({}, {"segment_seconds": 3}, {"segment_seconds": 3, "hop_seconds": 2}, {"segment_seconds": 0}):
+        path = build_store(corpus, TINY, **cut)
+        assert is_current(corpus, TINY, **cut) and build_store(corpus, TINY, **cut) == path
+        prints.add(open_store(path).attrs["fingerprint"])
+    assert len(prints) == 4
+    assert len(open_store(path).table) == 4  # 0: whole
+
+
+@pytest.mark.parametrize(("cut", "reason"), [({"segment_seconds": 1}, "shorter than one window"),
+                                             ({"segment_seconds": -3}, "shorter"), ({"hop_seconds": -1}, "a hop of -1"),
+                                             ({"segment_seconds": float("nan")}, "shorter")])  # fmt: skip
+def test_impossible_cuts_are_refused(songs, cut, reason):
+    with pytest.raises(InputError, match=reason):
+        build_store(songs, TINY, **cut)
+
+
+def test_rows_are_measured_for_the_report(tmp_path, data):
+    folder = tmp_path / "levels"
+    folder.mkdir()
+    half = np.r_[np.zeros(2 * RATE), np.full(2 * RATE, 0.5) * np.sin(np.arange(2 * RATE))]
+    for name, wave in {"a": half, "b": np.clip(4 * tone(220, 4), -1, 1), "c": tone(220, 4), "d": tone(330, 4)}.items():
+        soundfile.write(folder / f"{name}.wav", wave, RATE)
+    soundfile.write(folder / "e.mp3", np.stack([tone(220, 5, 48_000)] * 2, 1), 48_000)
+    t = open_store(build_store(folder, TINY)).table.set_index("path")
+    assert t.loc["a.wav", "silent"] == pytest.approx(0.5, abs=0.02) and t.loc["c.wav", "silent"] == 0
+    assert t.loc["a.wav", "peak"] == pytest.approx(0.5, abs=1e-3) and t.loc["a.wav", "clipped"] == 0
+    assert t.loc["b.wav", "clipped"] > 0.1 and t.loc["b.wav", "peak"] == pytest.approx(1, abs=1e-3)
+    assert t.loc["a.wav", "rms_db"] == pytest.approx(20 * np.log10(0.5 / 2), abs=0.2)  # half of a sine
+    assert t.loc["e.mp3", ["rate", "channels", "format"]].tolist() == [48_000, 2, "MP3"]
+    assert t.loc["e.mp3", "seconds"] == pytest.approx(5, abs=0.1) and t["start_s"].eq(0).all()

@@ -16,7 +16,7 @@ from conftest import LANGUAGES
 
 from vaelib import proofs
 from vaelib.config import InputError
-from vaelib.corpus import UNLABELLED
+from vaelib.manifest import UNLABELLED
 from vaelib.proofs import mixture
 from vaelib.proofs.factors import LIVE_KL, factors_of, measured_attributes
 from vaelib.proofs.filters import untrained

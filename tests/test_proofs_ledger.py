@@ -19,8 +19,8 @@ import pytest
 
 from vaelib import proofs, reports
 from vaelib.config import PRIORS, InputError, ModelConfig, RunConfig, TrainConfig
-from vaelib.corpus import UNLABELLED
 from vaelib.evaluation.claims import Claim
+from vaelib.manifest import UNLABELLED
 from vaelib.models import MODELS
 from vaelib.proofs import PROOFS, Proof, comparison_intervals, difficulty_table, read_claims, selection_guide, speed
 from vaelib.proofs.registry import Measured

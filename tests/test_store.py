@@ -21,7 +21,8 @@ def test_a_store_describes_itself(store, corpus):
     assert ds["log_mel"].dims == ("clip", "mel", "frame") and ds["log_mel"].dtype == np.float16
     assert ds.sizes == {"clip": 36, "mel": 16, "frame": int(7.5 * RATE) // TINY.hop + 1}
     wanted = {"path", "language", "genre", "family", "tempo", "energy", "split", "n_frames", "level_db", "tilt_db"}
-    assert wanted | {"mel_hz", "phrases"} == set(ds.coords)
+    wanted |= {"track", "start_s", "asked_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate", "channels"}
+    assert wanted | {"format", "mel_hz", "phrases"} == set(ds.coords)
     assert ds["mel_hz"].dims == ("mel",) and ds["log_mel"].attrs["units"].startswith("dB")
     assert json.loads(ds.attrs["front_end"]) == TINY.to_dict() and ds.attrs["factors"] == ["tempo", "energy"]
     assert ds.attrs["fingerprint"] == corpus_fingerprint(corpus) and "torchaudio" in ds.attrs["versions"]

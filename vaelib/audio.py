@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,81 +12,127 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from .config import FrontEnd, InputError, JsonConfig
+from .config import FrontEnd, JsonConfig
+from .soundfiles import UnreadableAudio, samples
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 FLOOR = 1e-10  # power below which everything is silence: -100 dB
 RANGE_DB = 80.0  # dynamic range that the scaling keeps
 SHORT_BY = 0.02  # a clip may lack this share of a window (a 30-s file is often a few samples short); zeros fill it
+SILENT = 1e-5  # peak of a clip that holds nothing: -100 dBFS
+FULL_SCALE = 0.999  # samples beyond are counted as clipped
+BLOCK_S, BLOCK_SILENT = 0.05, 1e-3  # a block of 50 ms whose root mean square is below -60 dBFS is silent
+SEGMENT_S = 30.0  # longer files are cut into pieces of this length
+FRAMES = 128  # transformed at a time
+MOST_RATIO = 4000  # a resampling filter has so many phases at most; beyond (odd rates), soxr does it
 
 
-class UnreadableAudio(InputError):
-    """A file that cannot be used; the message is the reason written to `rejected.csv`."""
+@dataclass(frozen=True)
+class Levels:
+    """Measures of a waveform for the report of a collection.
 
-
-def probe(path: Path, fe: FrontEnd) -> int:
-    """Number of frames that `path` will have under `fe`, read from its header alone.
-
-    Raises:
-        UnreadableAudio: no such file, not audio, or shorter than one window.
+    Attributes:
+        peak: Largest absolute sample of any channel.
+        clipped: Share of samples at full scale or beyond.
+        silent: Share of blocks of 50 ms below -60 dBFS.
+        rms_db: Root mean square, dB re full scale.
     """
-    import soundfile
 
-    try:
-        info = soundfile.info(str(path))
-    except Exception as e:
-        raise UnreadableAudio(_reason(path, e)) from e
-    samples = int(np.ceil(info.frames * fe.sample_rate / info.samplerate))
-    _check_length(samples, fe)
-    return max(samples, fe.min_samples) // fe.hop + 1
+    peak: float
+    clipped: float
+    silent: float
+    rms_db: float
 
 
-def load(path: Path, fe: FrontEnd) -> Tensor:
-    """Decode one file to mono at the front end's rate.
+def segments(
+    seconds: float, fe: FrontEnd, length: float = SEGMENT_S, step: float = SEGMENT_S
+) -> list[tuple[float, float | None]]:
+    """Where to cut a file: a piece every `step` seconds; nothing at its end is lost.
+
+    What remains at the end belongs to the last piece (a tenth of a piece at most), or is the end of a last piece that
+    overlaps the one before. With a step longer than a piece, what lies between is left out, as asked.
+
+    Args:
+        seconds: Length of the file.
+        length, step: Of a piece and from one to the next, seconds; 0: never cut.
 
     Returns:
-        (samples,) float32 in [-1, 1], padded with zeros where it lacks a hair of one window.
+        (start, seconds) of each piece; (0, None) alone is the whole file.
+
+    Raises:
+        UnreadableAudio: shorter than one window.
+    """
+    _check_length(seconds, fe)
+    if not length or seconds <= 1.1 * length:
+        return [(0.0, None)]
+    count = int((seconds - length) / step + 1e-6) + 1
+    starts = [i * step for i in range(count)]
+    rest = seconds - starts[-1] - length
+    if step > length or rest < 1e-3:
+        return [(start, length) for start in starts]
+    if rest <= 0.1 * length:
+        return [(start, length) for start in starts[:-1]] + [(starts[-1], None)]
+    return [(start, length) for start in starts] + [(seconds - length, None)]
+
+
+def frames_of(seconds: float, fe: FrontEnd) -> int:
+    """Frames that a clip of so many seconds will have."""
+    return max(math.ceil(seconds * fe.sample_rate - 1e-6), fe.min_samples) // fe.hop + 1
+
+
+def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
+    """Decode a file, or a part of it, to mono at the front end's rate: the waveform of `read`."""
+    return read(path, fe, start, seconds)[0]
+
+
+def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, Levels]:
+    """Decode a file, or a part of it, to mono at the front end's rate, and measure it.
+
+    Returns:
+        (samples,) float32, full scale is 1, padded with zeros where it lacks a hair of one window; and its levels.
 
     Raises:
         UnreadableAudio: the file cannot be decoded, holds NaN or infinite samples, is silent or too short.
     """
-    import soundfile
-
-    try:
-        data, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except Exception as e:
-        raise UnreadableAudio(_reason(path, e)) from e
-    # One channel needs no mean, and two extremes tell of NaN and infinity: a third of the time beside the decoding.
-    wave = torch.from_numpy(data).mean(1) if data.shape[1] > 1 else torch.from_numpy(data[:, 0])
-    if not _peak(wave).isfinite():
+    data, rate = samples(path, start, seconds)
+    # Two extremes tell of NaN and infinity; one channel needs no mean: a third of the time beside the decoding.
+    raw = torch.from_numpy(data)
+    peak = _peak(raw)
+    if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
+    wave = raw.mean(1) if raw.shape[1] > 1 else raw[:, 0]
     if rate != fe.sample_rate:
-        wave = torchaudio.functional.resample(wave, rate, fe.sample_rate)
-    _check_length(len(wave), fe)
-    if _peak(wave) < 1e-5:
+        wave = _resample(wave, rate, fe.sample_rate)
+    _check_length(len(wave) / fe.sample_rate, fe)
+    if (peak if raw.shape[1] == 1 else _peak(wave)) < SILENT:  # channels may cancel each other
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
+    clipped = float((raw.abs() >= FULL_SCALE).float().mean()) if peak >= FULL_SCALE else 0.0
+    block = int(BLOCK_S * fe.sample_rate)
+    power = wave[: len(wave) // block * block].view(-1, block).square().mean(1)
+    rms_db = 10 * math.log10(max(float(power.mean()), FLOOR))
+    levels = Levels(peak, clipped, float((power < BLOCK_SILENT**2).float().mean()), rms_db)
     short = fe.min_samples - len(wave)
-    return torch.nn.functional.pad(wave, (0, short)) if short > 0 else wave
+    return torch.nn.functional.pad(wave, (0, short)) if short > 0 else wave, levels
 
 
-def _peak(wave: Tensor) -> Tensor:
-    return torch.stack(wave.aminmax()).abs().max() if len(wave) else torch.zeros(())
+def _peak(wave: Tensor) -> float:
+    return float(torch.stack(wave.aminmax()).abs().max()) if len(wave) else 0.0
 
 
-def _check_length(samples: int, fe: FrontEnd) -> None:
-    if samples < (1 - SHORT_BY) * fe.min_samples:
+def _resample(wave: Tensor, rate: int, wanted: int) -> Tensor:
+    if max(rate, wanted) // math.gcd(rate, wanted) <= MOST_RATIO:
+        return torchaudio.functional.resample(wave, rate, wanted)
+    import soxr  # rates without a common divisor would need a filter of gigabytes
+
+    return torch.from_numpy(soxr.resample(wave.numpy(), rate, wanted))
+
+
+def _check_length(seconds: float, fe: FrontEnd) -> None:
+    window = fe.min_samples / fe.sample_rate
+    if seconds < (1 - SHORT_BY) * window - 1e-6:
         raise UnreadableAudio(
-            f"is too short: {samples / fe.sample_rate:.2f} s, while one window of the {fe.name!r} front end is "
-            f"{fe.min_samples / fe.sample_rate:.2f} s; leave it out or use a front end with shorter windows"
+            f"is too short: {seconds:.2f} s, while one window of the {fe.name!r} front end is {window:.2f} s; "
+            "leave it out or use a front end with shorter windows"
         )
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return "is not there; correct the manifest"
-    if path.stat().st_size == 0:
-        return "is empty (0 bytes); copy it again"
-    return f"cannot be decoded as audio ({str(error).strip().splitlines()[-1][:120]}); convert it to FLAC or WAV"
 
 
 @lru_cache(maxsize=8)
@@ -105,12 +152,28 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
     Returns:
         (mel, frame) in dB re full scale, floored at -100 dB.
     """
-    transform = _mel_transform(fe)
-    window = transform.spectrogram.window
-    s = torch.stft(wave, fe.n_fft, fe.hop, window=window, center=True, pad_mode="constant", return_complex=True)
-    # torchaudio takes the root and squares it again: the same to one part in 10⁷, in half of the time.
-    power = s.real.square().addcmul_(s.imag, s.imag)
-    return transform.mel_scale(power).clamp_min_(FLOOR).log10_().mul_(10.0)
+    window = _mel_transform(fe).spectrogram.window
+    frames = torch.nn.functional.pad(wave, (fe.n_fft // 2,) * 2).unfold(0, fe.n_fft, fe.hop)
+    mel = torch.empty(len(frames), fe.n_mels)
+    for part, out in zip(frames.split(FRAMES), mel.split(FRAMES), strict=True):  # what fits in a cache
+        s = torch.fft.rfft(part * window)  # (frame, bin)
+        # torchaudio takes the root and squares it again: the same to one part in 10⁷, in half of the time.
+        power = s.real.square().addcmul_(s.imag, s.imag)
+        for bands, bins, weights in _bank(fe):
+            torch.mm(power[:, bins], weights, out=out[:, bands])
+    return mel.clamp_min_(FLOOR).log10_().mul_(10.0).T
+
+
+@lru_cache(maxsize=8)
+def _bank(fe: FrontEnd, group: int = 16) -> list[tuple[slice, slice, Tensor]]:
+    """The mel bank in pieces: bands, the bins that they hear, (bin, band) weights; nine tenths of it are zeros."""
+    bank, pieces = _mel_transform(fe).mel_scale.fb, []
+    for first in range(0, fe.n_mels, group):
+        bands = slice(first, min(first + group, fe.n_mels))
+        heard = bank[:, bands].any(1).nonzero().flatten()
+        bins = slice(int(heard[0]), int(heard[-1]) + 1) if len(heard) else slice(0, 1)
+        pieces.append((bands, bins, bank[bins, bands].contiguous()))
+    return pieces
 
 
 def level_and_tilt(db: np.ndarray) -> tuple[float, float]:

@@ -101,17 +101,36 @@ def _execute_plan(path: Path, changes: list[str], workers: Workers | None = None
 
 
 @app.command()
-def preprocess(corpus: Path, profile: str = "compact", split_seed: int = 0) -> None:
-    """Turn a folder of music into a mel store (notebook 01)."""
+def preprocess(
+    corpus: Annotated[Path, typer.Argument(help="Folder of music; for --mirdata the data set's home.")],
+    profile: Annotated[str, typer.Option(help="Front end: compact (64 × 64) or full (128 × 1293).")] = "compact",
+    labels: Annotated[
+        str, typer.Option(help="What the folders mean, e.g. '{genre}/{artist}/{track}'; default language/genre/file.")
+    ] = "",
+    manifest: Annotated[
+        str, typer.Option(help="CSV or Parquet with a column path; default: manifest.csv or .parquet in the folder.")
+    ] = "",
+    mirdata: Annotated[str, typer.Option(help="Name of a mirdata data set that lies in the folder.")] = "",
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="A manifest's paths may leave the folder.")
+    ] = False,
+    segment_seconds: Annotated[float, typer.Option(help="Longer files are cut into pieces of this; 0: never.")] = 30.0,
+    hop_seconds: Annotated[float, typer.Option(help="From piece to piece; 0: end to end.")] = 0.0,
+    split_seed: int = 0,
+) -> None:
+    """Turn a folder of music into a mel store (notebook 01, which is also the report on the collection)."""
     from .batch import run_alone
     from .corpus import read_corpus
     from .jobs import Job
     from .store import is_current, store_path
 
     fe = front_end(profile)
-    found = read_corpus(corpus)  # a missing or empty folder is refused before a kernel starts
-    again = not is_current(corpus, fe, split_seed)
-    given = {"corpus": str(corpus.expanduser().resolve()), "profile": profile, "split_seed": split_seed}
+    table = str(Path(manifest).expanduser().resolve()) if manifest else ""
+    reading = {"labels": labels, "manifest": table, "mirdata": mirdata, "allow_outside": allow_outside}
+    cut = {"segment_seconds": segment_seconds, "hop_seconds": hop_seconds}
+    found = read_corpus(corpus, **reading)  # what is refused is refused before a kernel starts
+    again = not is_current(found, fe, split_seed, **cut)
+    given = {"corpus": str(found.root), "profile": profile, "split_seed": split_seed, **reading, **cut}
     run_alone(Job("01_preprocess", given, found.name), again=again)
     typer.echo(store_path(found.name, profile))
 

@@ -291,7 +291,7 @@ class RunConfig(JsonConfig):
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Digest of the rooms that decide what a training run computes: changed code never reuses an old run."""
-    rooms = ("audio", "store", "windows", "nets", "models", "losses", "steps", "training")
+    rooms = ("soundfiles", "audio", "store", "windows", "nets", "models", "losses", "steps", "training")
     return digest([(Path(__file__).parent / f"{room}.py").read_text() for room in rooms])
 
 

@@ -12,32 +12,47 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from .audio import AUDIO_SUFFIXES, UnreadableAudio
-from .config import InputError, write_atomic
+from .audio import SEGMENT_S, frames_of, segments
+from .config import FrontEnd, InputError, write_atomic
+from .manifest import (
+    LABELS,
+    MANIFESTS,
+    NOT_FACTORS,
+    OWN,
+    UNLABELLED,
+    Rejected,
+    audio_files,
+    folder_table,
+    manifest_table,
+)  # fmt: skip
+from .soundfiles import Header, UnreadableAudio, header
 
-LABELS = ("language", "genre", "family")
+READING = ("labels", "manifest", "mirdata", "allow_outside")  # parameters of `read_corpus`, and of notebook 01
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
-# Columns that describe a clip but are not something a latent dimension could stand for.
-NOT_FACTORS = {"path", *LABELS, "artist", "track", "phrases", "seed", "vocal_active_share", "title", "split"}
-UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Clips found on disk.
+    """Audio files found on disk.
 
     Attributes:
         name: Folder name; part of the names of stores and runs.
         root: Folder that `path` is relative to.
-        table: One row per clip: path, language, genre, family, and any further columns of a manifest.
+        table: One row per file: path, language, genre, family, and any further columns of a manifest.
         factors: Numeric columns of a manifest that describe the sound (tempo, key, …).
+        left_out: (path, reason) of files that are there and cannot be used, known before any is opened.
+        notes: Sentences for the owner of the collection.
     """
 
     name: str
     root: Path
     table: pd.DataFrame
     factors: tuple[str, ...]
+    left_out: tuple[Rejected, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Digest of names, labels, sizes and both ends of every file; equal on every machine."""
@@ -64,10 +79,22 @@ def _file_digest(path: Path, ends: int = 16_384) -> bytes:
     return h.digest()
 
 
-def read_corpus(folder: Path | str) -> Corpus:
-    """Find the clips of a folder: from its `manifest.csv`, else from a tree `language/genre/track.flac`.
+def read_corpus(
+    folder: Path | str, *, labels: str = "", manifest: Path | str = "", mirdata: str = "", allow_outside: bool = False
+) -> Corpus:
+    """Find the audio files of a collection and what is known of them.
 
-    One level of folders is read as genre; files directly in `folder` have no labels.
+    From the first of these that is there: a `manifest`; a mirdata data set; `manifest.csv` or `manifest.parquet` in the
+    folder; the names of the folders (`labels`).
+
+    Args:
+        folder: The collection; for mirdata its data home.
+        labels: What the levels of folders mean, from the top, e.g. `{genre}/{artist}/{album}/{track}` or
+            `*/{genre}/{artist} - {title}`: names without the suffix; `*` is anything. Files that do not fit have no
+            labels. Default: language/genre/file, genre/file, or the file alone.
+        manifest: CSV or Parquet table with a column `path`, relative to the folder.
+        mirdata: Name of a mirdata data set (`vaelib.datasets`).
+        allow_outside: Whether a manifest's paths may leave the folder.
 
     Raises:
         InputError: no such folder, no audio in it, or a manifest without `path` or with paths outside.
@@ -75,42 +102,37 @@ def read_corpus(folder: Path | str) -> Corpus:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
-    manifest = root / "manifest.csv"
-    table = _read_manifest(manifest) if manifest.is_file() else _scan(root)
+    if len(given := [n for n, v in {"labels": labels, "manifest": manifest, "mirdata": mirdata}.items() if v]) > 1:
+        raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
+    files, left_out = audio_files(root)
+    source = (
+        Path(manifest).expanduser() if manifest else next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
+    )
+    if mirdata:
+        from .datasets import mirdata_table
+
+        table, notes = mirdata_table(mirdata, root), []
+    elif source and not labels:
+        table = manifest_table(source, root, allow_outside)
+        unlisted = sorted(set(files) - set(table["path"]))
+        left_out += [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
+        notes = []
+    else:
+        table, notes = folder_table(root, files, labels)
+    if own := [c for c in table if c in OWN]:
+        notes.append(f"columns {', '.join(own)} are not read: the store has its own")
+        table = table.drop(columns=own)
     for label in LABELS:
         if label not in table:
             table[label] = UNLABELLED
-        table[label] = table[label].fillna(UNLABELLED).astype(str)
+        table[label] = table[label].fillna(UNLABELLED).astype(str).replace("", UNLABELLED)
+    if "track" not in table:
+        table["track"] = ""
+    named = table["track"].fillna("").astype(str)
+    table["track"] = named.where(named.ne(""), table["path"])
     table = table.sort_values("path", ignore_index=True)
     factors = tuple(c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c]))
-    return Corpus(root.resolve().name, root.resolve(), table, factors)
-
-
-def _read_manifest(manifest: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(manifest, dtype={"path": str, **dict.fromkeys(LABELS, str)})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise InputError(f"{manifest} is not a readable CSV table ({e}); write it as UTF-8 CSV with a header") from e
-    if "path" not in table or table.empty:
-        raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the manifest)")
-    for row, path in enumerate(table["path"].fillna("").astype(str), start=2):
-        if not path:
-            raise InputError(f"{manifest}, line {row}: the path is empty; fill it in or remove the line")
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise InputError(f"{manifest}, line {row}: {path!r} leaves the corpus folder; use a path inside it")
-    return table.drop_duplicates("path", ignore_index=True)
-
-
-def _scan(root: Path) -> pd.DataFrame:
-    rows = []
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()):
-        parts = path.relative_to(root).parts
-        genre = parts[-2] if len(parts) >= 2 else UNLABELLED
-        language = parts[-3] if len(parts) >= 3 else UNLABELLED
-        rows.append({"path": str(path.relative_to(root)), "language": language, "genre": genre})
-    if not rows:
-        raise InputError(f"no audio in {root}: looked for {', '.join(AUDIO_SUFFIXES)} in it and its subfolders")
-    return pd.DataFrame(rows)
+    return Corpus(root.resolve().name, root.resolve(), table, factors, tuple(left_out), tuple(notes))
 
 
 def _blocks(paths: pd.Series, size: int = 256) -> list[list[str]]:
@@ -124,38 +146,58 @@ def _threads(task: Callable, items: Sequence) -> list:
 
 
 def quarantine(
-    corpus: Corpus, check: Callable[[Path], int], rejected: Path, apply: Callable[[Callable, Sequence], list] = _threads
-) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Check every clip and set aside those that cannot be used.
+    corpus: Corpus,
+    fe: FrontEnd,
+    rejected: Path,
+    apply: Callable[[Callable, Sequence], list] = _threads,
+    length: float = SEGMENT_S,
+    step: float = SEGMENT_S,
+) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Read every file's header, set aside what cannot be used, and cut the others into segments.
 
     Args:
-        check: Gives a file's number of frames, or raises UnreadableAudio.
         rejected: CSV of (path, reason) that is written in any case.
         apply: Calls a function with each of many lists of paths, like the built-in `map`; default: threads.
+        length, step: Of a segment and from one to the next, seconds (`vaelib.audio.segments`).
 
     Returns:
-        The usable rows with their `n_frames`, and the rejected (path, reason) pairs.
+        One row per segment, with `start_s`, `seconds` (nan: to the end of the file), `n_frames`, `rate`, `channels` and
+        `format`; and the rejected (path, reason) pairs.
 
     Raises:
-        InputError: no clip is usable, or a worker does not see the folder.
+        InputError: no file is usable, or a worker does not see the folder.
     """
-    parts = apply(partial(_checked, check, corpus.root), _blocks(corpus.table["path"]))
+    parts = apply(partial(_headers, corpus.root), _blocks(corpus.table["path"]))
     found = [f for part in parts for f in part]
-    bad = [(p, f) for p, f in zip(corpus.table["path"], found, strict=True) if isinstance(f, str)]
+    bad, rows, cut = list(corpus.left_out), [], []
+    for i, (path, about) in enumerate(zip(corpus.table["path"], found, strict=True)):
+        try:
+            if isinstance(about, str):
+                raise UnreadableAudio(about)
+            places = segments(about.seconds, fe, length, step)
+        except UnreadableAudio as e:
+            bad.append((path, str(e)))
+            continue
+        for start, seconds in places:
+            lasts = about.seconds - start if seconds is None else seconds
+            facts = (about.rate, about.channels, about.format)
+            rows.append(i)
+            cut.append((start, np.nan if seconds is None else seconds, frames_of(lasts, fe), *facts))
     write_rejected(rejected, bad)
-    good = [not isinstance(f, str) for f in found]
-    if not any(good):
+    if not rows:
         raise InputError(f"none of the {len(found)} files of {corpus.root} is usable; the reasons are in {rejected}")
-    return corpus.table[good].assign(n_frames=[f for f in found if not isinstance(f, str)]), bad
+    columns = ["start_s", "seconds", "n_frames", "rate", "channels", "format"]
+    table = corpus.table.iloc[rows].reset_index(drop=True)
+    return table.join(pd.DataFrame(cut, columns=columns)), bad
 
 
-def _checked(check: Callable[[Path], int], root: Path, paths: list[str]) -> list[int | str]:
-    """Frames of each file, or the reason why it cannot be used."""
+def _headers(root: Path, paths: list[str]) -> list[Header | str]:
+    """Header of each file, or the reason why it cannot be used."""
     require_seen(root)
-    found: list[int | str] = []
+    found: list[Header | str] = []
     for path in paths:
         try:
-            found.append(check(root / path))
+            found.append(header(root / path))
         except UnreadableAudio as e:
             found.append(str(e))
     return found
@@ -170,28 +212,27 @@ def require_seen(folder: Path) -> None:
         )
 
 
-def write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
+def write_rejected(path: Path, rows: list[Rejected]) -> None:
     """Write the quarantine list (path, reason)."""
     write_atomic(path, pd.DataFrame(rows, columns=["path", "reason"]).to_csv(index=False))
 
 
-def split_clips(table: pd.DataFrame, seed: int = 0, by: str = "genre") -> np.ndarray:
-    """Assign clips to train, validation and test, stratified by `by`; a group is never torn apart.
+def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") -> np.ndarray:
+    """Assign clips to train, validation and test, stratified by `by`; what belongs together is never torn apart.
 
-    The group is the artist where a clip has one, else its track, else the clip itself.
+    Clips belong together that have the same artist, the same track (or, without one, the same path), or the same sound
+    (`duplicate_of`).
+
+    Args:
+        by: Column of the classes; None: not stratified.
 
     Returns:
         (clip,) of `train`, `validation` or `test`. With too few groups in a class the test split is served
         after train, and validation last, so that every class is trained on.
     """
-    group = table["path"].astype(str)
-    for column in ("track", "artist"):
-        if column in table:
-            named = table[column].fillna("").astype(str)
-            group = group.where(named.eq(""), column + ":" + named)
-    group = group.to_numpy()
+    group = _groups(table)
     rng = np.random.default_rng(seed)
-    classes = table[by].to_numpy()
+    classes = table[by].to_numpy() if by else np.zeros(len(table), int)
     first = pd.Series(classes).groupby(group).first()  # a group's class
     sizes = pd.Series(group).value_counts()
     split_of: dict[str, str] = {}
@@ -204,3 +245,44 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str = "genre") -> np.nda
             counts[chosen] += sizes[member]
             split_of[member] = chosen
     return np.array([split_of[str(g)] for g in group])
+
+
+def _groups(table: pd.DataFrame) -> np.ndarray:
+    """(clip,) name of the group that a clip belongs to: groups that share a clip are one."""
+    table = table.reset_index(drop=True)
+    empty = pd.Series("", table.index)
+    track, artist, sound = (
+        table[c].fillna("").astype(str) if c in table else empty for c in ("track", "artist", "duplicate_of")
+    )
+    path = table["path"].astype(str)
+    ties = {"track": track.where(track.ne(""), path), "artist": artist, "sound": sound.where(sound.ne(""), path)}
+    names = pd.concat([f"{what}:" + told[told.ne("")] for what, told in ties.items()])
+    n, code = len(table), pd.factorize(names)[0]
+    size = n + code.max() + 1
+    links = coo_array((np.ones(len(names), bool), (names.index, n + code)), shape=(size, size))
+    part = connected_components(links, directed=False)[1][:n]
+    return ties["artist"].where(artist.ne(""), ties["track"]).groupby(part).transform("min").to_numpy()
+
+
+def choose_split(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, str]:
+    """`split_clips`, stratified by genre where that leaves something to test on.
+
+    Returns:
+        (clip,) split names, and a sentence where it is not stratified ("" where it is).
+
+    Raises:
+        InputError: all clips belong together.
+    """
+    split = split_clips(table, seed)
+    if "test" in split:
+        return split, ""
+    split = split_clips(table, seed, None)
+    if "test" in split:
+        return split, (
+            "no genre has two tracks (of two artists, where artists are known): the split is not stratified, and some "
+            "genres are only tested or only trained on"
+        )
+    raise InputError(
+        f"{len(table)} usable clips are too few to set some aside for testing: they are all of one artist or one "
+        "track; add music"
+    )

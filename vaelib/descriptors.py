@@ -126,7 +126,7 @@ def _measure_rows(store: Store, todo: list[int], known: dict[int, dict], workers
 
     def one(row: int) -> dict[str, float] | str:
         try:
-            wave = audio.load(store.audio_path(row), fe).numpy()
+            wave = store.load(row).numpy()
         except audio.UnreadableAudio as e:
             return str(e)
         if min(len(wave) // fe.hop + 1, longest) != frames[row]:
@@ -165,7 +165,7 @@ def _cache_path(store: Store) -> Path:
 
 def _identity(store: Store) -> str:
     """First line of the cache."""
-    code = [Path(__file__).with_name(f"{room}.py").read_text() for room in ("audio", "descriptors")]
+    code = [Path(__file__).with_name(f"{room}.py").read_text() for room in ("soundfiles", "audio", "descriptors")]
     made_from = {key: store.attrs[key] for key in ("corpus", "fingerprint", "front_end")}
     made_with = {"librosa": importlib.metadata.version("librosa"), "code": digest(code)}
     return "# " + json.dumps(made_from | {"clips": digest(store.table["path"].to_dict())} | made_with)

@@ -25,12 +25,14 @@ from .config import (
     papermill_dir,
     write_atomic,
 )
+from .corpus import READING, read_corpus
 from .demo import corpus_name
 from .jobs import MODEL_NOTEBOOKS, Job, checked, defaults
-from .store import is_current, open_store, store_path
+from .store import CUT, is_current, open_store, store_path
 
 KEYS = {"corpus": dict, "profile": str, "seeds": list, "defaults": dict, "runs": list}
 MUSIC = {"folder", "store"}
+OWN_MUSIC = ("split_seed", *READING, *CUT)  # how a folder is read; a demo corpus takes the first and the last two
 DEMO = ("clips_per_genre", "clip_seconds", "variation", "seed")
 # Whoever others are compared with comes first; the short Betas at the end keep all workers busy to the last minute.
 ORDER = ("basic_vae", "conv_vae", "cvae", "vade", "beta_vae")
@@ -55,7 +57,10 @@ class Corpus:
         folder = Path(given.get("corpus") or data_dir() / "corpora" / self.job.label)
         if "corpus" not in given and not (folder / "manifest.csv").is_file():
             return self.store.is_dir() and not folder.is_dir()  # a rendered corpus may be deleted, not half-made
-        return is_current(folder, front_end(given["profile"]), given.get("split_seed", 0))
+        reading, cut = ({name: given[name] for name in names if name in given} for names in (READING, CUT))
+        return is_current(
+            read_corpus(folder, **reading), front_end(given["profile"]), given.get("split_seed", 0), **cut
+        )
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,9 @@ def _corpora(given: _Entry, profile: str) -> tuple[Corpus, ...]:
     grid = {}
     for key in given:
         with given.at(key):
-            one_of("key of corpus", key, [*sorted(MUSIC), *DEMO, "split_seed"])
+            one_of("key of corpus", key, [*sorted(MUSIC), *DEMO, *OWN_MUSIC])
+            if key in READING and "folder" not in given:
+                raise InputError(f"{key!r} says how a folder is read: give the folder too")
             if (key in DEMO and MUSIC & set(given)) or (key != "store" and "store" in given):
                 raise InputError(f"{key!r} says how a corpus is made: it cannot stand beside a folder or store")
         name = "corpus" if key in MUSIC else key
@@ -274,7 +281,8 @@ def _corpus(values: dict[str, Any], given: _Entry, profile: str) -> Corpus:
         return Corpus(ROOT / Path(values["store"]).expanduser(), None)
     if "folder" in values:
         folder = (ROOT / Path(values["folder"]).expanduser()).resolve()
-        name, made = folder.name, {"corpus": str(folder), "split_seed": values.get("split_seed", 0)}
+        name, made = folder.name, {"split_seed": 0} | values | {"corpus": str(folder)}
+        del made["folder"]
     else:
         made = {k: v for k, v in defaults("01_preprocess").items() if k in DEMO} | values
         fe, (clips, seconds, variation, _) = front_end(profile), (made[k] for k in DEMO)

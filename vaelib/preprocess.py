@@ -9,9 +9,10 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -21,32 +22,54 @@ from distributed import Client
 
 from . import audio
 from .config import FrontEnd, InputError
-from .corpus import LABELS, Corpus, quarantine, read_corpus, require_seen, split_clips, write_rejected
+from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen, write_rejected
+from .manifest import Rejected
 from .progress import Progress
-from .store import REJECTED, attributes, identity, store_path
+from .store import REJECTED, attributes, check_cut, identity, store_path
 from .tasks import connected, in_order, one_torch_thread, results
 
 CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most; few clips: tasks for many workers, little lost when one dies
-Clip = tuple[int, float, float, str]  # frames (0: rejected), level and tilt in dB, why it was rejected
+
+
+class Clip(NamedTuple):
+    """What became of a row of the store."""
+
+    n_frames: int = 0  # 0: rejected
+    level_db: float = 0.0
+    tilt_db: float = 0.0
+    seconds: float = 0.0
+    peak: float = 0.0
+    clipped: float = 0.0
+    silent: float = 0.0
+    rms_db: float = 0.0
+    reason: str = ""
+
+
+MEASURED = Clip._fields[:-1]  # columns of the store
+UNITS = {"level_db": "dB", "tilt_db": "dB", "rms_db": "dB re full scale", "seconds": "s", "start_s": "s", "rate": "Hz"}
 
 
 def build_store(
-    folder: Path | str,
+    corpus: Corpus | Path | str,
     fe: FrontEnd,
     *,
     split_seed: int = 0,
+    segment_seconds: float = audio.SEGMENT_S,
+    hop_seconds: float = 0.0,
     workers: int | None = None,
     client: Client | None = None,
 ) -> Path:
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
     The result is the same whichever workers compute it, and whether or not it was interrupted. Memory does not grow
-    with the number of clips, but for their table. Unusable files are listed with the reason in
-    `<store>.rejected.csv` and left out.
+    with the number of clips, but for their table, nor with the length of a song. Unusable files are listed with the
+    reason in `<store>.rejected.csv` and left out.
 
     Args:
-        folder: Corpus folder (see `vaelib.corpus.read_corpus`).
+        corpus: What `vaelib.corpus.read_corpus` found, or the folder.
         split_seed: Seed of the train/validation/test split written into the store.
+        segment_seconds: Longer files are cut into segments of this length, a row of the store each; 0: never.
+        hop_seconds: From the start of one segment to the next; 0: end to end.
         workers: Threads of this process, if it does the work; default: one per core.
         client: Dask workers that do it instead; they must see the same folders under the same names. Default: those
             of the scheduler at `$DASK_SCHEDULER_ADDRESS`, if it is set (`vaelib batch` sets it for its notebooks).
@@ -55,14 +78,16 @@ def build_store(
         Path of the store.
 
     Raises:
-        InputError: no corpus, no usable clip, another folder of the same name was preprocessed before, the store
-            cannot be written, no scheduler answers, or workers die or do not see the files.
+        InputError: no corpus, no usable clip, segments shorter than a window, another folder of the same name was
+            preprocessed before, the store cannot be written, no scheduler answers, or workers die or do not see the
+            files.
     """
-    corpus = read_corpus(folder)
+    corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    cut = check_cut(fe, segment_seconds, hop_seconds)
     path = store_path(corpus.name, fe.name)
     unfinished = path.absolute().with_suffix(".partial.zarr")
     progress = unfinished.with_suffix(".progress.jsonl")
-    wanted = identity(corpus, fe, split_seed)
+    wanted = identity(corpus, fe, split_seed, cut)
     if attributes(path).items() >= wanted.items():
         with suppress(OSError):
             progress.unlink()  # left by a process that was killed in its last moment
@@ -77,12 +102,8 @@ def build_store(
             return path  # another process has made it meanwhile
         with connected(client, workers) as found:
             rejected = path.with_suffix(".rejected.csv")
-            table, bad = quarantine(corpus, partial(audio.probe, fe=fe), rejected, partial(in_order, found))
-            if "test" not in split_clips(table.reset_index(drop=True), split_seed):
-                raise InputError(
-                    f"{len(table)} usable clips of {corpus.root} are too few to set some aside for testing: every "
-                    "genre has one clip or one artist; add clips, or leave the genres out"
-                )
+            table, bad = quarantine(corpus, fe, rejected, partial(in_order, found), *cut)
+            choose_split(table, split_seed)  # too few are refused before they are decoded
             if not (ledger.started and attributes(unfinished).items() >= wanted.items()):
                 ledger.clear()
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -201,19 +222,25 @@ class _Ledger:
 def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEnd, wanted: dict) -> None:
     """Lay out the whole store, labels filled in, spectrograms empty."""
     frames = int(table["n_frames"].max())
+    table = table.drop(columns="n_frames")
     chunk = max(1, min(len(table), CHUNK_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
-    others = [c for c in table if c not in ("path", *LABELS) and not pd.api.types.is_numeric_dtype(table[c])]
-    texts = ["path", *LABELS, *others]
+    own = ("start_s", "rate", "channels")
+    texts = [c for c in table if c not in (*corpus.factors, *own, "seconds")]
     n = len(table)
     coords: dict = {c: ("clip", table[c].fillna("").astype(str).to_numpy(object)) for c in texts}
-    coords |= {c: ("clip", table[c].to_numpy(np.float64)) for c in corpus.factors}
-    coords |= {c: ("clip", np.zeros(n, np.float32), {"units": "dB"}) for c in ("level_db", "tilt_db")}
+    coords |= {c: ("clip", table[c].to_numpy(np.float64, na_value=np.nan)) for c in corpus.factors}
+    coords |= {c: ("clip", table[c].to_numpy()) for c in own}
+    coords["asked_s"] = ("clip", table["seconds"].to_numpy())  # nan: to the end of the file
+    coords |= {c: ("clip", np.zeros(n, np.float32)) for c in MEASURED}
     coords |= {"n_frames": ("clip", np.zeros(n, np.int32)), "split": ("clip", np.full(n, REJECTED, object))}
+    for c, unit in UNITS.items():
+        coords[c] = (*coords[c], {"units": unit})
     coords["mel_hz"] = ("mel", audio.mel_frequencies(fe).astype(np.float32), {"units": "Hz"})
     given = wanted | {
         "title": f"log-mel spectrograms of {corpus.name}, {fe.name} front end",
         "corpus_root": str(corpus.root),
         "factors": list(corpus.factors),
+        "notes": list(corpus.notes),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "torchaudio", "soundfile", "zarr")},
     }
     xr.Dataset(coords=coords, attrs=given).to_zarr(path, mode="w", zarr_format=3, consolidated=False)
@@ -228,14 +255,19 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
     )
 
 
+Place = tuple[str, float, float]  # path, start and length (nan: to the end of the file) in seconds
+
+
 def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, client: Client) -> None:
     """Have the chunks computed that are not there yet."""
     group = zarr.open_group(path, mode="r")
-    names, step = [str(p) for p in group["path"][:]], group["log_mel"].chunks[0]
+    paths, starts, lengths = (group[c][:].tolist() for c in ("path", "start_s", "asked_s"))
+    names = list(zip(map(str, paths), starts, lengths, strict=True))
+    step = group["log_mel"].chunks[0]
     chunks = range(-(-len(names) // step))
     todo = [c for c in chunks if c not in ledger.done]
 
-    def clips(chunk: int) -> list[str]:
+    def clips(chunk: int) -> list[Place]:
         return names[chunk * step : (chunk + 1) * step]
 
     progress = Progress("log-mel", len(names), "clips")
@@ -243,7 +275,7 @@ def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, c
     calls = ((root, clips(c), fe, path, wanted, c * step) for c in todo)
 
     def tell(i: int) -> str:
-        return f"{clips(todo[i])[0]} to {clips(todo[i])[-1]}"
+        return f"{clips(todo[i])[0][0]} to {clips(todo[i])[-1][0]}"
 
     with closing(results(client, _chunk, calls, tell)) as finished:
         for i, found in finished:
@@ -252,44 +284,47 @@ def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, c
     progress.close()
 
 
-def _chunk(root: Path, names: list[str], fe: FrontEnd, path: Path, wanted: dict, start: int) -> list[Clip]:
-    """Write the log-mels of `names` to the rows from `start` on, which are a whole chunk: nobody else's."""
+def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int) -> list[Clip]:
+    """Write the log-mels of `places` to the rows from `first` on, which are a whole chunk: nobody else's."""
     for folder in (root, path):
         require_seen(folder)
     # Whether a chunk is all fill value is not asked: that costs as much as compressing it.
     array = zarr.open_array(path / "log_mel", mode="r+", config={"write_empty_chunks": True})
-    block = np.full((len(names), *array.shape[1:]), -100.0, np.float16)
+    block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
     found: list[Clip] = []
     with one_torch_thread():
-        for row, name in zip(block, names, strict=True):
+        for row, (name, start, length) in zip(block, places, strict=True):
+            seconds = None if np.isnan(length) else length
             try:
-                db = audio.log_mel(audio.load(root / name, fe), fe).numpy()[:, : row.shape[1]]
+                wave, levels = audio.read(root / name, fe, start, seconds)
+                db = audio.log_mel(wave, fe).numpy()[:, : row.shape[1]]
             except audio.UnreadableAudio as e:
-                found.append((0, 0.0, 0.0, str(e)))
+                found.append(Clip(reason=f"from {start:g} s on: {e}" if start or seconds else str(e)))
             else:
                 row[:, : db.shape[1]] = db
-                found.append((db.shape[1], *audio.level_and_tilt(db), ""))
+                heard = len(wave) / fe.sample_rate
+                found.append(Clip(db.shape[1], *audio.level_and_tilt(db), heard, *astuple(levels)))
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not attributes(path).items() >= wanted.items():
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
     with _writing(path):
-        array[start : start + len(names)] = block
+        array[first : first + len(places)] = block
     return found
 
 
-def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
-    """n_frames, level_db and tilt_db, (clip,) each, and (path, reason) of the clips that failed to decode."""
+def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], list[Rejected]]:
+    """The MEASURED columns, (clip,) each, and (path, reason) of the clips that failed to decode."""
     group = zarr.open_group(path, mode="r")
     names, step = group["path"], group["log_mel"].chunks[0]
-    n = names.shape[0]
-    found = {"n_frames": np.zeros(n, np.int32), "level_db": np.zeros(n, np.float32), "tilt_db": np.zeros(n, np.float32)}
+    found = {c: np.zeros(names.shape[0], group[c].dtype) for c in MEASURED}
     reasons = {}
     for chunk, clips in ledger.clips():
-        for row, (*values, reason) in enumerate(clips, chunk * step):
-            for column, value in zip(found.values(), values, strict=True):
-                column[row] = value
-            if reason:
-                reasons[row] = reason
+        for row, values in enumerate(clips, chunk * step):
+            clip = Clip(*values)
+            for column in MEASURED:
+                found[column][row] = getattr(clip, column)
+            if clip.reason:
+                reasons[row] = clip.reason
     return found, [(str(names[row]), reasons[row]) for row in sorted(reasons)]
 
 
@@ -303,7 +338,8 @@ def _finish(path: Path, clips: dict[str, np.ndarray], split_seed: int) -> None:
     ds = xr.open_zarr(path, chunks=None, consolidated=False)
     table = pd.DataFrame({c: ds[c].values for c in ds.coords if ds[c].dims == ("clip",)})
     split = np.full(len(table), REJECTED, object)
-    split[good] = split_clips(table[good].reset_index(drop=True), split_seed)
+    split[good], note = choose_split(table[good].reset_index(drop=True), split_seed)
     group = zarr.open_group(path, mode="a")
+    group.attrs["notes"] = [*group.attrs["notes"], *([note] if note else [])]
     for name, values in (clips | {"split": split}).items():
         group[name][:] = values

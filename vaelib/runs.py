@@ -85,9 +85,25 @@ class Run:
             cache[split] = Clips.read(self.store, self.scaler, self.store.rows(split))
         return cache[split]
 
-    def labels(self, split: str, label: str) -> np.ndarray:
-        """(clip,) label strings of a split."""
-        return self.store.table.loc[self.store.rows(split), label].to_numpy().astype(str)
+    def rows(self, split: str, tracks: bool = False) -> np.ndarray:
+        """(clip,) row numbers of a split; with `tracks`, (track,) those of each track's first clip."""
+        rows = self.store.rows(split)
+        return self.store.tracks(rows)[0] if tracks else rows
+
+    def labels(self, split: str, label: str, tracks: bool = False) -> np.ndarray:
+        """(clip,) label strings of a split; with `tracks`, (track,)."""
+        return self.store.table.loc[self.rows(split, tracks), label].to_numpy().astype(str)
+
+    def of_tracks(self, split: str, values: np.ndarray) -> np.ndarray:
+        """(clip, …) of a split → (track, …): the mean over the clips of each track."""
+        return track_means(values, self.store.tracks(self.store.rows(split))[1])
+
+    def embed_tracks(self, split: str, labels: str = "inferred") -> Embedding:
+        """`embed`, with one code per track: the mean over the segments that a song was cut into."""
+        whole = self.embed(split, labels)
+        variances = self.of_tracks(split, np.exp(whole.logvars))
+        rows = self.rows(split, tracks=True)
+        return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows, whole.labels)
 
     def embed(self, split: str | None, labels: str = "inferred", batch_size: int = 64) -> Embedding:
         """Embed the clips of a split; kept in memory after the first call.
@@ -222,17 +238,34 @@ class Run:
             return self.model.sample(n, classes, temperature, seed).squeeze(1).numpy()
 
     @torch.inference_mode()
-    def responsibilities(self, split: str) -> np.ndarray:
-        """(clip, K) p(c|clip) of a VaDE run: the windows of a clip share one cluster variable."""
+    def responsibilities(self, split: str, tracks: bool = False) -> np.ndarray:
+        """(clip, K) p(c|clip) of a VaDE run: the windows of a clip share one cluster variable.
+
+        With `tracks`, (track, K): all windows of all segments of a track share it.
+        """
         if not isinstance(self.model, VaDE):
             raise InputError(f"{self.name} has no mixture: only a vade run has soft assignments")
         with self.lock:
             codes = window_codes(self.model, self.clips(split), self.config.training.eval_windows)
-            return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).exp().numpy()
+            if not tracks:
+                return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).exp().numpy()
+            first, number = self.store.tracks(self.store.rows(split))
+            of_track = [codes[torch.from_numpy(number == t)].flatten(0, 1) for t in range(len(first))]
+            return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).exp().numpy()
 
     def decibels(self, x: np.ndarray) -> np.ndarray:
         """(…, mel, frame) in [0, 1] → dB."""
         return self.scaler.inverse(x)
+
+
+def track_means(values: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """(clip, …) → (track, …) means; `number` (clip,) says which track each clip belongs to."""
+    count = np.bincount(number)
+    if (count == 1).all() and (np.diff(number) == 1).all():
+        return np.asarray(values)
+    total = np.zeros((len(count), *np.shape(values)[1:]), np.float64)
+    np.add.at(total, number, values)
+    return (total / count.reshape(-1, *[1] * (total.ndim - 1))).astype(np.asarray(values).dtype)
 
 
 def plan(

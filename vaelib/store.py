@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from torch import Tensor
 
 from . import audio
 from .config import ROOT, FrontEnd, InputError, data_dir, one_of
-from .corpus import LABELS, Corpus, read_corpus
+from .corpus import Corpus, read_corpus
+from .manifest import LABELS
 
+CUT = ("segment_seconds", "hop_seconds")  # how long files are cut
 REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its header looked sound
 
 
@@ -26,10 +29,34 @@ def store_path(corpus_name: str, profile: str) -> Path:
     return data_dir() / "stores" / f"{corpus_name}-{profile}.zarr"
 
 
-def is_current(folder: Path | str, fe: FrontEnd, split_seed: int = 0) -> bool:
-    """Whether the store of a corpus is there and made from the files as they are now."""
-    corpus = read_corpus(folder)
-    return attributes(store_path(corpus.name, fe.name)).items() >= identity(corpus, fe, split_seed).items()
+def is_current(
+    corpus: Corpus | Path | str,
+    fe: FrontEnd,
+    split_seed: int = 0,
+    segment_seconds: float = audio.SEGMENT_S,
+    hop_seconds: float = 0.0,
+) -> bool:
+    """Whether the store of a corpus is there and made from the files as they are now, in this way."""
+    corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    wanted = identity(corpus, fe, split_seed, check_cut(fe, segment_seconds, hop_seconds))
+    return attributes(store_path(corpus.name, fe.name)).items() >= wanted.items()
+
+
+def check_cut(fe: FrontEnd, segment_seconds: float, hop_seconds: float) -> tuple[float, float]:
+    """Length of the segments of long files, and the step from one to the next, in seconds.
+
+    Raises:
+        InputError: a segment would be shorter than a window, or the step is negative.
+    """
+    window = fe.min_samples / fe.sample_rate
+    if segment_seconds and not segment_seconds >= window - 1e-3:
+        raise InputError(
+            f"segments of {segment_seconds:g} s are shorter than one window of the {fe.name!r} front end "
+            f"({window:.2f} s): use longer ones, or 0 to leave files whole"
+        )
+    if not 0 <= hop_seconds < float("inf"):
+        raise InputError(f"a hop of {hop_seconds:g} s is none: use a positive one, or 0 for segments end to end")
+    return float(segment_seconds), float(hop_seconds or segment_seconds)
 
 
 def fingerprint_of(path: Path | str) -> str:
@@ -37,14 +64,18 @@ def fingerprint_of(path: Path | str) -> str:
     return str(attributes(Path(path)).get("fingerprint", ""))
 
 
-def identity(corpus: Corpus, fe: FrontEnd, split_seed: int) -> dict:
-    """Attributes that tell one store from another: corpus, fingerprint, front end, seed of the split."""
-    # another split is another store to a run: its test clips may be those it was trained on
-    fingerprint = corpus.fingerprint() + (f"-split{split_seed}" if split_seed else "")
+def identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, float]) -> dict:
+    """Attributes that tell one store from another: corpus, fingerprint, front end, cut, seed of the split."""
+    # another split, or another cut, is another store to a run: its test clips may be those it was trained on
+    fingerprint = corpus.fingerprint()
+    fingerprint += f"-cut{cut[0]:g}-{cut[1]:g}" if cut != (audio.SEGMENT_S, audio.SEGMENT_S) else ""
+    fingerprint += f"-split{split_seed}" if split_seed else ""
     return {
         "corpus": corpus.name,
         "fingerprint": fingerprint,
         "front_end": json.dumps(fe.to_dict()),
+        "segment_seconds": cut[0],
+        "hop_seconds": cut[1],
         "split_seed": split_seed,
     }
 
@@ -66,7 +97,8 @@ class Store:
 
     Attributes:
         path: Where it lies.
-        table: One row per usable clip: path, labels, factors, split, n_frames, level_db, tilt_db.
+        table: One row per usable clip (a file, or a segment of a long one): path, track, labels, factors, split,
+            n_frames, level_db, tilt_db, start_s, seconds, peak, clipped, silent, rms_db, rate, channels, format.
         log_mel: Zarr array (clip, mel, frame), dB, float16; `table.index` are its rows.
         attrs: Corpus name, fingerprint, front end, versions.
     """
@@ -88,12 +120,38 @@ class Store:
         """The clip's audio file."""
         return Path(self.attrs["corpus_root"]) / self.table.loc[row, "path"]
 
+    def load(self, row: int) -> Tensor:
+        """(samples,) of the row itself: of the file, or of a segment of it, at the front end's rate.
+
+        Raises:
+            UnreadableAudio: the file is gone or has changed.
+        """
+        t = self.table.loc[row]
+        start, length = float(t.get("start_s", 0.0)), float(t.get("asked_s", np.nan))
+        return audio.load(self.audio_path(row), self.front_end, start, None if np.isnan(length) else length)
+
+    def name(self, row: int) -> str:
+        """File of a row, and where in it a segment begins (`song.mp3 1:30`)."""
+        t = self.table.loc[row]
+        part = not np.isnan(t.get("asked_s", np.nan)) or t.get("start_s", 0.0) > 0
+        return str(t["path"]) + (f" {int(t['start_s']) // 60}:{int(t['start_s']) % 60:02d}" if part else "")
+
     def rows(self, split: str | None = None) -> np.ndarray:
         """Row numbers of a split, or of every usable clip."""
         if split is None:
             return self.table.index.to_numpy()
         one_of("split", split, ("train", "validation", "test"))
         return self.table.index[self.table["split"] == split].to_numpy()
+
+    def tracks(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some rows belong to one track.
+
+        Returns:
+            (track,) the first row of each track, in the order of `rows`; (row,) number of each row's track.
+        """
+        t = self.table.loc[rows]
+        number, _ = pd.factorize(t["track"] if "track" in t else t["path"])
+        return np.asarray(rows)[np.unique(number, return_index=True)[1]], number
 
     def classes(self, label: str) -> list[str]:
         """Sorted class names of a label column; `unlabelled` is not one.

@@ -52,8 +52,9 @@ def measure(
     import librosa
     import soundfile
 
-    from ..audio import AUDIO_SUFFIXES, FLOOR
+    from ..audio import FLOOR
     from ..preprocess import build_store
+    from ..soundfiles import AUDIO_SUFFIXES
 
     files = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not files:

@@ -12,8 +12,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from scipy.optimize import linear_sum_assignment
 
-from ..corpus import LABELS, UNLABELLED
 from ..evaluation.clustering import kmeans_assign
+from ..manifest import LABELS, UNLABELLED
 from ..models import VaDE
 from ..runs import Run
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
+from IPython.display import Audio
 
-from ..audio import load
 from ..config import InputError
 from ..runs import Run
 from ..store import Store
 from .controls import Choice, Extra, Slider, Values
+from .picture import sound_bytes
 from .view import SpectrogramView
 
 Z_RANGE = 2.5  # a dimension is moved this many standard deviations of its aggregate posterior
@@ -21,14 +22,21 @@ Z_STEP = 0.05
 def clip_name(store: Store, row: int) -> str:
     """Genre (or language) and file name of a clip, as text; the label is left out where the file name says it."""
     t = store.table.loc[row]
-    file = str(t["path"]).rsplit("/", 1)[-1]
+    file = store.name(row).rsplit("/", 1)[-1]
     kinds = [str(t[c]) for c in ("genre", "language") if t[c] != "unlabelled"]
     return " · ".join([k for k in kinds[:1] if k not in file] + [file])
 
 
 def own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
     """The wave (samples,) of a clip's file and its rate."""
-    return load(store.audio_path(row), store.front_end).numpy(), store.front_end.sample_rate
+    return store.load(row).numpy(), store.front_end.sample_rate
+
+
+def player(store: Store, row: int) -> Audio:
+    """A player of one clip: of the file, or of the segment that the row stands for."""
+    sound = Audio(data=sound_bytes(*own_sound(store, row)))
+    sound.mimetype = "audio/mpeg"
+    return sound
 
 
 class _Start:

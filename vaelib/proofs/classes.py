@@ -27,15 +27,15 @@ def separation(run: Run) -> Proof:
     """Clusters of the conditional model against its classes: with labels given (supervised) and without."""
     label = _require_condition(run)
     seed, k = run.config.training.seed, len(run.config.model.classes)
-    there, train_there = known(run, "test", label), known(run, "train", label)
-    truth, train_truth = run.labels("test", label)[there], run.labels("train", label)[train_there]
+    there, train_there = known(run, "test", label, True), known(run, "train", label, True)
+    truth, train_truth = run.labels("test", label, True)[there], run.labels("train", label, True)[train_there]
     numbers, points, guess = {}, {}, {}
     for mode, shown in (
         ("given", "label given (supervised)"),
         ("inferred", "label inferred"),
         ("marginal", "marginal"),
     ):
-        train, test = run.embed("train", mode).means[train_there], run.embed("test", mode).means[there]
+        train, test = run.embed_tracks("train", mode).means[train_there], run.embed_tracks("test", mode).means[there]
         found = clu.kmeans_assign(train, test, min(k, len(train)), seed)
         score = clu.cluster_scores(truth, found)
         for metric in ("ari", "purity"):
@@ -50,7 +50,7 @@ def separation(run: Run) -> Proof:
         "class read from the label-free code by a linear probe": probe.balanced_accuracy,
         "chance": probe.chance,
     }
-    figure, _ = plots.maps(points, truth if k <= 12 else run.labels("test", "family")[there],
+    figure, _ = plots.maps(points, truth if k <= 12 else run.labels("test", "family", True)[there],
                            f"colour: {label if k <= 12 else 'family'}; principal axes", columns=3)  # fmt: skip
     given, free = numbers["label given (supervised): ARI"], numbers["label inferred: ARI"]
     sentence = (

@@ -9,10 +9,10 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from .. import plots
 from ..config import InputError
-from ..corpus import UNLABELLED
 from ..evaluation import baselines as base
 from ..evaluation import clustering as clu
 from ..evaluation.separation import cophenetic_agreement, linear_probe
+from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run
 from ..windows import Clips
@@ -23,10 +23,11 @@ LABELS = ("genre", "language")
 
 
 def own_clusters(run: Run, k: int) -> np.ndarray:
-    """(clip,) clusters of test: VaDE's own components, else K-Means fitted on train."""
+    """(track,) clusters of test: VaDE's own components, else K-Means fitted on train."""
     if isinstance(run.model, VaDE):
-        return run.responsibilities("test").argmax(1)
-    return clu.kmeans_assign(run.embed("train").means, run.embed("test").means, k, run.config.training.seed)
+        return run.responsibilities("test", tracks=True).argmax(1)
+    train, test = (run.embed_tracks(split).means for split in ("train", "test"))
+    return clu.kmeans_assign(train, test, k, run.config.training.seed)
 
 
 def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
@@ -39,16 +40,19 @@ def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
 
 
 def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Embeddings without training, (train, test) each: PCA, MFCC statistics, an untrained encoder; raw-input PCA."""
+    """Embeddings of tracks without training, (train, test) each: PCA, MFCC statistics, an untrained encoder; raw-input
+    PCA.
+    """
     train, test = windows(run, "train"), windows(run, "test")
     pca = base.pca_codes(train, test)
     raw = base.pca_codes(windows(run, "train", False), windows(run, "test", False)) if run.config.detilt else pca
-    return {
+    spaces = {
         "PCA of the log-mel": pca,
         "MFCC statistics": base.standardised(base.mfcc_statistics(train), base.mfcc_statistics(test)),
         "untrained encoder": (_untrained_codes(run, train), _untrained_codes(run, test)),
         "PCA of the raw log-mel": raw,
     }
+    return {name: (run.of_tracks("train", a), run.of_tracks("test", b)) for name, (a, b) in spaces.items()}
 
 
 @torch.inference_mode()
@@ -58,13 +62,13 @@ def _untrained_codes(run: Run, x: np.ndarray, batch_size: int = 256) -> np.ndarr
     return torch.cat(means).unflatten(0, x.shape[:2]).mean(1).numpy()
 
 
-def known(run: Run, split: str, label: str) -> np.ndarray:
-    """(clip,) whether a clip of the split has the label."""
-    return run.labels(split, label) != UNLABELLED
+def known(run: Run, split: str, label: str, tracks: bool = False) -> np.ndarray:
+    """(clip,) whether a clip of the split has the label; with `tracks`, (track,)."""
+    return run.labels(split, label, tracks) != UNLABELLED
 
 
 def clustering(run: Run) -> Proof:
-    """Clusters of the test clips against genres and languages, with baselines, permuted labels and shape scores.
+    """Clusters of the test tracks against genres and languages, with baselines, permuted labels and shape scores.
 
     Conditional models encode without the label. Clips without a label are not scored.
 
@@ -72,10 +76,10 @@ def clustering(run: Run) -> Proof:
         InputError: the corpus has fewer than two genres and fewer than two languages.
     """
     seed, numbers, shown, spaces = run.config.training.seed, {}, {}, None
-    train, test = run.embed("train").means, run.embed("test").means
+    train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
     for label in LABELS:
-        truth, there = run.labels("test", label), known(run, "test", label)
-        train_truth, train_there = run.labels("train", label), known(run, "train", label)
+        truth, there = run.labels("test", label, True), known(run, "test", label, True)
+        train_truth, train_there = run.labels("train", label, True), known(run, "train", label, True)
         k = len(set(train_truth[train_there]))
         if k < 2 or len(set(truth[there])) < 2:
             continue
@@ -124,9 +128,9 @@ def hierarchy(run: Run) -> Proof:
     Raises:
         InputError: fewer than three genres, or families that do not group them.
     """
-    there = known(run, "test", "genre")
-    codes, genres = run.embed("test").means[there], run.labels("test", "genre")[there]
-    family_of = dict(zip(genres, run.labels("test", "family")[there], strict=True))
+    there = known(run, "test", "genre", True)
+    codes, genres = run.embed_tracks("test").means[there], run.labels("test", "genre", True)[there]
+    family_of = dict(zip(genres, run.labels("test", "family", True)[there], strict=True))
     names = sorted(family_of)
     families = np.array([family_of[n] for n in names])
     centroids = np.array([codes[genres == n].mean(0) for n in names])
@@ -136,7 +140,7 @@ def hierarchy(run: Run) -> Proof:
             f"{run.store.path.name} has {len(names)} genres in {len(set(families))} families: a tree of classes needs "
             "at least three genres, of which some share a family and some do not"
         )
-    flat = windows(run, "test")[there].mean((1, 3))
+    flat = run.of_tracks("test", windows(run, "test").mean((1, 3)))[there]
     spectra = cophenetic_agreement(np.stack([flat[genres == n].mean(0) for n in names]), families)
     numbers = {
         "cophenetic agreement with the families": found.correlation,

@@ -18,7 +18,7 @@ from .proof import Proof
 def _require_mixture(run: Run) -> int:
     if not isinstance(run.model, VaDE):
         raise InputError(f"{run.name} has no mixture: use a vade run")
-    return min(run.config.model.components, len(run.store.rows("train")))
+    return min(run.config.model.components, len(run.rows("train", True)))
 
 
 def _require_genres(run: Run) -> None:
@@ -51,12 +51,12 @@ def clustering_comparison(run: Run) -> Proof:
     """
     k, seed = _require_mixture(run), run.config.training.seed
     _require_genres(run)
-    plain, there = rival(run), known(run, "test", "genre")
-    truth = run.labels("test", "genre")[there]
-    found = {"VaDE": run.responsibilities("test").argmax(1)}
-    spaces = {"VaDE's codes": (run.embed("train").means, run.embed("test").means)}
+    plain, there = rival(run), known(run, "test", "genre", True)
+    truth = run.labels("test", "genre", True)[there]
+    found = {"VaDE": run.responsibilities("test", True).argmax(1)}
+    spaces = {"VaDE's codes": (run.embed_tracks("train").means, run.embed_tracks("test").means)}
     if plain is not None:
-        spaces["VAE"] = (plain.embed("train").means, plain.embed("test").means)
+        spaces["VAE"] = (plain.embed_tracks("train").means, plain.embed_tracks("test").means)
     for name, (train, test) in spaces.items():
         found[f"{name} + K-Means"] = clu.kmeans_assign(train, test, k, seed)
         found[f"{name} + GMM"] = clu.gmm_assign(train, test, k, seed)
@@ -94,14 +94,14 @@ def clustering_comparison(run: Run) -> Proof:
 def cluster_contents(run: Run) -> Proof:
     """What each component holds: its most frequent genres, families and languages, on test."""
     _require_mixture(run)
-    table, found = run.store.table.loc[run.store.rows("test")], run.responsibilities("test").argmax(1)
+    table, found = run.store.table.loc[run.rows("test", True)], run.responsibilities("test", True).argmax(1)
     numbers = {
         "components with a test clip": float(len(set(found))),
         "components": float(run.config.model.components),
         "share of components with a test clip": len(set(found)) / run.config.model.components,
     }
     for label in ("language", "family", "genre"):
-        there = known(run, "test", label)
+        there = known(run, "test", label, True)
         truth = table[label].to_numpy()[there]
         if len(set(truth)) < 2:
             continue
@@ -130,11 +130,11 @@ def cluster_contents(run: Run) -> Proof:
 def gmm_components(run: Run) -> Proof:
     """The mixture's Gaussians over the clips: how many are used, how far from round they are."""
     k = _require_mixture(run)
-    gamma = run.responsibilities("test")
+    gamma = run.responsibilities("test", True)
     used = mix.occupancy(gamma)
     variances = run.model.component_logvars().exp().detach().numpy()
     means = run.model.mixture["means"].detach().numpy()
-    train, test = run.embed("train").means, run.embed("test").means
+    train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
     centre = train.mean(0)
     _, _, axes = np.linalg.svd(train - centre, full_matrices=False)
     plane = axes[:2]
@@ -151,7 +151,7 @@ def gmm_components(run: Run) -> Proof:
     }  # fmt: skip
     covariances = np.einsum("il,kl,jl->kij", plane, variances, plane)
     figure, _ = plots.ellipses(
-        (test - centre) @ plane.T, run.labels("test", "language"), (means - centre) @ plane.T, covariances,
+        (test - centre) @ plane.T, run.labels("test", "language", True), (means - centre) @ plane.T, covariances,
         f"{run.name}: test clips and 1-σ ellipses of {len(means)} components",
     )  # fmt: skip
     sentence = (
@@ -172,11 +172,11 @@ def soft_clustering(run: Run) -> Proof:
     """
     _require_mixture(run)
     _require_genres(run)
-    there = {s: known(run, s, "genre") for s in ("train", "test")}
-    train, test = (run.responsibilities(s)[there[s]] for s in there)
+    there = {s: known(run, s, "genre", True) for s in ("train", "test")}
+    train, test = (run.responsibilities(s, True)[there[s]] for s in there)
     confidence = test.max(1)
-    seen, truth = (train.argmax(1), run.labels("train", "genre")[there["train"]]), run.labels("test", "genre")
-    truth, found = truth[there["test"]], test.argmax(1)
+    seen = (train.argmax(1), run.labels("train", "genre", True)[there["train"]])
+    truth, found = run.labels("test", "genre", True)[there["test"]], test.argmax(1)
     agree = mix.majority_agreement(*seen, found, truth)
     null = clu.permutation_null(lambda y, c: mix.majority_agreement(*seen, c, y).mean(), truth, found, n=50)
     table = mix.reliability(confidence, agree)
@@ -194,7 +194,7 @@ def soft_clustering(run: Run) -> Proof:
         "mean entropy (nats)": float(entropy.mean()),
     }
     figure, _ = plots.reliability((table.low + table.high) / 2, table.accuracy, table.count, entropy)
-    names = run.store.table.loc[run.store.rows("test")[there["test"]][unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
+    names = run.store.table.loc[run.rows("test", True)[there["test"]][unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
     sentence = (
         f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%} "
         f"(permuted labels: {null.p95:.0%}): calibration error {numbers['expected calibration error']:.2f}. "
