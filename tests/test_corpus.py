@@ -162,17 +162,17 @@ NAMES = [
 def test_hostile_names_are_kept_to_the_letter(tmp_path, data):
     root = tmp_path / 'my <music> "אוסף" 🎶'
     for i, name in enumerate(NAMES):
-        folder = root / ("rock & <i>roll</i>" if i % 2 else "ジャズ\n")
+        folder = root / ("rock & <i>roll" if i % 2 else "ジャズ\n")
         folder.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / name, tone(200 + 40 * i, 3), RATE)
     bad = os.fsencode(root) + b"/latin\xe9.wav"
-    shutil.copy(root / "rock & <i>roll</i>" / "new\nline.wav", bad)
+    shutil.copy(root / "rock & <i>roll" / "new\nline.wav", bad)
     found = read_corpus(root)
     assert sorted(p.rsplit("/", 1)[1] for p in found.table["path"]) == sorted(NAMES)
     assert found.left_out == (("latin\\xe9.wav", "has a name that is not UTF-8; rename it, e.g. with convmv"),)
     store = open_store(build_store(found, TINY))
     assert store.table["path"].tolist() == found.table["path"].tolist()
-    assert store.classes("genre") == sorted({"rock & <i>roll</i>", "ジャズ\n"})
+    assert store.classes("genre") == sorted({"rock & <i>roll", "ジャズ\n"})
     rejected = pd.read_csv(store.path.with_suffix(".rejected.csv"))
     assert rejected["path"].tolist() == ["latin\\xe9.wav"]
     assert all(store.load(row).numel() for row in store.rows())

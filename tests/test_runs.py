@@ -233,6 +233,28 @@ def test_responsibilities_of_clips_share_their_windows(root, cvae):
         cvae.responsibilities("test")
 
 
+def test_a_track_is_all_of_its_segments(root):
+    run = latest_run(root, model="vade")
+    rows = run.store.rows("test")
+    table = run.store.table.assign(track=run.store.table["path"])
+    for first, second in (rows[[0, 3]], rows[[1, 2]]):
+        table.loc[second, "track"] = table.loc[first, "path"]
+    run.store = dataclasses.replace(run.store, table=table)
+    segments, tracks = run.embed("test"), run.embed_tracks("test")
+    parts = [[0, 3], [1, 2], [4], [5]]
+    assert tracks.rows.tolist() == [rows[p[0]] for p in parts] == run.rows("test", tracks=True).tolist()
+    assert np.allclose(tracks.means, [segments.means[p].mean(0) for p in parts], atol=1e-6)
+    assert np.allclose(np.exp(tracks.logvars), [np.exp(segments.logvars[p]).mean(0) for p in parts], atol=1e-6)
+    assert run.labels("test", "genre", tracks=True).tolist() == table.loc[tracks.rows, "genre"].tolist()
+    found = run.responsibilities("test", tracks=True)
+    x = run.clips("test").even_windows(torch.arange(6), 3)
+    with torch.inference_mode():
+        for share, p in zip(found, parts, strict=True):
+            likelihood = run.model.log_likelihoods(run.model.encode(x[p].flatten(0, 1)).mean).sum(0)
+            assert np.allclose(share, torch.softmax(likelihood + run.model.log_weights(), 0), atol=1e-4)
+    assert run.embed_tracks("train").means.shape == run.embed("train").means.shape  # one segment each: nothing to do
+
+
 def test_decibels_undo_the_scaling(cvae):
     row = cvae.store.rows("test")[0]
     x = cvae.store.spectrogram(row, cvae.scaler)
