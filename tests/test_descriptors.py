@@ -157,10 +157,10 @@ def test_interrupted_work_keeps_its_finished_blocks(own, measured, monkeypatch):
     monkeypatch.setattr(descriptors, "BLOCK", 5)
     load = audio.load
 
-    def interrupted(path, fe):
+    def interrupted(path, *given):
         if path == own.audio_path(own.rows()[7]):
             raise KeyboardInterrupt
-        return load(path, fe)
+        return load(path, *given)
 
     monkeypatch.setattr(audio, "load", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -201,7 +201,7 @@ def test_a_decoder_that_does_not_move_is_called_so(conv, recwarn):
 
 def test_a_straight_decoder_is_even_and_a_switch_is_not(conv, monkeypatch):
     index, pictures = np.arange(6)[:, None], np.arange(6)[:, None, None] * np.ones((6, 16, 16))
-    conv.embed = lambda split: embedding(index)
+    conv.embed = lambda split, labels="": embedding(index)
     conv.reconstruct = lambda split: (pictures, pictures)
 
     def linear(z, y=None):
@@ -288,7 +288,7 @@ def test_a_run_that_embeds_the_factors_themselves_is_disentangled():
 def test_a_run_that_embeds_noise_is_not_told_from_chance():
     run = known()
     codes = np.random.default_rng(9).normal(size=(400, 6))
-    run.embed = lambda split: embedding(codes)
+    run.embed = lambda split, labels="": embedding(codes)
     found = proofs.disentanglement(run)
     assert found.numbers["MIG"] <= found.numbers["MIG with permuted factors, 95th percentile"] < 0.05
     assert "not distinguishable from chance" in found.sentence
@@ -363,7 +363,7 @@ def test_the_main_factors_are_preferred_to_others():
 
 def test_a_dimension_that_sets_the_loudness_is_found_out(conv):
     codes = np.random.default_rng(0).normal(size=(6, 3))
-    conv.embed = lambda split: embedding(codes, [2.0, 0.5, 0.0])
+    conv.embed = lambda split, labels="": embedding(codes, [2.0, 0.5, 0.0])
     conv.decode = lambda z, y=None: np.full((len(z), 16, 16), 0.5) - 0.1 * z[:, :1, None]
     found = proofs.traversal(conv)
     low, high = np.percentile(codes[:, 0], [5, 95])
@@ -378,7 +378,7 @@ def test_a_dimension_that_sets_the_loudness_is_found_out(conv):
 
 def test_a_dead_dimension_is_called_dead(conv):
     codes = np.random.default_rng(0).normal(size=(6, 3)) * [1, 1, 0]
-    conv.embed = lambda split: embedding(codes, [2.0, 0.5, 0.0])
+    conv.embed = lambda split, labels="": embedding(codes, [2.0, 0.5, 0.0])
     conv.decode = lambda z, y=None: np.full((len(z), 16, 16), 0.5) - 0.1 * z[:, :1, None]
     found = proofs.traversal(conv, dimension=2)
     assert "z2 carries 0.00 nats. It is dead" in found.sentence and "changes loudness" not in found.sentence
@@ -387,7 +387,7 @@ def test_a_dead_dimension_is_called_dead(conv):
 
 def test_axes_that_set_one_attribute_each_are_purer_than_random_directions(conv):
     codes = np.random.default_rng(0).normal(size=(6, 2))
-    conv.embed = lambda split: embedding(codes)
+    conv.embed = lambda split, labels="": embedding(codes)
 
     def decode(z, y=None):
         """The first dimension sets the level of a stripe, the second its place."""
@@ -403,7 +403,7 @@ def test_axes_that_set_one_attribute_each_are_purer_than_random_directions(conv)
 
 
 def test_a_dimension_that_carries_much_and_moves_nothing_is_all_but_dead(conv):
-    conv.embed = lambda split: embedding(np.random.default_rng(0).normal(size=(6, 3)))
+    conv.embed = lambda split, labels="": embedding(np.random.default_rng(0).normal(size=(6, 3)))
     conv.decode = lambda z, y=None: np.full((len(z), 16, 16), 0.5)
     found = proofs.traversal(conv)
     assert "It is all but dead" in found.sentence
@@ -543,13 +543,13 @@ def test_the_most_uncertain_clips_are_named(vade):
 
 def test_codes_that_are_the_labels_cluster_perfectly_and_noise_does_not(conv):
     rng = np.random.default_rng(0)
-    conv.embed = lambda split: embedding(
+    conv.embed = lambda split, labels="": embedding(
         10 * one_hot(conv, split) + 0.1 * rng.normal(size=(len(conv.store.rows(split)), 6))
     )
     found = proofs.clustering(conv).numbers
     assert found["genre: ARI"] == found["genre: AMI"] == found["genre: purity"] == pytest.approx(1)
     assert found["genre: read from the code by a linear probe"] == 1 and found["genre: chance"] == pytest.approx(1 / 6)
-    conv.embed = lambda split: embedding(np.zeros((len(conv.store.rows(split)), 6)))
+    conv.embed = lambda split, labels="": embedding(np.zeros((len(conv.store.rows(split)), 6)))
     found = proofs.clustering(conv).numbers
     assert found["genre: AMI"] == pytest.approx(0, abs=1e-9) and found["language: ARI"] == 0
 
@@ -562,7 +562,7 @@ def test_clips_without_a_label_are_not_scored(conv):
     wrong = np.where(there, right, 0)  # mixes those without a label into the first cluster
     seen = []
     for clusters in (right, wrong):
-        run.embed = lambda split: embedding(10 * one_hot(conv, split))
+        run.embed = lambda split, labels="": embedding(10 * one_hot(conv, split))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(proofs.clusters, "own_clusters", lambda run, k, c=clusters: seen.append(k) or c)
             found = proofs.clustering(run).numbers
@@ -604,7 +604,7 @@ def test_components_without_any_labels_are_still_counted(trained):
 
 
 def test_a_tree_that_follows_the_families_agrees_with_them(conv):
-    def embed(split):
+    def embed(split, labels=""):
         names = conv.labels(split, "genre")
         folk = np.array([n.endswith("folk") for n in names])[:, None]
         return embedding(np.c_[100.0 * folk, one_hot(conv, split)])
