@@ -135,4 +135,6 @@ def _reason(path: Path, error: str) -> str:
     if path.stat().st_size == 0:
         return "is empty (0 bytes); copy it again"
     said = "".join(c if c.isprintable() else " " for c in (error.strip() or "no audio").splitlines()[-1])
+    if "not a regular file" in said:  # libsndfile's word for what it does not know
+        said = "it is no audio"
     return f"cannot be decoded as audio ({said.replace(str(path), '…').strip(' :')[:120]}); {CONVERT}"
