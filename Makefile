@@ -21,7 +21,7 @@ help:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt tinysoundfont
+	$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt tinysoundfont mirdata
 	@touch $@
 
 # What notebooks need of Git (.gitattributes names these drivers) and of Jupyter. Paths are relative to the repository's
