@@ -52,6 +52,15 @@ def test_a_major_scale_has_the_key_of_its_first_note():
     assert measure(wave, RATE)["key"] == 0
 
 
+def test_the_key_is_strong_where_there_is_one_and_weak_in_noise_and_in_all_semitones():
+    noise = 0.1 * np.random.default_rng(0).normal(size=len(T))
+    major, cluster = measure(chord(0, 4, 7), RATE), measure(chord(*range(12)), RATE)
+    assert 0.75 < major["key_strength"] <= 1
+    assert 0 <= measure(noise, RATE)["key_strength"] < 0.6 and 0 <= cluster["key_strength"] < 0.6
+    scale = np.concatenate([chord(s)[: RATE // 2] for s in (0, 2, 4, 5, 7, 9, 11, 12)])
+    assert measure(scale, RATE)["key_strength"] > 0.8
+
+
 def test_loudness_is_in_decibels_and_nothing_else_hears_it():
     loud, soft = measure(clicks(100), RATE), measure(0.001 * clicks(100), RATE)
     assert loud.pop("loudness") - soft.pop("loudness") == pytest.approx(60, abs=1e-3)
@@ -100,7 +109,7 @@ def measured(monkeypatch):
     def spy(wave, rate):
         if len(wave) != rate:  # the second of noise for which librosa compiles
             seen.append(len(wave))
-        return dict(zip(NAMES, (1 / 3, np.nan, -20.1, float(np.var(wave)), 4.0), strict=True))
+        return dict(zip(NAMES, (1 / 3, np.nan, -20.1, float(np.var(wave)), 4.0, 0.5), strict=True))
 
     monkeypatch.setattr(descriptors, "measure", spy)
     return seen
@@ -157,10 +166,10 @@ def test_interrupted_work_keeps_its_finished_blocks(own, measured, monkeypatch):
     monkeypatch.setattr(descriptors, "BLOCK", 5)
     load = audio.load
 
-    def interrupted(path, *given):
+    def interrupted(path, *how, **also):
         if path == own.audio_path(own.rows()[7]):
             raise KeyboardInterrupt
-        return load(path, *given)
+        return load(path, *how, **also)
 
     monkeypatch.setattr(audio, "load", interrupted)
     with pytest.raises(KeyboardInterrupt):

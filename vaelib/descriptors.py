@@ -1,6 +1,7 @@
 """Audio descriptors: what librosa hears in a clip, standing in where a corpus has no true factors.
 
-They are estimates. Loudness and centroid can be trusted; tempo is often off by an octave, key often by a fifth.
+They are estimates. Loudness and centroid can be trusted; tempo is often off by an octave, key often by a fifth, most of
+all where `key_strength` is low.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .config import InputError, digest, write_atomic
 from .progress import Progress
 from .store import Store
 
-NAMES = ("tempo", "onset_rate", "loudness", "centroid", "key")  # bpm, onsets/s, dB, Hz, semitones above C
+NAMES = ("tempo", "onset_rate", "loudness", "centroid", "key", "key_strength")
 FFT, HOP = 2048, 512  # samples
 KEY_FFT = 4096  # samples; half as long, a window does not part the semitones around middle C
 STILL = 0.5  # dB; an onset envelope that never rises higher is a steady sound
@@ -44,6 +45,7 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     - `centroid`, Hz: centre of mass of the mean magnitude spectrum (`librosa.feature.spectral_centroid`).
     - `key`, 0 (C) to 11 (B): tonic of the major or minor key whose profile (Krumhansl & Kessler 1982) correlates best
       with the mean chroma (Krumhansl-Schmuckler; Krumhansl 1990, Cognitive Foundations of Musical Pitch, ch. 4).
+    - `key_strength`, 0 to 1: that correlation; 0 where all pitch classes are equally strong.
 
     Args:
         wave: (samples,) in [-1, 1]; the windows are sized for 22,050 Hz.
@@ -73,11 +75,12 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     found["onset_rate"] = count * rate / len(wave)
     if count > 1:
         found["tempo"] = float(librosa.feature.tempo(onset_envelope=envelope, sr=rate, hop_length=HOP).item())
-    found["key"] = _key(wave, rate)
+    found["key"], found["key_strength"] = _key(wave, rate)
     return found
 
 
-def _key(wave: np.ndarray, rate: int) -> float:
+def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
+    """The key's tonic and the correlation of its profile with the mean chroma."""
     import librosa
 
     spectrum = np.abs(librosa.stft(wave, n_fft=KEY_FFT, hop_length=KEY_FFT // 2, center=False))
@@ -85,13 +88,16 @@ def _key(wave: np.ndarray, rate: int) -> float:
     chroma = librosa.feature.chroma_stft(S=spectrum, sr=rate, n_fft=KEY_FFT, tuning=0.0, ctroct=3.5, octwidth=1.0)
     profiles = np.array([np.roll(mode, tonic) for mode in (_C_MAJOR, _C_MINOR) for tonic in range(12)])
     profiles = (profiles - profiles.mean(1, keepdims=True)) / profiles.std(1, keepdims=True)
-    return float((profiles @ chroma.mean(1)).argmax() % 12)
+    heard = chroma.mean(1)
+    spread = heard.std()
+    fit = profiles @ (heard - heard.mean()) / (12 * spread) if spread > 1e-9 else np.zeros(len(profiles))
+    return float(fit.argmax() % 12), float(fit.max().clip(0, 1))  # turned profiles sum to nothing: the best is ≥ 0
 
 
 def describe(store: Store, workers: int | None = None) -> pd.DataFrame:
     """Describe every clip of a store from its audio file, once: the values are kept in `<store>.descriptors.csv`.
 
-    The whole file is measured, mono and at the front end's rate, as it was for the store. Interrupted work continues;
+    What the store holds of a clip is measured, mono and at the front end's rate. Interrupted work continues;
     values that another corpus, front end, librosa or code gave are measured again.
 
     Args:
@@ -168,7 +174,8 @@ def _identity(store: Store) -> str:
     code = [Path(__file__).with_name(f"{room}.py").read_text() for room in ("soundfiles", "audio", "descriptors")]
     made_from = {key: store.attrs[key] for key in ("corpus", "fingerprint", "front_end")}
     made_with = {"librosa": importlib.metadata.version("librosa"), "code": digest(code)}
-    return "# " + json.dumps(made_from | {"clips": digest(store.table["path"].to_dict())} | made_with)
+    where = [c for c in ("path", "start_s", "asked_s") if c in store.table]  # a long file is several clips
+    return "# " + json.dumps(made_from | {"clips": digest(store.table[where].to_dict())} | made_with)
 
 
 def _read_cache(store: Store) -> dict[int, dict[str, float]]:
