@@ -13,15 +13,17 @@ from .guide import selection_guide
 from .ledger import ledger, read_claims
 from .mixture import cluster_contents, clustering_comparison, gmm_components, soft_clustering
 from .networks import reconstruction, smoothness
-from .proof import Proof
-from .registry import PROOFS, measure
+from .proof import NotTested, Proof
+from .registry import PROOFS, attempt, measure
 from .speed import speed
 from .table import comparison_intervals, comparison_row, difficulty_table, sweep_table
 
 __all__ = [
     "LIVE_KL",
     "PROOFS",
+    "NotTested",
     "Proof",
+    "attempt",
     "cluster_contents",
     "clustering",
     "clustering_comparison",

@@ -16,6 +16,7 @@ from ..runs import Embedding, Run
 from .proof import Proof
 
 MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")
+CLASSES = ("key",)  # numbers that are names: B lies next to C
 LIVE_KL = 0.05  # nats; below this a dimension carries next to nothing
 
 
@@ -30,16 +31,16 @@ class Factors(NamedTuple):
 def factors_of(run: Run, split: str | None = None) -> Factors:
     """Factors of a split (None: of every clip): the five of the claims if they are there, else all columns.
 
-    A corpus without factor columns gets audio descriptors measured by librosa in their stead.
+    A corpus without a factor column free of gaps gets audio descriptors measured by librosa in their stead.
 
     Raises:
-        InputError: every factor column has gaps, or nothing could be measured.
+        InputError: nothing could be measured.
     """
-    names = [f for f in MAIN_FACTORS if f in run.store.factors] or run.store.factors
+    names = true_factors(run)
+    names = [f for f in MAIN_FACTORS if f in names] or names
     rows = run.store.rows(split)
     if names:
         table, source = run.store.table.loc[rows, names], "true"
-        table = table.loc[:, table.notna().all()]
     else:
         from ..descriptors import describe
 
@@ -47,16 +48,25 @@ def factors_of(run: Run, split: str | None = None) -> Factors:
         table = table.loc[:, table.notna().mean() > 0.5].dropna()
     if table.empty:
         raise InputError(
-            f"every factor column of {run.store.attrs['corpus']} has gaps: fill at least one in manifest.csv"
+            f"{run.store.attrs['corpus']} has no factors, and most of its clips no descriptors: fill a column of its "
+            "manifest, or use clips that are neither silent nor shorter than a fifth of a second"
         )
-    return Factors({name: table[name].to_numpy() for name in table}, source, table.index.to_numpy())
+    values = {name: table[name].to_numpy() for name in table}
+    values |= {name: values[name].round().astype(int) for name in CLASSES if name in values}
+    return Factors(values, source, table.index.to_numpy())
+
+
+def true_factors(run: Run) -> list[str]:
+    """Factor columns of the corpus that every clip has; without any, descriptors stand in."""
+    table = run.store.table.loc[run.store.rows(None), run.store.factors]
+    return [name for name in table if table[name].notna().all()]
 
 
 def _said(factors: Factors) -> str:
     if factors.source == "true":
         return ""
     return (
-        " The corpus has no true factors: descriptors measured in the audio by librosa stand in "
+        " The corpus has no true factors (or only with gaps): descriptors measured in the audio by librosa stand in "
         f"({', '.join(factors.values)}), which are themselves estimates and correlated."
     )
 
@@ -112,7 +122,10 @@ def disentanglement(run: Run, shown: int = 12, permutations: int = 20) -> Proof:
     top = live[:shown]
     matrix = pd.DataFrame(score.matrix[top], [f"z{d}" for d in top], list(score.per_factor))
     figure, _ = plots.heatmap(
-        matrix, f"{run.name}: share of each factor's entropy known from one dimension", "mutual information / entropy"
+        matrix,
+        f"{run.name}: share of each {'factor' if factors.source == 'true' else 'measured descriptor'}'s entropy known "
+        "from one dimension",
+        "mutual information / entropy",
     )
     best = max(score.per_factor, key=lambda k: np.nan_to_num(score.per_factor[k], nan=-1))  # nan: constant here
     sentence = (
@@ -241,7 +254,10 @@ def traversal_effects(
 
 
 def name_dimensions(run: Run, dims: np.ndarray) -> dict[int, str]:
-    """What each dimension knows most of, for slider labels: 17 → `energy, MI 0.31`; a dead one is called dead."""
+    """What each dimension knows most of, for slider labels: 17 → `energy, MI 0.31`; a dead one is called dead.
+
+    Descriptors that stand in for factors are called so: `measured loudness, MI 0.31`.
+    """
     embedding = run.embed(None)
     try:
         factors = factors_of(run)
@@ -249,9 +265,9 @@ def name_dimensions(run: Run, dims: np.ndarray) -> dict[int, str]:
     except InputError:
         return {int(d): f"KL {embedding.kl[d]:.2f}" for d in dims}
     names, matrix = list(score.per_factor), np.nan_to_num(score.matrix)  # nan: a factor that is constant here
-    found = {}
+    found, source = {}, "" if factors.source == "true" else "measured "
     for d in dims:
         best = int(matrix[d].argmax())
-        known = f"{names[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
+        known = f"{source}{names[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
         found[int(d)] = known if embedding.kl[d] > LIVE_KL else "dead"
     return found

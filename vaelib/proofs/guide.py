@@ -10,6 +10,8 @@ import pandas as pd
 from ..config import InputError
 from ..evaluation.stats import MIN_SEEDS, Interval, bootstrap_interval
 from ..runs import Run
+from .factors import true_factors
+from .ledger import ESTIMATED
 from .registry import measure
 
 # need, advice of the source document, proof, number, whether more is better, which runs can serve it
@@ -44,7 +46,7 @@ def selection_guide(runs: Sequence[Run]) -> pd.DataFrame:
         Columns need, choose, figure (mean over seeds and 95 % interval), next best, advice (the source document's).
         `choose` names both where the intervals overlap or rest on fewer than three seeds.
     """
-    rows = []
+    rows, estimated = [], ESTIMATED if runs and not true_factors(runs[0]) else ""
     for need, advice, proof, number, more, serves in NEEDS:
         found = {}
         for run in runs:
@@ -66,7 +68,7 @@ def selection_guide(runs: Sequence[Run]) -> pd.DataFrame:
         rows.append({
             "need": need,
             "choose": f"{best} (not told apart from {rest[0]})" if unclear else best,
-            "figure": f"{number} {_said(intervals[best])}",
+            "figure": f"{number} {_said(intervals[best])}{estimated if proof == 'disentanglement' else ''}",
             "next best": f"{rest[0]} {_said(intervals[rest[0]])}" if rest else "–",
             "advice": advice,
         })  # fmt: skip

@@ -9,14 +9,18 @@ import numpy as np
 import pandas as pd
 
 from ..config import ROOT, InputError
+from ..corpus import UNLABELLED
 from ..evaluation.claims import Claim, judge
 from ..evaluation.stats import MIN_SEEDS
 from ..runs import Run
+from .clusters import LABELS
+from .factors import true_factors
 from .registry import measure
 
 CLAIMS = ROOT / "data" / "claims.csv"
 COLUMNS = ("id", "claim", "metric", "expected", "run", "proof", "number", "against_run", "against_number", "how",
            "direction", "low", "high", "null", "notebook")  # fmt: skip
+ESTIMATED = " (factors: librosa's estimates)"
 Extras = Mapping[str, Mapping[str, float | np.ndarray]]
 
 
@@ -66,6 +70,8 @@ def ledger(
         }  # fmt: skip
         try:
             values, rival, null, line["run"] = book.values(row)
+            if row["proof"] == "disentanglement" and book.estimated:
+                line["metric"] += ESTIMATED
             interval, line["verdict"] = judge(spec, values, rival, exact=row["proof"] == "parameters")
             line |= {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n, "null": null}
             if line["verdict"] == "not tested":
@@ -85,6 +91,8 @@ class _Book:
         self.runs: dict[str, dict[int, Run]] = {}
         for run in runs:
             self.runs.setdefault(run.name, {})[run.config.training.seed] = run
+        self.store = runs[0].store if runs else None
+        self.estimated = bool(runs) and not true_factors(runs[0])
         self.extras = extras
 
     def values(self, row: dict) -> tuple[np.ndarray, np.ndarray | None, float, str]:
@@ -169,6 +177,12 @@ class _Book:
                 return there[int(np.argmin(means) if direction == "below" else np.argmax(means))]
             if there:
                 return there[0]
+        for label in LABELS if self.store else ():
+            classes = set(self.store.table[label]) - {UNLABELLED}
+            if f"cvae-{label}" in wanted and len(classes) < 2:
+                raise InputError(
+                    f"the corpus has {len(classes) or 'no'} {label}: a conditional model needs two classes"
+                )
         raise InputError(f"no finished run of {wanted.replace('>', ' or ').replace('|', ', ')}")
 
     def _mean(self, variant: str, proof: str, number: str) -> float:

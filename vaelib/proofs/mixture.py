@@ -7,6 +7,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, hom
 
 from .. import plots
 from ..config import InputError
+from ..corpus import UNLABELLED
 from ..evaluation import clustering as clu
 from ..evaluation import mixture as mix
 from ..models import VaDE
@@ -112,8 +113,8 @@ def cluster_contents(run: Run) -> Proof:
     figure, _ = plots.contents(contents)
     largest = contents["component"].value_counts().index[0]
     members = contents[contents["component"] == largest]
-    top = {c: members[c].value_counts() for c in ("genre", "family", "language")}
-    told = ", ".join(f"{c} {v.index[0]} {v.iloc[0] / len(members):.0%}" for c, v in top.items())
+    counts = {c: members[c][members[c] != UNLABELLED].value_counts() for c in ("genre", "family", "language")}
+    told = [f"{c} {v.index[0]} {v.iloc[0] / len(members):.0%}" for c, v in counts.items() if len(v)]
     said = " ".join(
         f"Knowing the component explains {numbers[f'homogeneity of {c}']:.0%} of the {c}'s entropy (permuted labels: "
         f"{numbers[f'homogeneity of {c} with permuted labels, 95th percentile']:.0%})."
@@ -121,8 +122,8 @@ def cluster_contents(run: Run) -> Proof:
     )  # fmt: skip
     sentence = (
         f"{len(set(found))} of {run.config.model.components} components hold a test clip. {said} The largest, "
-        f"component {largest} with {len(members)} clips: {told}. With a handful of clips per "
-        "component, shares are rough."
+        f"component {largest} with {len(members)} clips: {', '.join(told) or 'none has a label'}. With a handful of "
+        "clips per component, shares are rough."
     )
     return Proof("cluster_contents", run.name, numbers, sentence, figure)
 

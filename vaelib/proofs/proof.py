@@ -69,6 +69,28 @@ class Proof:
         return textwrap.fill(f"{self.subject}: {self.sentence}", 100)
 
 
+@dataclass(frozen=True)
+class NotTested:
+    """In place of a proof that a corpus cannot have; printed and tabled like one.
+
+    Attributes:
+        name: Of the proof.
+        subject: The run that it would speak about.
+        reason: What is missing.
+    """
+
+    name: str
+    subject: str
+    reason: str
+
+    def table(self) -> pd.DataFrame:
+        """No numbers."""
+        return pd.DataFrame({"value": []}, dtype=float).rename_axis(f"{self.name} of {self.subject}")
+
+    def __str__(self) -> str:
+        return textwrap.fill(f"{self.subject}: {self.name.replace('_', ' ')} is not tested: {self.reason}.", 100)
+
+
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Digest of the rooms that decide what a proof measures: changed code never reuses old numbers."""

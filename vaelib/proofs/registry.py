@@ -10,7 +10,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ..config import one_of
+from ..config import InputError, one_of
 from ..runs import Run
 from .classes import generate, separation
 from .clusters import clustering, hierarchy
@@ -18,7 +18,7 @@ from .factors import disentanglement, traversal
 from .filters import filters
 from .mixture import cluster_contents, clustering_comparison, gmm_components, rival, soft_clustering
 from .networks import reconstruction, smoothness
-from .proof import Proof, code_version
+from .proof import NotTested, Proof, code_version
 
 CONVOLUTIONAL = ("conv_vae", "beta_vae", "cvae", "vade")
 
@@ -68,6 +68,22 @@ def measure(run: Run, name: str) -> Measured:
         plt.close(proof.figure)
         kept = _read(path)
     return Measured(kept["numbers"], {k: np.asarray(v) for k, v in kept["per_clip"].items()})
+
+
+def attempt(function: Callable[..., Proof], run: Run, *how: object, **also: object) -> Proof | NotTested:
+    """A proof, saved with its run; or why this corpus cannot have it.
+
+    For notebooks, which must go on where labels or factors are missing.
+
+    Args:
+        how, also: Further arguments of the proof.
+    """
+    try:
+        proof = function(run, *how, **also)
+    except InputError as e:
+        return NotTested(function.__name__, run.name, str(e))
+    proof.save(run.folder / "figures")
+    return proof
 
 
 def _read(path: Path) -> dict | None:

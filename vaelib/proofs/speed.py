@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..config import DEFAULT_BETA
+from ..corpus import UNLABELLED
 from ..models import MODELS, VaDE
 from ..runs import plan
 from ..store import Store
@@ -57,7 +58,7 @@ def speed(
     """
     trainers = {}
     for name in MODELS:
-        labels = [c for c in ("language", "genre") if store.table[c].nunique() > 1]
+        labels = [c for c in ("language", "genre") if len(set(store.table[c]) - {UNLABELLED}) > 1]
         if name == "cvae" and not labels:
             continue
         condition = labels[0] if name == "cvae" else ""
