@@ -15,6 +15,7 @@ from .basics import (
     reliability,
     spectrogram,
 )
+from .collection import balance, durations, faults, loudness
 from .comparing import (
     comparison,
     contents,
@@ -29,20 +30,24 @@ from .ledger import claims
 
 __all__ = [
     "Drawn",
+    "balance",
     "bars",
     "claims",
     "comparison",
     "contents",
     "dendrogram",
     "difficulty",
+    "durations",
     "ellipses",
     "error_by_band",
     "error_map",
+    "faults",
     "filters",
     "gallery",
     "heatmap",
     "history",
     "kl_spectrum",
+    "loudness",
     "maps",
     "paths",
     "reliability",
