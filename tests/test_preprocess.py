@@ -23,7 +23,7 @@ from conftest import RATE, TINY, tone, write_tones
 from distributed import Client, LocalCluster
 
 from vaelib import audio, corpus, preprocess
-from vaelib.config import ROOT, InputError
+from vaelib.config import COMPACT, ROOT, InputError
 from vaelib.corpus import read_corpus
 from vaelib.preprocess import build_store
 from vaelib.store import is_current, open_store, store_path
@@ -452,3 +452,21 @@ def test_rows_are_measured_for_the_report(tmp_path, data):
     assert t.loc["a.wav", "rms_db"] == pytest.approx(20 * np.log10(0.5 / 2), abs=0.2)  # half of a sine
     assert t.loc["e.mp3", ["rate", "channels", "format"]].tolist() == [48_000, 2, "MP3"]
     assert t.loc["e.mp3", "seconds"] == pytest.approx(5, abs=0.1) and t["start_s"].eq(0).all()
+
+
+def test_the_same_sound_under_two_names_is_told_and_kept_on_one_side(tmp_path, data):
+    folder = write_tones(tmp_path / "copies", clips=4)
+    table, t = pd.read_csv(folder / "manifest.csv"), np.arange(RATE // 4) / RATE
+    for i, path in enumerate(table["path"]):  # pulsed tones are too alike: melodies
+        rng = np.random.default_rng(i)
+        notes = [sum(np.sin(2 * np.pi * f0 * k * t) / k for k in range(1, 20)) for f0 in rng.uniform(90, 900, 28)]
+        soundfile.write(folder / path, np.concatenate([n * rng.uniform(0.02, 0.4) for n in notes]), RATE)
+    again = [("zz_copy.mp3", table["path"][3]), ("zz_other.ogg", table["path"][17])]
+    for name, of in again:
+        soundfile.write(folder / name, 0.5 * soundfile.read(folder / of)[0], RATE)
+    extra = table.iloc[[3, 17]].assign(path=[name for name, _ in again])
+    pd.concat([table, extra]).to_csv(folder / "manifest.csv", index=False)
+    t = open_store(build_store(folder, COMPACT)).table.set_index("path")
+    assert t["duplicate_of"][t["duplicate_of"] != ""].to_dict() == dict(again)
+    for name, of in again:
+        assert t.loc[name, "split"] == t.loc[of, "split"]

@@ -499,7 +499,9 @@ def test_the_rival_is_a_plain_run_of_equal_input_and_seed_trained_as_long_else_a
 
 
 def test_what_components_hold_is_told_with_its_chance(vade):
-    vade.responsibilities = lambda split, tracks=False: np.c_[one_hot(vade, split, "language"), np.zeros(len(vade.store.rows(split)))]
+    vade.responsibilities = lambda split, tracks=False: np.c_[
+        one_hot(vade, split, "language"), np.zeros(len(vade.store.rows(split)))
+    ]
     found = proofs.cluster_contents(vade).numbers
     assert found["components with a test clip"] == 3 and found["share of components with a test clip"] == 0.75
     assert found["homogeneity of language"] == pytest.approx(1)

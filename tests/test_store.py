@@ -22,7 +22,7 @@ def test_a_store_describes_itself(store, corpus):
     assert ds.sizes == {"clip": 36, "mel": 16, "frame": int(7.5 * RATE) // TINY.hop + 1}
     wanted = {"path", "language", "genre", "family", "tempo", "energy", "split", "n_frames", "level_db", "tilt_db"}
     wanted |= {"track", "start_s", "asked_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate", "channels"}
-    assert wanted | {"format", "mel_hz", "phrases"} == set(ds.coords)
+    assert wanted | {"duplicate_of", "format", "mel_hz", "phrases"} == set(ds.coords)
     assert ds["mel_hz"].dims == ("mel",) and ds["log_mel"].attrs["units"].startswith("dB")
     assert json.loads(ds.attrs["front_end"]) == TINY.to_dict() and ds.attrs["factors"] == ["tempo", "energy"]
     assert ds.attrs["fingerprint"] == corpus_fingerprint(corpus) and "torchaudio" in ds.attrs["versions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from .audio import SEGMENT_S, frames_of, segments
 from .config import FrontEnd, InputError, write_atomic
+from .duplicates import together
 from .manifest import (
     LABELS,
     MANIFESTS,
@@ -93,7 +93,7 @@ def read_corpus(
             `*/{genre}/{artist} - {title}`: names without the suffix; `*` is anything. Files that do not fit have no
             labels. Default: language/genre/file, genre/file, or the file alone.
         manifest: CSV or Parquet table with a column `path`, relative to the folder.
-        mirdata: Name of a mirdata data set (`vaelib.datasets`).
+        mirdata: Name of a mirdata data set (`vaelib.datasets`), or `name:version`.
         allow_outside: Whether a manifest's paths may leave the folder.
 
     Raises:
@@ -111,7 +111,10 @@ def read_corpus(
     if mirdata:
         from .datasets import mirdata_table
 
-        table, notes = mirdata_table(mirdata, root), []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            table = mirdata_table(*mirdata.split(":", 1)[:1], root, *mirdata.split(":", 1)[1:])
+        notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     elif source and not labels:
         table = manifest_table(source, root, allow_outside)
         unlisted = sorted(set(files) - set(table["path"]))
@@ -249,19 +252,14 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
 
 def _groups(table: pd.DataFrame) -> np.ndarray:
     """(clip,) name of the group that a clip belongs to: groups that share a clip are one."""
-    table = table.reset_index(drop=True)
     empty = pd.Series("", table.index)
     track, artist, sound = (
         table[c].fillna("").astype(str) if c in table else empty for c in ("track", "artist", "duplicate_of")
     )
     path = table["path"].astype(str)
-    ties = {"track": track.where(track.ne(""), path), "artist": artist, "sound": sound.where(sound.ne(""), path)}
-    names = pd.concat([f"{what}:" + told[told.ne("")] for what, told in ties.items()])
-    n, code = len(table), pd.factorize(names)[0]
-    size = n + code.max() + 1
-    links = coo_array((np.ones(len(names), bool), (names.index, n + code)), shape=(size, size))
-    part = connected_components(links, directed=False)[1][:n]
-    return ties["artist"].where(artist.ne(""), ties["track"]).groupby(part).transform("min").to_numpy()
+    track, sound = track.where(track.ne(""), path), sound.where(sound.ne(""), path)
+    name = ("artist:" + artist).where(artist.ne(""), "track:" + track).to_numpy()
+    return pd.Series(name).groupby(together(track, artist, sound)).transform("min").to_numpy()
 
 
 def choose_split(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, str]:

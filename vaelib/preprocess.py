@@ -20,7 +20,7 @@ import xarray as xr
 import zarr
 from distributed import Client
 
-from . import audio
+from . import audio, duplicates
 from .config import FrontEnd, InputError
 from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen, write_rejected
 from .manifest import Rejected
@@ -42,10 +42,11 @@ class Clip(NamedTuple):
     clipped: float = 0.0
     silent: float = 0.0
     rms_db: float = 0.0
+    fingerprint: str = ""  # hexadecimal (`vaelib.duplicates`)
     reason: str = ""
 
 
-MEASURED = Clip._fields[:-1]  # columns of the store
+MEASURED = Clip._fields[:-2]  # columns of the store
 UNITS = {"level_db": "dB", "tilt_db": "dB", "rms_db": "dB re full scale", "seconds": "s", "start_s": "s", "rate": "Hz"}
 
 
@@ -110,9 +111,9 @@ def build_store(
                 _write_template(unfinished, corpus, table, fe, wanted)
                 ledger.start()
             _fill(unfinished, corpus.root, fe, wanted, ledger, found)
-        clips, undecodable = _clips(unfinished, ledger)
+        clips, prints, undecodable = _clips(unfinished, ledger)
         write_rejected(rejected, bad + undecodable)
-        _finish(unfinished, clips, split_seed)
+        _finish(unfinished, clips, prints, split_seed)
         shutil.rmtree(path, ignore_errors=True)
         unfinished.rename(path)
     return path
@@ -233,6 +234,7 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
     coords["asked_s"] = ("clip", table["seconds"].to_numpy())  # nan: to the end of the file
     coords |= {c: ("clip", np.zeros(n, np.float32)) for c in MEASURED}
     coords |= {"n_frames": ("clip", np.zeros(n, np.int32)), "split": ("clip", np.full(n, REJECTED, object))}
+    coords["duplicate_of"] = ("clip", np.full(n, "", object))
     for c, unit in UNITS.items():
         coords[c] = (*coords[c], {"units": unit})
     coords["mel_hz"] = ("mel", audio.mel_frequencies(fe).astype(np.float32), {"units": "Hz"})
@@ -303,7 +305,8 @@ def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
             else:
                 row[:, : db.shape[1]] = db
                 heard = len(wave) / fe.sample_rate
-                found.append(Clip(db.shape[1], *audio.level_and_tilt(db), heard, *astuple(levels)))
+                mark = duplicates.fingerprint(db).tobytes().hex()
+                found.append(Clip(db.shape[1], *audio.level_and_tilt(db), heard, *astuple(levels), mark))
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not attributes(path).items() >= wanted.items():
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
@@ -312,11 +315,12 @@ def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
     return found
 
 
-def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], list[Rejected]]:
-    """The MEASURED columns, (clip,) each, and (path, reason) of the clips that failed to decode."""
+def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarray, list[Rejected]]:
+    """The MEASURED columns, (clip,) each; fingerprints; and (path, reason) of the clips that failed to decode."""
     group = zarr.open_group(path, mode="r")
     names, step = group["path"], group["log_mel"].chunks[0]
     found = {c: np.zeros(names.shape[0], group[c].dtype) for c in MEASURED}
+    prints = np.zeros((names.shape[0], duplicates.BYTES), np.uint8)
     reasons = {}
     for chunk, clips in ledger.clips():
         for row, values in enumerate(clips, chunk * step):
@@ -325,11 +329,13 @@ def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], list[Rej
                 found[column][row] = getattr(clip, column)
             if clip.reason:
                 reasons[row] = clip.reason
-    return found, [(str(names[row]), reasons[row]) for row in sorted(reasons)]
+            else:
+                prints[row] = np.frombuffer(bytes.fromhex(clip.fingerprint), np.uint8)
+    return found, prints, [(str(names[row]), reasons[row]) for row in sorted(reasons)]
 
 
-def _finish(path: Path, clips: dict[str, np.ndarray], split_seed: int) -> None:
-    """Add lengths, level, tilt and the split."""
+def _finish(path: Path, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int) -> None:
+    """Add lengths, levels, which files are copies of others, and the split."""
     good = clips["n_frames"] > 0
     if not good.any():
         raise InputError(f"no clip of {path.name} could be decoded; the reasons are in the rejected list beside it")
@@ -337,9 +343,12 @@ def _finish(path: Path, clips: dict[str, np.ndarray], split_seed: int) -> None:
         left.unlink()  # of a worker that was killed while it wrote
     ds = xr.open_zarr(path, chunks=None, consolidated=False)
     table = pd.DataFrame({c: ds[c].values for c in ds.coords if ds[c].dims == ("clip",)})
-    split = np.full(len(table), REJECTED, object)
-    split[good], note = choose_split(table[good].reset_index(drop=True), split_seed)
+    split, copies = np.full(len(table), REJECTED, object), np.full(len(table), "", object)
+    table = table[good].reset_index(drop=True)
+    same = duplicates.groups(prints[good], clips["seconds"][good])
+    table["duplicate_of"] = copies[good] = duplicates.duplicate_of(table["path"].tolist(), same)
+    split[good], note = choose_split(table, split_seed)
     group = zarr.open_group(path, mode="a")
     group.attrs["notes"] = [*group.attrs["notes"], *([note] if note else [])]
-    for name, values in (clips | {"split": split}).items():
+    for name, values in (clips | {"split": split, "duplicate_of": copies}).items():
         group[name][:] = values
