@@ -62,6 +62,13 @@ def command(tmp_path, monkeypatch, capsys):
         (["batch", str(PROOF), "--set", "epochs=0"], "epochs=0: epochs must be positive"),
         (["batch", str(PROOF), "--set", "seeds=0", "--set", "corpus.folder=/no/music"], "no corpus at /no/music"),
         (["report", "nothing.ipynb"], "no notebook at nothing.ipynb"),
+        (["embed", "a.flac"], "no finished run"),
+        (["embed", "a.flac", "--model", "vad"], "did you mean 'vade'"),
+        (["embed", "a.flac", "--run", "nowhere"], "nowhere is no run"),
+        (["embed", "a.flac", "--run", "nowhere", "--model", "vade"], "leave out --model"),
+        (["embed", "a.flac", "--metric", "cosin"], "did you mean 'cosine'"),
+        (["embed", "a.flac", "--per", "segments"], "did you mean 'segment'"),
+        (["embed", "a.flac", "--output", "a.txt"], "end it in .csv, .parquet, .npz"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(command, args, says):
@@ -88,7 +95,7 @@ def test_help_lists_every_command(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main()
     shown = capsys.readouterr().out
-    for name in ("demo", "batch", "preprocess", "train", "train-all", "test", "compare", "report"):
+    for name in ("demo", "batch", "preprocess", "train", "train-all", "test", "compare", "embed", "report"):
         assert name in shown
 
 

@@ -36,6 +36,7 @@ ROOMS = [
     "runs",
     "bench",
     "evaluation",
+    "embedding",
     "plots",
     "proofs",
     "explore",

@@ -299,6 +299,59 @@ def _compare(root: Path, corpus: str, epochs: int, output: Path | None = None) -
 
 
 @app.command()
+def embed(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files, of the collection or new.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of a finished run; default: the newest.")] = None,
+    model: Annotated[str | None, typer.Option(help="The newest run of this model.")] = None,
+    condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write a .csv, .parquet or .npz file; else print a table.")
+    ] = None,
+    like: Annotated[
+        int | None, typer.Option(min=0, help="Name so many nearest clips of the collection; printed: 3 by default.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Of the distance: euclidean or cosine.")] = "euclidean",
+    per: Annotated[str, typer.Option(help="A row for each file, or for each segment of a long one.")] = "file",
+    checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
+) -> None:
+    """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips."""
+    from . import embedding
+    from .evaluation.neighbours import METRICS
+    from .models import MODELS
+    from .progress import Progress
+    from .runs import latest_run, load_run
+
+    one_of("metric", metric, METRICS)
+    one_of("unit", per, embedding.PER)
+    if model is not None:
+        one_of("model", model, MODELS)
+    if run is not None and (model or condition):
+        raise InputError("--run names one run: leave out --model and --condition")
+    if output is not None:
+        embedding.check_output(output)
+    opened = load_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), model=model, condition=condition)
+    progress = Progress("embedding", len(files), "files")
+    found = embedding.embed_files(opened, files, per, progress.step)
+    if len(files) > 1:
+        progress.close()
+    sentences = [f"{embedding.named(file)} {reason}" for file, reason in found.failed.items()]
+    if not len(found) and len(sentences) == 1:
+        raise InputError(sentences[0])
+    for sentence in sentences:
+        print(f"vaelib: {sentence}", file=sys.stderr)
+    if not len(found):
+        raise InputError(f"none of the {len(files)} files could be used")
+    k = like if like is not None else 0 if output else 3
+    near = embedding.more_like(opened, found, k, metric) if k else []
+    if output is not None:
+        typer.echo(embedding.write(found, output, near))
+    else:
+        typer.echo(f"{opened.name}: {opened.folder}\n\n{embedding.text_of(found, near)}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(run: Path, output: Path | None = None) -> None:
     """Export an executed notebook as one HTML file that works offline; papermill_runs/index.html lists them all."""
     from . import shelf
