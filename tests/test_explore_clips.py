@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from vaelib.config import InputError
 from vaelib.explore import ClipsView, clip_browser, latent_map
 from vaelib.explore.clips import in_turns, short_names, that_fit
 from vaelib.explore.fields import GREY, class_field, fields_of, genre_field, looks, matched, number_field, packed
+from vaelib.explore.near import find_near, kin_of
 from vaelib.explore.offline import as_json
 from vaelib.manifest import UNLABELLED
 from vaelib.runs import fit, plan
@@ -314,6 +316,75 @@ def test_a_map_of_other_clips_is_refused(runs, flat):
         latent_map(runs, "train", flat)
     with pytest.raises(InputError, match="project the test clips"):
         latent_map(runs, projections={"UMAP": {}})
+
+
+# --- more like this ---
+
+
+def near_of(data: dict, which: str = "every") -> list[np.ndarray]:
+    """(clip, k) neighbours of each model, as a page reads them."""
+    return [unpacked(t, "i4").reshape(len(data["names"]), data["near"]["k"]) for t in data["near"][which]]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_neighbours_are_those_of_the_models_own_space(runs, flat, metric):
+    data = latent_map(runs, projections=flat, neighbours=3, metric=metric).payload()
+    assert data["near"]["metric"] == metric and data["near"]["k"] == 3
+    for run, near in zip(runs, near_of(data), strict=True):
+        z = run.embed("test").means
+        scale = np.ones(len(z)) if metric == "euclidean" else np.linalg.norm(z, axis=1)
+        far = np.linalg.norm(z[:, None] / scale[:, None, None] - z[None] / scale[None, :, None], axis=2)
+        np.fill_diagonal(far, np.inf)
+        assert np.array_equal(near, np.argsort(far, 1)[:, :3])
+    flat_far = np.linalg.norm(flat["A"][runs[0].name][:, None] - flat["A"][runs[0].name][None], axis=2)
+    np.fill_diagonal(flat_far, np.inf)
+    assert not np.array_equal(near_of(data)[0], np.argsort(flat_far, 1)[:, :3])  # the map would say something else
+
+
+def test_the_same_artist_can_be_left_out(runs):
+    run = runs[0]
+    rows, named = run.store.rows("train"), run.store.table.copy()
+    named.loc[rows, "artist"] = [f"a{i // 4}" for i in range(len(rows))]
+    near = find_near([replace(run, store=replace(run.store, table=named))], "train", 5)
+    artist = np.arange(len(rows)) // 4
+    assert near.kin == "artist" and (near.every[0] != np.arange(len(rows))[:, None]).all()
+    assert (artist[near.every[0]] == artist[:, None]).any()
+    assert (artist[near.others[0]] != artist[:, None]).all() and (near.others[0] >= 0).all()
+    sent = near.packed()
+    assert len(set(unpacked(sent["groups"], "i4"))) == len(set(artist)) and len(sent["others"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "word", "groups"),
+    [
+        ({}, "", [0, 1, 2, 3]),
+        ({"artist": ["x", "y", "z", ""]}, "", [0, 1, 2, 3]),
+        ({"artist": ["x", "", "x", ""], "track": ["1", "1", "2", "1"]}, "artist", [0, 1, 0, 1]),
+        ({"track": ["1", "1", None, None]}, "track", [0, 0, 1, 2]),
+        ({"artist": ["a", "b", "c", "d"], "track": ["1"] * 4}, "", [0, 1, 2, 3]),
+    ],
+)
+def test_clips_are_related_by_artist_else_by_track(columns, word, groups):
+    found, numbers = kin_of(pd.DataFrame({"path": list("abcd"), **columns}))
+    assert found == word and numbers.tolist() == groups
+
+
+def test_a_small_page_keeps_fewer_neighbours(runs, flat):
+    view = latent_map(runs, projections=flat)
+    n, k = len(view.rows), 8
+    whole = view.payload()["near"]
+    assert whole["k"] == min(k, n) or whole["k"] == k
+    small = view.saved(5 * 100 * len(runs))["near"]
+    assert 1 <= small["k"] < whole["k"]
+    first = unpacked(whole["every"][0], "i4").reshape(n, -1)[:, : small["k"]]
+    assert np.array_equal(unpacked(small["every"][0], "i4").reshape(n, -1), first)
+
+
+def test_neighbours_can_be_left_away(runs, flat, browser):
+    assert latent_map(runs, projections=flat, neighbours=0).payload()["near"] is None
+    assert browser.payload()["near"] is None
+    with pytest.raises(InputError, match="did you mean 'cosine'"):
+        latent_map(runs, projections=flat, metric="cosin")
 
 
 # --- live ---

@@ -161,6 +161,51 @@ def use_keys(explorer: Locator) -> None:
             handle.press(key)
 
 
+def point_at_a_clip(explorer: Locator, number: int = 0) -> tuple[float, float]:
+    """Move the mouse over a map until it points at a clip, and say where that is on the screen."""
+    canvas = explorer.locator("canvas.map").nth(number)
+    canvas.scroll_into_view_if_needed()
+    box, tip = canvas.bounding_box(), explorer.locator(".tip")
+    for v in range(6, int(box["height"]), 9):
+        for u in range(6, int(box["width"]), 9):
+            explorer.page.mouse.move(box["x"] + u, box["y"] + v)
+            if tip.is_visible():
+                return box["x"] + u, box["y"] + v
+    raise AssertionError(f"map {number} has no clip to point at")
+
+
+def use_near(explorer: Locator) -> None:
+    """Click a clip in a map: its neighbours in every model are named, seen and heard, and can be asked for theirs."""
+    near, maps = explorer.locator(".near"), explorer.locator("canvas.map")
+    query, move = near.locator(".now strong"), near.get_by_role("button", name="More like the chosen clip")
+    explorer.page.mouse.click(*point_at_a_clip(explorer))
+    asked = query.inner_text().removeprefix("More like ")
+    assert asked == explorer.locator(".detail .now strong").inner_text() and move.is_disabled()
+    cards = near.locator(".card").all()
+    assert len(cards) == maps.count()
+    for card in cards:
+        names = card.locator(".clip .name").all_inner_texts()
+        assert names and asked not in names and len(set(names)) == len(names)
+        assert card.locator(".name b").inner_text() in explorer.locator(".panel .name").all_inner_texts()
+    last = cards[-1].locator(".clip").last
+    name = last.locator(".name").inner_text()
+    with another_sound(explorer, "a neighbour's ♪ was pressed"), another_picture(explorer, "a neighbour was chosen"):
+        last.locator(".sound").click()
+    assert explorer.locator(".detail .now strong").inner_text() == name
+    assert query.inner_text() == f"More like {asked}", "choosing a neighbour must keep the question"
+    before = [m.evaluate("c => c.toDataURL()") for m in maps.all()]
+    move.click()
+    assert query.inner_text() == f"More like {name}" and move.is_disabled()
+    assert all(m.evaluate("c => c.toDataURL()") != b for m, b in zip(maps.all(), before, strict=True))
+    others = near.locator("input[type=checkbox]")
+    if others.count():
+        held = near.locator(".cards").inner_text()
+        others.uncheck()
+        assert "same " in near.locator(".cards").inner_text() != held
+        others.check()
+        assert near.locator(".cards").inner_text() == held and "same " not in held
+
+
 def press_sounds(explorer: Locator) -> None:
     """Press the buttons of the sounds that are kept: each is in the player, and they are not all the same one."""
     heard, buttons = set(), explorer.locator("button:has-text('▶'):enabled").all()

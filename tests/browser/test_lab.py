@@ -94,6 +94,13 @@ def test_keys_move_picture_and_sound(notebook, cells):
         explorers.use_keys(explorer)
 
 
+def test_a_clip_in_a_map_has_neighbours(notebook, cells):
+    found = [e for e in map(notebook.explorer, cells) if e.locator(".near").count()]
+    assert found or notebook.path.stem != NOTEBOOKS[-1], "the maps show no neighbours"
+    for explorer in found:
+        explorers.use_near(explorer)
+
+
 def test_a_move_while_a_cell_runs(notebook, cells):
     notebook.run_last_cell("import time\n\ntime.sleep(600)")
     for explorer in map(notebook.explorer, cells):

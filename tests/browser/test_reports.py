@@ -77,6 +77,8 @@ def test_players_move_and_sound(page, report):
             explorers.use_tools(player)
     for clips in lists:
         explorers.use_keys(clips)
+        if clips.locator(".near").count():
+            explorers.use_near(clips)
 
 
 def test_nothing_is_asked_for(page_and_heard):

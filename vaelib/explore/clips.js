@@ -1,4 +1,4 @@
-// Clips in a list and, where there are any, in linked maps: the live widget and the saved page. After figure.js.
+// Clips in a list and, where there are any, in linked maps: the live widget and the saved page. After figure.js and near.js.
 
 const ROW = 26; // height of a line of the list, pixels
 const NEAR = 14; // a pointer this near to a point means it, pixels
@@ -22,19 +22,19 @@ function trace(ctx, marker, x, y, r) {
 
 // --- the list: only the lines in sight are in the page ---
 
-function listing(parent, about, choose, play) { // about(clip): {name, labels, sound}
+function listing(parent, about, choose, play, label = "clips: arrow keys choose, Enter plays", point = null) { // about(clip): {name, labels, sound, alike?}
   const box = add(parent, "div", { className: "list", tabIndex: 0 }), inner = add(box, "div");
   const id = `clip-${Math.random().toString(36).slice(2)}`;
   let order = [], at = -1;
   box.setAttribute("role", "listbox");
-  box.setAttribute("aria-label", "clips: arrow keys choose, Enter plays");
+  box.setAttribute("aria-label", label);
 
   function draw() {
     inner.style.height = `${order.length * ROW}px`;
     const first = Math.max(0, Math.floor(box.scrollTop / ROW) - 5), last = Math.min(order.length, first + Math.ceil(box.clientHeight / ROW) + 10);
     const lines = document.createDocumentFragment();
     for (let k = first; k < last; k++) {
-      const { name, labels, sound } = about(order[k]), line = add(lines, "div", { id: `${id}-${k}`, className: "clip" });
+      const { name, labels, sound, alike } = about(order[k]), line = add(lines, "div", { id: `${id}-${k}`, className: alike ? "clip alike" : "clip" });
       line.style.top = `${k * ROW}px`;
       for (const [key, value] of [["role", "option"], ["aria-selected", k === at], ["aria-posinset", k + 1], ["aria-setsize", order.length]]) line.setAttribute(key, value);
       add(line, "span", { className: "sound", textContent: sound, title: sound ? "play" : "" }).setAttribute("aria-hidden", true);
@@ -50,9 +50,14 @@ function listing(parent, about, choose, play) { // about(clip): {name, labels, s
     if (order.length) choose(order[Math.max(0, Math.min(order.length - 1, k))]);
   }
 
+  const line = (e) => Math.floor((e.clientY - inner.getBoundingClientRect().top) / ROW);
+  if (point) {
+    box.addEventListener("pointermove", (e) => point(order[line(e)] ?? -1));
+    box.addEventListener("pointerleave", () => point(-1));
+  }
   box.addEventListener("scroll", draw);
   box.addEventListener("click", (e) => {
-    const k = Math.floor((e.clientY - inner.getBoundingClientRect().top) / ROW);
+    const k = line(e);
     if (k < 0 || k >= order.length) return;
     go(k);
     if (e.target.className === "sound") play();
@@ -134,7 +139,7 @@ function map(parent, name, count, on) { // on: what the whole does, for this map
     draw();
   }
 
-  function ring(clip, r, dash) {
+  function ring(clip, r, dash, line = 2) {
     const [colour, marker] = on.look(clip);
     trace(ctx, marker, x[clip], y[clip], radius * 1.5);
     ctx.fillStyle = colour;
@@ -143,15 +148,30 @@ function map(parent, name, count, on) { // on: what the whole does, for this map
     ctx.arc(x[clip], y[clip], r, 0, 7);
     ctx.setLineDash(dash);
     ctx.strokeStyle = ink;
-    ctx.lineWidth = 2;
+    ctx.lineWidth = line;
     ctx.stroke();
     ctx.setLineDash([]);
+  }
+
+  function ties() { // the query and its nearest clips, wherever the map has put them
+    const { query } = on.state, near = on.near();
+    if (query < 0 || !near.length) return;
+    ctx.strokeStyle = ink;
+    ctx.lineWidth = 1;
+    ctx.globalAlpha = 0.55;
+    ctx.beginPath();
+    for (const i of near) { ctx.moveTo(x[query], y[query]); ctx.lineTo(x[i], y[i]); }
+    ctx.stroke();
+    ctx.globalAlpha = 1;
+    for (const i of near) ring(i, 5, [], 1.2);
+    ring(query, 8, [], 1.2);
   }
 
   function draw() { // points and rings; fast, at every move
     if (!width) return;
     ctx.clearRect(0, 0, width, height);
     ctx.drawImage(points, 0, 0, width, height);
+    ties();
     if (on.state.chosen >= 0) ring(on.state.chosen, 8, []);
     if (on.state.hover >= 0 && on.state.hover !== on.state.chosen) ring(on.state.hover, 7, [3, 2]);
     if (!path) return;
@@ -246,9 +266,9 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   const count = data.names.length, hasMaps = data.maps.length > 0, { saved } = data;
   const fields = data.fields.map((f) => ({ ...f, values: f.values.map((v) => unpack(v, f.classes.length ? Int16Array : Float32Array)) }));
   const methods = Object.entries(data.methods).map(([name, xy]) => [name, xy.map((t) => unpack(t, Float32Array))]);
-  const state = { chosen: -1, hover: -1, panel: 0, isolated: -1, peek: -1, lasso: null, aloud: -1 };
+  const state = { chosen: -1, query: -1, hover: -1, panel: 0, isolated: -1, peek: -1, lasso: null, aloud: -1 };
   const wanted = new Map(); // field → class that its drop-down asks for
-  let colour = fields[0], open = new Uint8Array(count).fill(1), timer = 0, panels = [];
+  let colour = fields[0], open = new Uint8Array(count).fill(1), timer = 0, panels = [], more = null;
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", data.title);
   root.dataset.lmSuppressShortcuts = "true"; // else keys typed here are commands of JupyterLab
@@ -355,7 +375,15 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
   const facts = add(detail, "dl", { className: "facts" });
   button.addEventListener("click", play);
 
-  function choose(clip, aloud, wait = REST) {
+  function liken(clip) { // what is like it, in every model
+    state.query = clip;
+    more?.show(clip);
+    more?.mark(state.chosen);
+    for (const p of panels) p.draw();
+  }
+
+  function choose(clip, aloud, wait = REST, neighbour = false) { // a neighbour is looked at, and the question stays
+    if (!neighbour && clip !== state.query) liken(clip);
     if (clip === state.chosen) return aloud && play();
     Object.assign(state, { chosen: clip, aloud: -1 });
     clearTimeout(timer);
@@ -367,6 +395,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
     shownFigure.note("");
     describe();
     list.mark(clip);
+    more?.mark(clip);
     for (const p of panels) p.draw();
     ask.picture(clip);
     timer = setTimeout(() => hear(clip, aloud), wait);
@@ -406,7 +435,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
     else add(tools, "span", { textContent: methods[0][0] });
     const hint = add(left, "div", { className: "hint" }), key = add(left, "div", { className: "legend" }), grid = add(left, "div", { className: "grid" });
     const tip = add(grid, "div", { className: "tip", hidden: true });
-    add(left, "div", { className: "hint", textContent: "Point: the same clip in every map. Click: see and hear it. Drag: lasso. Double-click: all with its label. In a map: arrow keys, Enter, Esc." });
+    add(left, "div", { className: "hint", textContent: "Point: the same clip in every map. Click: see and hear it, and find what is like it. Drag: lasso. Double-click: all with its label. In a map: arrow keys, Enter, Esc." });
 
     const ramp = (v) => `rgb(${data.ramp[Math.max(0, Math.min(255, Math.round(255 * (v - colour.low) / (colour.high - colour.low || 1))))].join(" ")})`;
     const look = (clip, panel) => {
@@ -472,6 +501,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
       look: (clip) => look(clip, p),
       shown: (clip) => Boolean(shown(clip, p) && (state.peek < 0 || value(colour, clip, p) === state.peek)),
       open: (clip) => Boolean(offered(clip, p)),
+      near: () => more?.of(p) ?? [],
       hover: (clip) => hover(clip, p),
       choose: (clip, clicked) => { enter(p); choose(clip, clicked || auto.checked, clicked ? 0 : REST); },
       enter: () => enter(p),
@@ -480,6 +510,14 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
       alike: (clip) => { const v = value(colour, clip, p); if (colour.classes.length) select(data.names.map((_, i) => i).filter((i) => shown(i, p) && value(colour, i, p) === v)); },
     }));
     grid.append(tip);
+    if (data.near) more = nearby(root, data.maps, data.near, {
+      names: data.names, labels, about, play,
+      code: (f, clip) => f.values[0][clip],
+      choose: (clip) => choose(clip, auto.checked, REST, true),
+      hover: (clip) => { if (clip !== state.hover) { state.hover = clip; for (const p of panels) p.draw(); } },
+      ask: liken,
+      change: () => { for (const p of panels) p.draw(); },
+    });
     panels.forEach((p, i) => p.move(methods[0][1][i]));
     legend();
 
@@ -525,7 +563,7 @@ function clips(root, data, ask) { // ask: {picture(clip), sound(clip)}; answers 
       state.aloud = -1;
     },
     note(clip, text) { if (clip === state.chosen) shownFigure.note(text); },
-    end() { clearTimeout(timer); theme.disconnect(); list.end(); for (const p of panels) p.end(); audio.pause(); },
+    end() { clearTimeout(timer); theme.disconnect(); list.end(); more?.end(); for (const p of panels) p.end(); audio.pause(); },
   };
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,16 +27,18 @@ from ..runs import Run, labels_of
 from ..store import Store
 from . import picture
 from .fields import MARKERS, Field, fields_of, own_fields, packed
+from .near import NEIGHBOURS, Near, find_near
 from .offline import as_json
 from .views import own_sound
 
 HERE = Path(__file__).parent
-SCRIPT = (HERE / "figure.js").read_text() + (HERE / "clips.js").read_text()
+SCRIPT = "".join((HERE / f"{name}.js").read_text() for name in ("figure", "near", "clips"))
 STYLE = (HERE / "figure.css").read_text() + (HERE / "clips.css").read_text()
 
 MOST_BYTES = 2_500_000  # of a saved page
 MOST_PICTURES = 400  # of a saved list; a saved map keeps one of every clip if they fit
-PICTURE_SHARE = 0.4  # of the room in a saved page; sounds get the rest
+NEAR_SHARE = 0.2  # of the room in a saved page for the neighbours of all clips
+PICTURE_SHARE = 0.4  # of what is left then; sounds get the rest
 SOUND_SECONDS = 3.0  # of a sound in a saved page
 PLANS = ((picture.WIDTH, 75), (picture.WIDTH, 50), (320, 50), (160, 40))  # (widest picture, WebP quality), best first
 UNREADABLE = (InputError, OSError, ValueError, RuntimeError)  # what a damaged or absent file raises
@@ -84,6 +87,7 @@ class ClipsView:
         maps: Method (`UMAP`, …) → name of the map → (clip, 2); the same names in every method.
         rejected: Files that could not be used: `path`, `reason`; None: not shown.
         aloud: Whether a chosen clip sounds at once (else on Enter and on ▶).
+        near: The nearest clips of each clip, in the order of the maps; None: not shown.
     """
 
     def __init__(
@@ -96,17 +100,22 @@ class ClipsView:
         maps: Mapping[str, Mapping[str, np.ndarray]] | None = None,
         rejected: pd.DataFrame | None = None,
         aloud: bool = False,
+        near: Near | None = None,
     ) -> None:
         self.store, self.scaler, self.rows, self.fields = store, scaler, np.asarray(rows), list(fields)
         self.title, self.maps, self.rejected, self.aloud = title, dict(maps or {}), rejected, aloud
+        self.near = near
         self.paths = [str(p) for p in store.table.loc[self.rows, "path"]]
         self.names = short_names(self.paths)
         self.sound_file = lru_cache(maxsize=64)(self._sound_file)  # (clip, seconds) → MP3
         self._live: Live | None = None
         self._offline = ""
 
-    def payload(self, keep: np.ndarray | None = None) -> dict:
-        """Everything but pictures and sounds, which come on demand; only of the clips `keep`."""
+    def payload(self, keep: np.ndarray | None = None, room: float = math.inf) -> dict:
+        """Everything but pictures and sounds, which come on demand; only of the clips `keep`.
+
+        A page that has `room` for so many characters gets fewer neighbours of each clip if need be.
+        """
         keep = np.arange(len(self.rows)) if keep is None else keep
         rejected = None if self.rejected is None else self.rejected[["path", "reason"]].astype(str).to_numpy().tolist()
         names = list(next(iter(self.maps.values()), {}))
@@ -119,6 +128,7 @@ class ClipsView:
             "fields": [f.packed(keep) for f in self.fields],
             "maps": names,
             "methods": {m: [packed(xy[n][keep], "f4") for n in names] for m, xy in self.maps.items()},
+            "near": self.near.packed(NEAR_SHARE * room) if self.near else None,
             "ramp": picture.lut("viridis").tolist() if self.maps else [],
             "rejected": rejected,
             "aloud": self.aloud,
@@ -147,13 +157,16 @@ class ClipsView:
         Maps keep every clip; a list keeps those that have a picture.
         """
         order = self.turns()[: None if self.maps else MOST_PICTURES]
-        room -= len(as_json(self.payload(None if self.maps else order))) + 24 * len(self.rows)  # lengths and places
+        whole = room
+        room -= len(as_json(self.payload(None if self.maps else order, whole))) + 24 * len(
+            self.rows
+        )  # lengths and places
         pictures = that_fit(self._pictures(order, PICTURE_SHARE * room), PICTURE_SHARE * room)
         kept = order[: len(pictures)]
         shown = np.arange(len(self.rows)) if self.maps else np.sort(kept)
         sounds = self._sounds(kept, room - sum(map(len, pictures)))
         place = {int(i): k for k, i in enumerate(shown)}
-        return self.payload(shown) | {"saved": {
+        return self.payload(shown, whole) | {"saved": {
             "pictures": {place[int(i)]: p for i, p in zip(kept, pictures, strict=True)},
             "sounds": {place[i]: s for i, s in sounds.items()},
             "seconds": SOUND_SECONDS,
@@ -319,17 +332,25 @@ def clip_browser(store: Store, scaler: Scaler, rejected: pd.DataFrame | None = N
 
 
 def latent_map(
-    runs: Sequence[Run], split: str = "test", projections: Mapping[str, Mapping[str, np.ndarray]] | None = None
+    runs: Sequence[Run],
+    split: str = "test",
+    projections: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    neighbours: int = NEIGHBOURS,
+    metric: str = "euclidean",
 ) -> ClipsView:
     """Maps of several runs' latent spaces side by side, of the same clips: what is near what, and how it sounds.
+
+    The nearest clips of a chosen one are those of each model's own space, whatever the map makes of them.
 
     Args:
         runs: Trained on one store.
         projections: Method → run (its name, with the seed where two share it) → (clip, 2), e.g. those of a picture
             made before; None: UMAP.
+        neighbours: How many of the nearest clips are listed for each model; 0: none.
+        metric: `euclidean` or `cosine`.
 
     Raises:
-        InputError: no run, runs of different stores, or a projection of other clips.
+        InputError: no run, runs of different stores, a projection of other clips, or another metric.
     """
     if not runs or len({r.config.fingerprint for r in runs}) > 1:
         raise InputError(f"{len(runs)} runs to map: give one or more, all of the same store")
@@ -350,5 +371,6 @@ def latent_map(
     fields = [*fields_of(table, factors), *own_fields(runs, split)]
     order = {"language": 0, "family": 1, "genre": 2, "cluster": 3, "confidence": 4}
     fields.sort(key=lambda f: order.get(f.name, 5))
+    near = find_near(runs, split, neighbours, metric) if neighbours else None
     scaler = next((r.scaler for r in runs if not r.config.detilt), runs[0].scaler)
-    return ClipsView(store, scaler, rows, fields, f"latent spaces of the {split} clips", maps, aloud=True)
+    return ClipsView(store, scaler, rows, fields, f"latent spaces of the {split} clips", maps, aloud=True, near=near)
