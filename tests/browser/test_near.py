@@ -24,11 +24,12 @@ SMALL = {"latent": 8, "components": 4}
 def runs(browser, hostile_corpus):
     """Two models of the hostile tones, whose artists are hostile too; test clips come in pairs of one artist."""
     store = open_store(build_store(hostile_corpus, TINY))
-    rows = store.rows("test")
-    store.table["artist"] = ""
-    store.table.loc[rows, "artist"] = [f"<img src=x onerror=alert(9)> {i // 2}" for i in range(len(rows))]
     made = [("conv_vae", {}), ("vade", {"pretrain_epochs": 1})]
-    return [fit(plan(store, m, epochs=1, seed=5, model_settings=SMALL, **k), store, show=False) for m, k in made]
+    found = [fit(plan(store, m, epochs=1, seed=5, model_settings=SMALL, **k), store, show=False) for m, k in made]
+    table, rows = found[0].store.table, store.rows("test")
+    table["artist"] = ""
+    table.loc[rows, "artist"] = [f"<img src=x onerror=alert(9)> {i // 2}" for i in range(len(rows))]
+    return found
 
 
 def test_in_a_page_from_disk(browser, runs, tmp_path, artefacts):
