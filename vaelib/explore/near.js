@@ -37,9 +37,9 @@ function nearby(parent, titles, data, on) {
     for (const f of known) {
       let same = 0, open = 0;
       for (let i = 0; i < on.names.length; i++) if (i !== query && !(apart?.checked && related(i))) { open++; same += shared(f, i); }
-      expected.push(`${f.name} ${brief(data.k * same / Math.max(open, 1))}`);
+      expected.push(`${f.name} ${(data.k * same / Math.max(open, 1)).toFixed(1)}`);
     }
-    hint.textContent = `The nearest clips by ${data.metric} distance in each model's own space, not in the map; lines lead to them. Choosing one keeps the list.`
+    hint.textContent = `The nearest clips, nearest first, by ${data.metric} distance in each model's own space, not in the map; lines lead to them. Choosing one keeps the list.`
       + (known.length ? ` In brackets: how many share the label (by chance, of ${data.k}: ${expected.join(", ")}).` : "");
     cards.forEach(({ score, list }, p) => {
       const found = of(p);
