@@ -13,6 +13,7 @@ HOUSE = Path(vaelib.__file__).parent
 ROOMS = [
     "config",
     "progress",
+    "locks",
     "tasks",
     "soundfiles",
     "audio",

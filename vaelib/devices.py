@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from . import locks
 from .config import ROOT, InputError, write_atomic
 from .steps import resolve_precision
 
@@ -32,6 +34,11 @@ def launched() -> int:
 def rank() -> int:
     """Number of this process among those that `torchrun` started; 0 if it did not start this one."""
     return int(os.environ["RANK"]) if launched() else 0
+
+
+def group() -> str:
+    """Name of the processes that train together, the same in all of them: their launcher's, else this process's."""
+    return f"process {os.getppid()} on {socket.gethostname()}" if launched() else locks.this_process()
 
 
 def check_devices(devices: int, batch: int) -> None:

@@ -15,7 +15,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
-from . import reports, shelf
+from . import locks, reports, shelf
 from .cluster import kernel_environment
 from .config import InputError, notebooks_dir, write_atomic
 from .jobs import Job, NotebookFailedError, Outcome, checked
@@ -64,7 +64,8 @@ def execute(job: Job, tell: Tell | None = None, again: bool = False) -> Path:
     """Execute one notebook; one that is already executed with these parameters and this code is not repeated.
 
     While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log` of what
-    was said): neither looks finished. `index.html` shows what came of it.
+    was said): neither looks finished. `index.html` shows what came of it. Who finds another process executing the same
+    waits for it.
 
     Args:
         tell: Gets every progress line of the notebook; None: nobody listens.
@@ -77,11 +78,26 @@ def execute(job: Job, tell: Tell | None = None, again: bool = False) -> Path:
         InputError: unknown notebook or parameters, or input that the notebook refused.
         NotebookFailedError: a cell raised.
     """
+    return _made(job, tell, again)[0]
+
+
+def _made(job: Job, tell: Tell | None, again: bool) -> tuple[Path, bool]:
+    """The executed notebook, and whether it had to be executed for that."""
     values, final = checked(job.notebook, job.parameters), job.final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    if not again and job.is_done():
-        shelf.update_or_say()
-        return final
+
+    def say(who: str) -> None:
+        if tell:
+            tell(f"{who} is executing this notebook; waiting for it")
+
+    with locks.held(final.with_name(f".{final.stem}.lock"), say):
+        todo = again or not job.is_done()
+        if todo:
+            _execute(job, values, final, tell)
+    shelf.update_or_say()
+    return final, todo
+
+
+def _execute(job: Job, values: dict[str, Any], final: Path, tell: Tell | None) -> None:
     partial, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
     try:
         pm.execute_notebook(
@@ -101,8 +117,6 @@ def execute(job: Job, tell: Tell | None = None, again: bool = False) -> Path:
         left.unlink(missing_ok=True)
     reports.write_html(partial, final.with_suffix(".html"), title=final.stem)
     partial.replace(final)
-    shelf.update_or_say()
-    return final
 
 
 def _keep_failed(partial: Path, failed: Path, error: Exception) -> None:
@@ -118,8 +132,8 @@ def attempt(job: Job, tell: Tell | None = None, again: bool = False) -> Outcome:
     """`execute`, with whatever comes of it as a value: one failure must not end a batch."""
     started = time.monotonic()
     try:
-        state = "already done" if not again and job.is_done() else "done"
-        return Outcome(job, state, path=execute(job, tell, again), seconds=time.monotonic() - started)
+        path, executed = _made(job, tell, again)
+        return Outcome(job, "done" if executed else "already done", time.monotonic() - started, path)
     except InputError as e:
         return Outcome(job, "refused", time.monotonic() - started, reason=str(e))
     except Exception as e:  # a notebook that failed, a full disk, or the like

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from . import devices as several
+from . import locks
 from .checkpoints import environment, load_weights, read_tensors, write_tensors
 from .config import InputError, RunConfig, code_version, write_atomic
 from .devices import make_fabric
@@ -304,13 +306,20 @@ def check(config: RunConfig, store: Store, devices: int = 1) -> None:
 
 
 def write_config(config: RunConfig, store: Store, **more: Any) -> Path:
-    """Write the run's `config.json`, from which it can be trained and opened."""
-    about = {"config": config.to_dict(), **more, "store": str(store.path)}
-    return write_atomic(config.folder / "config.json", json.dumps(about, indent=1))
+    """Write the run's `config.json`, from which it can be trained and opened; what else it says is kept."""
+    path = config.folder / "config.json"
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        kept = {}
+    about = kept | {"config": config.to_dict(), **more, "store": str(store.path)}
+    return write_atomic(path, json.dumps(about, indent=1))
 
 
 def train(config: RunConfig, store: Store, *, resume: bool = True, show: bool | Callable[[str], None] = True) -> Path:
     """Train what `config` describes, or return at once if that very run is finished.
+
+    A run is trained once at a time: who finds another process training it waits, and then has its result.
 
     Args:
         resume: Continue from the last checkpoint.
@@ -324,9 +333,38 @@ def train(config: RunConfig, store: Store, *, resume: bool = True, show: bool | 
             `torchrun` started cannot share a batch.
         TrainingDivergedError: the loss became NaN or infinite.
     """
-    if resume and (config.folder / "done.json").is_file():
+
+    def finished() -> bool:
+        return resume and (config.folder / "done.json").is_file()
+
+    if finished():
         return config.folder
-    return Trainer(config, store, show).run(resume)
+    check(config, store, several.launched() or 1)
+    with _alone(config, show, finished):
+        return config.folder if finished() else Trainer(config, store, show).run(resume)
+
+
+@contextmanager
+def _alone(config: RunConfig, show: bool | Callable[[str], None], finished: Callable[[], bool]) -> Iterator[None]:
+    """The lock of a run's folder; of processes that train together the first one has it, and the others wait for that.
+
+    They must not go on before: their partner would be missed by whatever they do together, for longer than they wait.
+    """
+    path, group = config.folder / ".lock", several.group()
+    if several.rank():
+        locks.wait_for(path, group, finished)
+        yield
+        return
+
+    def say(who: str) -> None:
+        line = f"{who} is training this run; waiting for it"
+        if show is True:
+            Progress(f"training {config.variant}").close(line)
+        elif show:
+            show(line)
+
+    with locks.held(path, say, group):
+        yield
 
 
 def main() -> None:
