@@ -14,7 +14,8 @@ from conftest import TINY
 from torch import nn
 
 import vaelib.bench.race as race_module
-from vaelib.bench import limits, picture, preprocessing, program, quality, report, rivals, training
+from vaelib import windows
+from vaelib.bench import limits, memory, picture, preprocessing, program, quality, report, rivals, training
 from vaelib.bench.race import Contestant, figures, race, ratio
 from vaelib.config import FULL, ROOT, InputError
 
@@ -232,6 +233,66 @@ def test_an_empty_corpus_is_refused(tmp_path):
         preprocessing.measure(TINY, tmp_path, rounds=1)
 
 
+# --- memory ---
+
+
+def test_the_peaks_of_fresh_processes_are_measured_and_told(outputs, capsys, tmp_path):
+    arguments = ["--parts", "memory", "--memory-clips", "5,10", "--pool", "4", "--picture"]
+    assert program.main([*arguments, str(tmp_path / "own.png")]) == 0
+    found = json.loads((outputs / "bench" / "bench.json").read_text())["memory"]
+    assert [row["clips"] for row in found["preprocessing"]] == [5, 10] and found["pool_bytes"] == 4 * 64 * 512 * 2
+    assert [(row["pools"], row["clips"]) for row in found["training"]] == [(1, 4), (10, 40)]
+    for row in found["preprocessing"]:  # torch alone has more than 100 MB; the tests' own process has other figures
+        assert 1e8 < row["imports"] < row["threads"] < 5e9 and row["imports"] < row["driver"] < 5e9
+        assert 1e8 < row["worker"] < 5e9
+    assert all(1e8 < row["imports"] < row["peak"] < 5e9 for row in found["training"])
+    assert not list(outputs.rglob("config.json"))  # the trainings left nothing
+    told = capsys.readouterr().out
+    assert "| 5 | " in told and "- Memory of preprocessing 2 times as many clips: driver with threads" in told
+    assert "- Memory of training from 10 pools over that from 1: " in told
+
+
+def test_no_more_than_a_pool_is_read_at_a_time_and_all_is_read(outputs, tmp_path, monkeypatch):
+    seen, real = [], windows.Clips.read.__func__
+
+    def read(cls, store, scaler, rows, device="cpu"):
+        seen.append(list(rows))
+        return real(cls, store, scaler, rows, device)
+
+    monkeypatch.setattr(windows.Clips, "read", classmethod(read))
+    monkeypatch.setattr(memory, "CHUNK", 2)
+    path = memory._store(tmp_path / "noise.zarr", TINY, 40)
+    assert memory._train(path, 4).keys() == {"imports", "peak"}
+    first, validation, *streamed = seen
+    assert first == list(range(4)) and validation == list(range(40, 45))
+    assert max(map(len, streamed)) == 4 and sorted(sum(streamed, [])) == list(range(40))
+
+
+def test_clips_to_preprocess_are_short_and_nearly_all_the_same_files(tmp_path):
+    corpora = [memory._corpus(tmp_path, n, TINY) for n in (5, 31)]
+    files = [list(corpus.iterdir()) for corpus in corpora]
+    assert [len(f) for f in files] == [5, 31] and len({f.stat().st_ino for f in files[1]}) == memory.FILES
+    assert {f.stat().st_ino for f in files[0]} < {f.stat().st_ino for f in files[1]}
+
+
+def test_a_process_that_dies_is_a_sentence():
+    with pytest.raises(InputError, match="whose memory was measured died"):
+        memory._apart(os._exit, 1)
+
+
+def test_growth_is_told_as_a_share():
+    row = {"imports": 4e8, "threads": 5e8, "driver": 5e8, "worker": 5e8}
+    rows = [row | {"clips": 500}, row | {"clips": 8000, "threads": 6e8, "driver": 5.05e8}]
+    trained = [{"pools": n, "clips": 1024 * n, "imports": 4e8, "peak": p} for n, p in ((1, 6e8), (10, 7e8))]
+    found = {"preprocessing": rows, "training": trained, "workers": 2, "pool": 1024, "pool_bytes": 67_108_864}
+    text = report.memory_tables(found | {"profile": "compact"})
+    assert (
+        "16 times as many clips: driver with threads +20.0%, driver with processes +1.0%, each process +0.0%." in text
+    )
+    assert "from 10 pools over that from 1: +100 MB, where a pool has 67 MB." in text
+    assert "| 8,000 | 600 MB | 505 MB | 500 MB | 400 MB |" in text and "| 10,240 | 10 | 700 MB | 400 MB |" in text
+
+
 # --- precision ---
 
 
@@ -283,7 +344,7 @@ def result(device="cpu", pythae=2.0, librosa=3.0, decode=0.4, share=0.45):
         for p, s in preprocessing.SECONDS.items()
     ]  # fmt: skip
     found = {"machine": program.machine(), "command": "python -m vaelib.bench", "device": device, "rates": RATES,
-             "training": rows, "preprocessing": parts, "skipped": []}  # fmt: skip
+             "training": rows, "preprocessing": parts, "memory": {}, "skipped": []}  # fmt: skip
     return found | {"goals": report.goals(found)}
 
 
@@ -366,6 +427,9 @@ def test_the_program_writes_json_and_picture(small, outputs, capsys, tmp_path):
         ("--models convvae", "did you mean 'conv_vae'"),
         ("--rounds 0", "--rounds must be at least 1"),
         ("--clips 1", "--clips must be at least 2"),
+        ("--memory-clips 3", "--memory-clips must be at least 4, not 3"),
+        ("--memory-clips 9,many", "--memory-clips must be numbers with commas, not '9,many'"),
+        ("--pool 0", "--pool must be at least 4"),
         ("--parts trainings", "did you mean 'training'"),
         ("--precision bf16", "unknown precision"),
         ("--device gpu", "unknown device"),
@@ -401,6 +465,6 @@ sys.exit(program.main(settings.split()))
     assert done.returncode == 0, done.stderr
     found = json.loads((outputs / "bench" / "bench.json").read_text())
     assert [r["name"] for r in found["training"]] == ["conv_vae", "plain"]
-    for part in ("pythae's trainer was left out:", "Preprocessing was left out:", "The picture was left out:"):
-        assert any(s.startswith(part) and "is not installed" in s for s in found["skipped"]), part
-    assert len(found["skipped"]) == 3 and all(s in done.stdout for s in found["skipped"])
+    for part in ("pythae's trainer", "Preprocessing", "Memory", "The picture"):
+        assert any(s.startswith(f"{part} was left out:") and "is not installed" in s for s in found["skipped"]), part
+    assert len(found["skipped"]) == 4 and all(s in done.stdout for s in found["skipped"])

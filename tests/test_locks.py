@@ -16,8 +16,11 @@ from conftest import write_notebook
 
 from vaelib import engine, locks
 from vaelib.checkpoints import read_tensors
+from vaelib.config import InputError
+from vaelib.devices import launch
 from vaelib.jobs import Job
-from vaelib.runs import fit, plan
+from vaelib.runs import fit, load_run, plan
+from vaelib.training import write_config
 
 SETTINGS = {"model_settings": {"latent": 8}, "batch_size": 8, "eval_windows": 2, "precision": "32-true"}
 EPOCHS = 6
@@ -111,22 +114,22 @@ def test_who_waits_takes_over_from_a_killed_process_and_ends_with_the_same_numbe
     assert pd.read_csv(parts / "history.csv")[columns].equals(pd.read_csv(whole / "history.csv")[columns])
 
 
-def test_processes_that_train_together_wait_together(training, store, capfd, tmp_path):
+def test_processes_that_train_together_wait_together(training, store, tmp_path):
     """And what the first one wrote about the run is still there."""
     start, _, log = training
-    first, config = start("first"), plan(store, "conv_vae", epochs=EPOCHS, **SETTINGS)
-    found, said = [], ""
-    two = threading.Thread(target=lambda: found.append(fit(config, store, devices=2)))
+    first, config, lines = start("first"), plan(store, "conv_vae", epochs=EPOCHS, **SETTINGS), []
+    given = [str(write_config(config, store)), "--lines"]
+    two = threading.Thread(
+        target=lambda: launch("vaelib.training", given, 2, lines.append, (InputError,), tmp_path / "failed.log")
+    )
     two.start()
-    end = time.monotonic() + PATIENCE
-    while "waiting for it" not in said:
-        said += capfd.readouterr().err
-        assert time.monotonic() < end and two.is_alive(), said
-        time.sleep(0.05)
+    until(lambda: lines or not two.is_alive())
     (tmp_path / "go").touch()
     assert first.communicate(timeout=PATIENCE)[0].strip() == str(EPOCHS)
     two.join()
-    assert f"on 2 devices: process {first.pid} on" in said and found[0].summary["devices"] == 1
+    line = f"process {first.pid} on {os.uname().nodename} is training this run; waiting for it"
+    assert lines == [line] and not (tmp_path / "failed.log").exists()
+    assert load_run(config.folder).summary["devices"] == 1
     assert epochs_in(log) == [["first", str(i)] for i in range(EPOCHS)]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaelib import proofs, reports
+from vaelib import proofs, reports, steps
 from vaelib.config import PRIORS, InputError, ModelConfig, RunConfig, TrainConfig
 from vaelib.evaluation.claims import Claim
 from vaelib.manifest import UNLABELLED
@@ -457,7 +457,33 @@ def test_every_model_takes_its_turns_and_nothing_is_written(store, tmp_path, mon
     said = []
     found = speed(dataclasses.replace(store, table=table), rounds=1, steps=1, batch_size=4, show=said.append)
     assert {k.split(":")[0] for k in found} == set(MODELS) - {"cvae"}  # no classes to be told
-    assert not (tmp_path / "outputs").exists() and len(said) == 2
+    assert not (tmp_path / "outputs").exists()
+    turns = ["speed, round 1/1: " + name for name in MODELS if name != "cvae"]
+    assert [line for line in said if "round" in line] == turns
+
+
+def test_speed_is_that_of_the_step_of_training_on_the_clips_of_the_store(store, monkeypatch):
+    seen = {}
+
+    class Spy(steps.Stepper):
+        def __call__(self, x, y, weights, rate):
+            seen[self.model.config.name] = (x, y, bool(weights["mixture"]))
+            return super().__call__(x, y, weights, rate)
+
+    monkeypatch.setattr("vaelib.bench.training.Stepper", Spy)
+    speed(store, rounds=1, steps=1, batch_size=99)
+    assert set(seen) == set(MODELS)
+    for name, (x, y, mixture) in seen.items():
+        assert mixture == (name == "vade") and x.shape == (48 if mixture else 24, 1, *store.front_end.shape)
+        labels = store.codes("language", store.rows("train")) if name == "cvae" else np.full(24, -1)
+        assert sorted(y.tolist()) == sorted(labels.repeat(2 if mixture else 1))
+
+
+def test_models_that_do_not_fit_together_are_timed_one_after_the_other(store, monkeypatch):
+    said = []
+    monkeypatch.setattr("vaelib.bench.training._free_bytes", lambda: 0)
+    speed(store, rounds=2, steps=1, batch_size=4, show=said.append)
+    assert [line.split(": ")[1] for line in said if "round" in line] == [name for name in MODELS for _ in range(2)]
 
 
 # --- the comparison ---

@@ -17,9 +17,9 @@ import torch
 from ..config import FRONT_ENDS, InputError, front_end, one_of, outputs_dir, write_atomic
 from ..progress import Progress
 from ..steps import PRECISIONS
-from . import limits, picture, preprocessing, quality, report, training
+from . import limits, memory, picture, preprocessing, quality, report, training
 
-PARTS = ("training", "preprocessing")
+PARTS = ("training", "preprocessing", "memory")
 BATCH = {("cpu", "full"): 16}  # a step of 64 would take 5 s of two cores; elsewhere 64, pythae's default
 RESIDENT = {("cpu", "full"): 64}  # clips on the device; elsewhere 1,024
 PRECISION_EPOCHS, PRECISION_SEEDS = 24, (0, 1, 2)
@@ -57,7 +57,7 @@ def measure(given: argparse.Namespace, show) -> dict:
     """Everything that `given` asks for."""
     device = torch.device(given.device)
     result: dict = {"machine": machine(), "command": given.command, "device": device.type, "rates": {},
-                    "training": [], "preprocessing": [], "skipped": []}  # fmt: skip
+                    "training": [], "preprocessing": [], "memory": {}, "skipped": []}  # fmt: skip
     if "training" in given.parts:
         show("asking the hardware")
         result["rates"] = measure_rates(device)
@@ -93,6 +93,14 @@ def measure(given: argparse.Namespace, show) -> dict:
                 break
             except InputError as e:  # what was measured before is not thrown away
                 result["skipped"].append(f"Preprocessing of the {name} front end was left out: {e}.")
+    if "memory" in given.parts:
+        try:
+            result["memory"] = memory.measure(front_end("compact"), clips=given.memory_clips, pool=given.pool,
+                                              show=lambda line: show(f"memory, {line}"))  # fmt: skip
+        except ModuleNotFoundError as e:
+            result["skipped"].append(f"Memory was left out: {e.name} is not installed.")
+        except InputError as e:
+            result["skipped"].append(f"Memory was left out: {e}.")
     result["goals"] = report.goals(result)
     return result
 
@@ -118,6 +126,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--precision", default="auto", help="of our step (default: what training would take)")
     parser.add_argument("--clips", type=int, default=16, help="rendered clips per genre (of the full front end: half)")
+    parser.add_argument(
+        "--memory-clips", default=",".join(map(str, memory.CLIPS)), help="short clips to preprocess for peak memory"
+    )
+    parser.add_argument(
+        "--pool", type=int, default=memory.POOL, help="clips in memory when training from a large store"
+    )
     parser.add_argument("--picture", type=Path, default=None, help="where the picture goes")
     parser.add_argument(
         "--precision-check", action="store_true", help="only compare bf16 with fp32: metrics, not speed"
@@ -127,9 +141,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for key, valid in (("parts", PARTS), ("profiles", FRONT_ENDS), ("models", training.VARIANTS)):
         names = getattr(given, key).split(",")
         setattr(given, key, [one_of(key.removesuffix("s"), n, valid) for n in names])
-    for key, least in (("rounds", 1), ("clips", 2), ("epochs", 1), ("batch_size", 0), ("resident", 0)):
-        if getattr(given, key) < least:
-            raise InputError(f"--{key.replace('_', '-')} must be at least {least}, not {getattr(given, key)}")
+    try:
+        given.memory_clips = [int(n) for n in given.memory_clips.split(",")]
+    except ValueError:
+        raise InputError(f"--memory-clips must be numbers with commas, not {given.memory_clips!r}") from None
+    least = {"rounds": 1, "clips": 2, "epochs": 1, "batch_size": 0, "resident": 0, "memory_clips": 4, "pool": 4}
+    for key, lowest in least.items():
+        value = min(given.memory_clips) if key == "memory_clips" else getattr(given, key)
+        if value < lowest:
+            raise InputError(f"--{key.replace('_', '-')} must be at least {lowest}, not {value}")
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     one_of("precision", given.precision, PRECISIONS)

@@ -1,11 +1,14 @@
-"""Training clips/s of every model, with the step that training uses, on random clips that lie on the device."""
+"""Training clips/s of every model, with the step that training uses, on clips that lie on the device.
+
+The benchmark gives it random clips and rivals, `vaelib.proofs.speed` the clips of a store.
+"""
 
 from __future__ import annotations
 
 import gc
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,14 +80,28 @@ def make_model(variant: Variant, shape: tuple[int, int]) -> VAE:
     return model
 
 
-def contestant(name: str, clips: Clips, batch_size: int, device: torch.device, precision: str) -> Contestant:
-    """A variant's training as a contestant: endless shuffled passes through the very step of training."""
-    variant = VARIANTS[name]
-    cfg = replace(variant.train_config(batch_size), precision=precision)
+def contestant(
+    variant: Variant,
+    clips: Clips,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "auto",
+    y: Tensor | None = None,
+    name: str = "",
+) -> Contestant:
+    """A variant's training as a contestant: endless shuffled passes through the very step of training.
+
+    Args:
+        y: (clip,) class indices; random ones if None.
+        name: Of the contestant; default: the variant's model.
+    """
+    cfg, name = replace(variant.train_config(batch_size), precision=precision), name or variant.model
     torch.manual_seed(0)
     step = Stepper(make_model(variant, (clips.mel.shape[1], clips.width)), cfg, device, precision)
     n = len(clips)
-    y = torch.randint(variant.classes, (n,), device=device) if variant.classes else torch.full((n,), -1, device=device)
+    if y is None:
+        y = torch.randint(variant.classes, (n,)) if variant.classes else torch.full((n,), -1)
+    y = y.to(device)
     step.module.train()
     weights = weights_at(cfg, math.inf, variant.mixture)
     batches = _endless(clips, batch_size, variant.windows)
@@ -165,30 +182,19 @@ def measure(
         show(f"{fe.name}: counting the arithmetic of {name}")
         found[name] = arithmetic(VARIANTS[name], fe.shape, low)
     makers: dict[str, Callable[[], Contestant]] = {
-        name: lambda name=name: contestant(name, clips, batch_size, device, precision) for name in names
+        name: lambda name=name: contestant(VARIANTS[name], clips, batch_size, device, precision, name=name)
+        for name in names
     }
     opponents, skipped = rivals.available(clips, batch_size, device) if "conv_vae" in names else ({}, [])
-    samples: dict[str, list[float]] = {}
-    need = sum(BYTES_PER_PARAMETER * found[n if n in found else "conv_vae"]["parameters"] for n in (*names, *opponents))
-    together = device.type == "cpu" and need < _free_bytes() / 4
-    for group in _groups(makers, opponents, together):
-        if device.type == "cuda":
-            # models share the code of `forward`: without this, the second would be compiled for the shapes of both,
-            # and the ninth not at all
-            torch._dynamo.reset()
-        show(f"{fe.name}: building {', '.join(group)}")
-        built = []
-        for name in group:
-            one = {**makers, **opponents}[name]()
-            show(f"{fe.name}: warming up {name}")
-            one.calibrate(seconds)
-            built.append(one)
-        samples |= race(built, rounds, lambda line: show(f"{fe.name}, {line}"))
-        built.clear()
-        del one
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    parameters = [found[n if n in found else "conv_vae"]["parameters"] for n in (*names, *opponents)]
+    samples = take_turns(
+        {**makers, **opponents},
+        _groups(makers, opponents, fit_together(parameters, device)),
+        device,
+        lambda one: one.calibrate(seconds),
+        rounds,
+        lambda line: show(f"{fe.name}, {line}"),
+    )
     rows = []
     for name in names:
         v, about = VARIANTS[name], found[name]
@@ -203,6 +209,47 @@ def measure(
                      "rival_of": "conv_vae"} | figures(samples[name])
                     | {"conv_over_it": ratio(samples["conv_vae"], samples[name])})  # fmt: skip
     return rows, skipped
+
+
+def take_turns(
+    makers: dict[str, Callable[[], Contestant]],
+    groups: Sequence[Sequence[str]],
+    device: torch.device,
+    warm_up: Callable[[Contestant], object],
+    rounds: int,
+    show: Callable[[str], None] = lambda line: None,
+) -> dict[str, list[float]]:
+    """Clips per second of every contestant in every round; those of a group are built together and take turns.
+
+    Args:
+        makers: What builds each.
+        groups: Names.
+        warm_up: Called with each before the first round; may set its amount.
+        rounds: Turns of each.
+        show: Gets lines of progress.
+    """
+    samples: dict[str, list[float]] = {}
+    for group in groups:
+        if device.type == "cuda":
+            # models share the code of `forward`: without this, the second would be compiled for the shapes of both,
+            # and the ninth not at all
+            torch._dynamo.reset()
+        built = []
+        for name in group:
+            show(f"warming up {name}")
+            built.append(makers[name]())
+            warm_up(built[-1])
+        samples |= race(built, rounds, show)
+        built.clear()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return samples
+
+
+def fit_together(parameters: Iterable[int], device: torch.device) -> bool:
+    """Whether models with so many parameters can be trained in turns: not on CUDA, not in little memory."""
+    return device.type == "cpu" and BYTES_PER_PARAMETER * sum(parameters) < _free_bytes() / 4
 
 
 def _groups(makers: dict, opponents: dict, together: bool) -> list[list[str]]:

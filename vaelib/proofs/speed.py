@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from ..config import DEFAULT_BETA
-from ..corpus import UNLABELLED
-from ..models import MODELS, VaDE
-from ..runs import plan
+from ..bench.race import Contestant
+from ..bench.training import Variant, contestant, fit_together, take_turns
+from ..manifest import UNLABELLED
+from ..models import MODELS, build
 from ..store import Store
-from ..training import Trainer, init_mixture, weights_at, window_codes
+from ..windows import Clips
 
-
-class _Timed(Trainer):
-    """A trainer that takes some steps and keeps nothing."""
-
-    def steps(self, n: int) -> float:
-        """Train `n` steps as in the last epoch; clips per second."""
-        mixture = isinstance(self.model, VaDE)
-        if mixture and not bool(self.model.mixture_ready):
-            init_mixture(self.model, window_codes(self.model, self._sample(), 1), self.cfg.seed)
-        self.module.train()
-        weights, done = weights_at(self.cfg, math.inf, mixture), 0
-        started = time.monotonic()
-        while done < n:
-            for x, y in self._batches(mixture):
-                self._step_number = done = done + 1
-                self._step(x, y, weights, 1.0)
-                if done == n:
-                    break
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return n * min(self.cfg.batch_size, len(self.data.train)) / (time.monotonic() - started)
+CLIPS = 1024  # of the store that are used, at most: they lie on the device
 
 
 def speed(
@@ -44,8 +22,9 @@ def speed(
 ) -> dict[str, np.ndarray]:
     """Training speed of every model at its own objective, VaDE in its joint phase; the models take turns.
 
-    A step is what `Trainer` does in training: forward, loss, backward, clipping, AdamW. Turns in one process see
-    the same machine, so ratios hold even where the absolute figures wander with other work.
+    It is timed as by the benchmark program: a step is what `Trainer` does in training (forward, loss, backward,
+    clipping, AdamW). Turns in one process see the same machine, so ratios hold even where the absolute figures wander
+    with other work. On CUDA, and where not all models fit in memory, each model has its turns alone.
 
     Args:
         store: Its training clips are used; nothing is written.
@@ -56,23 +35,29 @@ def speed(
     Returns:
         `<model>: clips per second` and `<model>: seconds per epoch` (of the store's training clips), (rounds,) each.
     """
-    trainers = {}
-    for name in MODELS:
-        labels = [c for c in ("language", "genre") if len(set(store.table[c]) - {UNLABELLED}) > 1]
-        if name == "cvae" and not labels:
-            continue
-        condition = labels[0] if name == "cvae" else ""
-        settings = {"model_settings": {"components": min(50, len(store.rows("train")))}} if name == "vade" else {}
-        beta = DEFAULT_BETA.get(name, 1.0)
-        config = plan(store, name, condition=condition, epochs=1, batch_size=batch_size, beta=beta, **settings)
-        trainers[name] = _Timed(config, store, show=False)
-    found: dict[str, list[float]] = {name: [] for name in trainers}
-    for turn in range(rounds + 1):
-        for name, trainer in trainers.items():
-            rate = trainer.steps(steps)
-            if turn:  # the first turn warms up
-                found[name].append(rate)
-        show(f"speed, round {turn} of {rounds}")
-    epoch = len(store.rows("train"))
-    numbers = {f"{name}: clips per second": np.array(rates) for name, rates in found.items()}
-    return numbers | {f"{name}: seconds per epoch": epoch / np.array(rates) for name, rates in found.items()}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    epoch = store.rows("train")
+    rows = epoch[np.unique(np.linspace(0, len(epoch) - 1, CLIPS).astype(int))]
+    clips = Clips.read(store, store.fit_scaler(), rows, device)
+    label = next((c for c in ("language", "genre") if len(set(store.table[c]) - {UNLABELLED}) > 1), "")
+    codes = torch.from_numpy(store.codes(label, rows)) if label else None
+    variants = {
+        name: Variant(name, name, len(store.classes(label)) if name == "cvae" else 0, name == "vade")
+        for name in MODELS
+        if name != "cvae" or label
+    }
+
+    def made(variant: Variant) -> Contestant:
+        one = contestant(variant, clips, min(batch_size, len(clips)), device, y=codes if variant.classes else None)
+        one.amount = steps
+        return one
+
+    makers = {name: lambda v=v: made(v) for name, v in variants.items()}
+    with torch.device("meta"):  # counted without their weights
+        parameters = [build(v.model_config(store.front_end.shape)).parameter_count() for v in variants.values()]
+    groups = [list(makers)] if fit_together(parameters, device) else [[name] for name in makers]
+    told = lambda line: show(f"speed, {line}")  # noqa: E731
+    windows = take_turns(makers, groups, device, lambda one: one.run(steps), rounds, told)
+    rates = {name: np.array(found) / variants[name].windows for name, found in windows.items()}
+    numbers = {f"{name}: clips per second": rate for name, rate in rates.items()}
+    return numbers | {f"{name}: seconds per epoch": len(epoch) / rate for name, rate in rates.items()}
