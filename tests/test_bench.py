@@ -265,7 +265,7 @@ def test_no_more_than_a_pool_is_read_at_a_time_and_all_is_read(outputs, tmp_path
     assert memory._train(path, 4).keys() == {"imports", "peak"}
     first, validation, *streamed = seen
     assert first == list(range(4)) and validation == list(range(40, 45))
-    assert max(map(len, streamed)) == 4 and sorted(sum(streamed, [])) == list(range(40))
+    assert max(map(len, streamed)) == 4 and sorted(row for rows in streamed for row in rows) == list(range(40))
 
 
 def test_clips_to_preprocess_are_short_and_nearly_all_the_same_files(tmp_path):

@@ -4,6 +4,6 @@
     python -m vaelib.bench --device cuda        # a bare host with torch and numpy is enough for the trainings
 
 `race` alternates contestants and keeps every sample, `limits` asks the hardware, `training`, `rivals` and
-`preprocessing` are what is timed, `memory` measures peaks, `quality` compares end metrics of two precisions, `report` and
-`picture` show it. docs/BENCHMARKS.md says how to read the figures.
+`preprocessing` are what is timed, `memory` measures peaks, `quality` compares end metrics of two precisions, `report`
+and `picture` show it. docs/BENCHMARKS.md says how to read the figures.
 """

@@ -85,8 +85,8 @@ def memory_tables(found: dict) -> str:
     more, pools = trained[-1]["peak"] - trained[0]["peak"], [r["pools"] for r in trained]
     told = [
         f"- Memory of preprocessing {times:.3g} times as many clips: {shares}.",
-        f"- Memory of training from {pools[-1]} pools over that from {pools[0]}: {more / 1e6:+,.0f} MB, where a pool has "
-        f"{megabytes(found['pool_bytes'])}.",
+        f"- Memory of training from {pools[-1]} pools over that from {pools[0]}: {more / 1e6:+,.0f} MB, where a pool "
+        f"has {megabytes(found['pool_bytes'])}.",
     ]
     return "\n\n".join([first, table(heads, lines), "\n".join(told)])
 
