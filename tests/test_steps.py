@@ -53,6 +53,28 @@ def test_a_step_returns_detached_scalars_of_every_term(name):
     assert all(v.dim() == 0 and not v.requires_grad and v.isfinite() for v in terms.values())
 
 
+def test_each_phase_is_compiled_once_and_measuring_never():
+    """With a compiler that only counts: one graph for each size of a training batch, whatever is measured between."""
+    shapes = []
+
+    def count(graph, inputs):
+        shapes.extend(tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor) and x.shape[1:] == (1, 16, 16))
+        return graph.forward
+
+    stepper = Stepper(build(model_config("vade")), TrainConfig(), "cpu")
+    stepper.module = torch.compile(stepper.model, backend=count, dynamic=False)
+    for mixture, sizes in ((False, (4, 4)), (True, (6, 6))):
+        weights = weights_at(stepper.cfg, 1.0, mixture)
+        for pairs in sizes:
+            stepper.module.train()
+            stepper(*batch(pairs), weights, rate=0.5)
+            stepper.module.eval()
+            for other in (pairs, 3):
+                with torch.no_grad():
+                    assert all(v.isfinite() for v in stepper.measure(*batch(other), weights).values())
+    assert shapes == [(8, 1, 16, 16), (12, 1, 16, 16)]
+
+
 def test_every_group_of_parameters_follows_the_rate():
     stepper, _ = stepped("vade", "32-true", lr=1e-3, mixture_lr=1e-2)
     assert [g["lr"] for g in stepper.optimizer.param_groups] == [5e-4, 5e-3, 5e-3]

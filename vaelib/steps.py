@@ -155,7 +155,8 @@ class Stepper:
     ) -> None:
         self.cfg, self.device, self.fabric = cfg, torch.device(device), fabric
         self.model = model.to(self.device, memory_format=torch.channels_last)
-        self.module = torch.compile(self.model) if self.device.type == "cuda" else self.model
+        # every shape by itself: VaDE's second phase has other batches, and code for any shape would be slower for all
+        self.module = torch.compile(self.model, dynamic=False) if self.device.type == "cuda" else self.model
         self.optimizer = make_optimizer(self.model, cfg)
         self._half = False
         self.share = (0, 1)
@@ -204,7 +205,10 @@ class Stepper:
         Args:
             noise: Standard normal (codes, L) to draw the codes with; drawn if None.
         """
-        loss, mse = self._measure(*self._source_and_target(x, y, bool(weights["mixture"])), weights, noise)
+        given = self._source_and_target(x, y, bool(weights["mixture"]))
+        # a few batches of each epoch, the last one of another size, are not worth a compilation each
+        with torch.compiler.set_stance("force_eager"):
+            loss, mse = self._measure(*given, weights, noise)
         return {"loss": loss.total().detach(), **loss.means(), "mse": mse}
 
     def state(self) -> dict[str, Tensor]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass
@@ -56,6 +59,42 @@ def race(
             show(f"round {i + 1}/{rounds}: {c.name}")
             clips, seconds = _timed(c.run, c.amount)
             samples[c.name].append(clips / seconds)
+    return samples
+
+
+def take_turns(
+    makers: dict[str, Callable[[], Contestant]],
+    groups: Sequence[Sequence[str]],
+    device: torch.device,
+    warm_up: Callable[[Contestant], object],
+    rounds: int,
+    show: Callable[[str], None] = lambda line: None,
+) -> dict[str, list[float]]:
+    """Clips per second of every contestant in every round; those of a group are built together and take turns.
+
+    Args:
+        makers: What builds each.
+        groups: Names.
+        warm_up: Called with each before the first round; may set its amount.
+        rounds: Turns of each.
+        show: Gets lines of progress.
+    """
+    samples: dict[str, list[float]] = {}
+    for group in groups:
+        if device.type == "cuda":
+            # models share the code of `forward`: without this, the second would be compiled for the shapes of both,
+            # and the ninth not at all
+            torch._dynamo.reset()
+        built = []
+        for name in group:
+            show(f"warming up {name}")
+            built.append(makers[name]())
+            warm_up(built[-1])
+        samples |= race(built, rounds, show)
+        built.clear()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return samples
 
 

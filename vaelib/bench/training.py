@@ -5,10 +5,9 @@ The benchmark gives it random clips and rivals, `vaelib.proofs.speed` the clips 
 
 from __future__ import annotations
 
-import gc
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +19,7 @@ from ..models import VAE, VaDE, build
 from ..steps import Stepper, resolve_precision, weights_at
 from ..windows import Clips
 from . import limits, rivals
-from .race import Contestant, figures, race, ratio
+from .race import Contestant, figures, ratio, take_turns
 
 EXTRA_SECONDS = 4.0  # clips are longer than the compact window, as in the demo corpus (10 s against 6 s)
 BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, fp32
@@ -209,42 +208,6 @@ def measure(
                      "rival_of": "conv_vae"} | figures(samples[name])
                     | {"conv_over_it": ratio(samples["conv_vae"], samples[name])})  # fmt: skip
     return rows, skipped
-
-
-def take_turns(
-    makers: dict[str, Callable[[], Contestant]],
-    groups: Sequence[Sequence[str]],
-    device: torch.device,
-    warm_up: Callable[[Contestant], object],
-    rounds: int,
-    show: Callable[[str], None] = lambda line: None,
-) -> dict[str, list[float]]:
-    """Clips per second of every contestant in every round; those of a group are built together and take turns.
-
-    Args:
-        makers: What builds each.
-        groups: Names.
-        warm_up: Called with each before the first round; may set its amount.
-        rounds: Turns of each.
-        show: Gets lines of progress.
-    """
-    samples: dict[str, list[float]] = {}
-    for group in groups:
-        if device.type == "cuda":
-            # models share the code of `forward`: without this, the second would be compiled for the shapes of both,
-            # and the ninth not at all
-            torch._dynamo.reset()
-        built = []
-        for name in group:
-            show(f"warming up {name}")
-            built.append(makers[name]())
-            warm_up(built[-1])
-        samples |= race(built, rounds, show)
-        built.clear()
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return samples
 
 
 def fit_together(parameters: Iterable[int], device: torch.device) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..bench.race import Contestant
-from ..bench.training import Variant, contestant, fit_together, take_turns
+from ..bench.race import Contestant, take_turns
+from ..bench.training import Variant, contestant, fit_together
 from ..manifest import UNLABELLED
 from ..models import MODELS, build
 from ..store import Store
