@@ -202,7 +202,7 @@ def test_a_decoder_that_does_not_move_is_called_so(conv, recwarn):
 def test_a_straight_decoder_is_even_and_a_switch_is_not(conv, monkeypatch):
     index, pictures = np.arange(6)[:, None], np.arange(6)[:, None, None] * np.ones((6, 16, 16))
     conv.embed = lambda split, labels="": embedding(index)
-    conv.reconstruct = lambda split: (pictures, pictures)
+    monkeypatch.setattr(proofs.networks, "middle_windows", lambda run, split, index: pictures[index])
 
     def linear(z, y=None):
         return z[:, :1, None] * np.ones((1, 16, 16))
@@ -219,6 +219,34 @@ def test_a_straight_decoder_is_even_and_a_switch_is_not(conv, monkeypatch):
     assert even["share of gradual paths"] == even["untrained decoder: share of gradual paths"] == 1
     assert even["constant decoder: share of gradual paths"] == 0
     assert cut["largest step / mean step"] == pytest.approx(8) and cut["share of gradual paths"] == 0
+
+
+def test_paths_are_scored_one_by_one_as_they_would_be_together(conv, monkeypatch):
+    """At full size the decoded pictures of all paths would take gigabytes."""
+    real, seen = proofs.networks.paths_smoothness, []
+
+    def spy(paths, reference=None):
+        seen.append((np.array(paths), reference))
+        return real(paths, reference)
+
+    monkeypatch.setattr(proofs.networks, "paths_smoothness", spy)
+    found = proofs.smoothness(conv, pairs=8, steps=5).per_clip["share of gradual paths"]
+    assert all(paths.shape == (1, 5, 16, 16) for paths, _ in seen)
+    paths, gaps = (np.concatenate(part) for part in zip(*seen[::4], strict=True))
+    together = real(paths, gaps)
+    assert len(paths) == 8 and np.array_equal(found, proofs.networks._gradual(together))
+    ends = np.random.default_rng(0).integers(0, 6, (8, 2))
+    ends[:, 1] = np.where(ends[:, 0] == ends[:, 1], (ends[:, 1] + 1) % 6, ends[:, 1])
+    x = conv.reconstruct("test")[0]
+    np.testing.assert_allclose(gaps, [np.linalg.norm(x[a] - x[b]) for a, b in ends])
+
+
+def test_the_mean_window_is_that_of_all_clips(conv):
+    x = conv.reconstruct("train")[0]
+    for block in (5, 64):
+        found = proofs.networks.mean_window(conv, "train", block)
+        assert found.dtype == np.float32 and found.shape == (16, 16)
+        np.testing.assert_allclose(found, x.mean(0), atol=1e-6)
 
 
 def test_interpolation_needs_two_clips(conv):

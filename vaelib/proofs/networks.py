@@ -29,12 +29,16 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
     lines = [(1 - share) * codes[a] + share * codes[b] for a, b in ends]
     label = np.zeros(steps, int) if run.conditional else None
     fresh = untrained(run)
-    decoded = np.stack([run.decode(line, label) for line in lines])
-    raw = np.stack([_decode_with(fresh, line, label) for line in lines])
-    originals = run.reconstruct("test")[0]
-    gaps = np.array([np.linalg.norm(originals[a] - originals[b]) for a, b in ends])
-    found, null, free = paths_smoothness(decoded, gaps), paths_smoothness(raw, gaps), paths_smoothness(raw)
-    dead = paths_smoothness(np.broadcast_to(decoded[:, :1], decoded.shape), gaps)
+    scores: dict[str, list[dict[str, np.ndarray]]] = {"found": [], "null": [], "free": [], "dead": []}
+    for pair, line in zip(ends, lines, strict=True):  # at full size a path has 22 MB
+        path, raw = run.decode(line, label)[None], _decode_with(fresh, line, label)[None]
+        a, b = middle_windows(run, "test", pair)
+        gap = np.array([np.linalg.norm(a - b)])
+        scores["found"].append(paths_smoothness(path, gap))
+        scores["null"].append(paths_smoothness(raw, gap))
+        scores["free"].append(paths_smoothness(raw))
+        scores["dead"].append(paths_smoothness(np.broadcast_to(path[:, :1], path.shape), gap))
+    found, null, free, dead = ({k: np.concatenate([s[k] for s in rows]) for k in rows[0]} for rows in scores.values())
     alive, gradual = ~found["collapsed"], _gradual(found)
     numbers = {
         "share of gradual paths": float(gradual.mean()),
@@ -49,12 +53,13 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         "constant decoder: paths that hardly move": float(np.mean(dead["collapsed"])),
         "straight line in data space: largest step / mean step": 1.0,  # by construction: what a cross-fade scores
     }
-    lengths = np.linalg.norm(np.diff(decoded[0].reshape(steps, -1), axis=0), axis=1)
+    first = run.decode(lines[0], label)
+    lengths = np.linalg.norm(np.diff(first.reshape(steps, -1), axis=0), axis=1)
     jump = np.zeros(steps - 1)
     jump[(steps - 1) // 2] = 1.0
     names = run.store.table.loc[rows[ends[0]], "path"].str.rsplit("/", n=1).str[-1].tolist()
     figure, _ = plots.paths(
-        decoded[0],
+        first,
         run.store.front_end,
         {run.name: lengths / max(lengths.sum(), 1e-12), "a cut in the middle (worst case)": jump},
         title=f"{run.name}: from {names[0]} to {names[1]}",
@@ -89,6 +94,21 @@ def _decode_with(model: torch.nn.Module, z: np.ndarray, y: np.ndarray | None) ->
     return model.decode(torch.as_tensor(z, dtype=torch.float32), label).squeeze(1).numpy()
 
 
+@torch.inference_mode()
+def middle_windows(run: Run, split: str, index: np.ndarray) -> np.ndarray:
+    """(B, mel, frame) in [0, 1]: the middle windows of clips `index` (B,) of a split, as the model is given them."""
+    clips = run.clips(split)
+    return clips.even_windows(torch.as_tensor(index), 1)[:, 0, 0].numpy()
+
+
+def mean_window(run: Run, split: str, block: int = 64) -> np.ndarray:
+    """(mel, frame): the mean of the middle windows of a split, in blocks."""
+    n, total = len(run.store.rows(split)), 0.0
+    for i in range(0, n, block):
+        total = total + middle_windows(run, split, np.arange(i, min(i + block, n))).sum(0, dtype=np.float64)
+    return (total / n).astype(np.float32)
+
+
 def reconstruction(*runs: Run, shown: int = 5) -> Proof:
     """Test reconstructions of one or several runs: error per bin and band, edges, onsets; R² against the mean picture.
 
@@ -100,7 +120,7 @@ def reconstruction(*runs: Run, shown: int = 5) -> Proof:
     scores, pictures, per_clip = {}, {}, {}
     for name, run in zip(labels_of(runs), runs, strict=True):
         x, copy = run.reconstruct("test")
-        mean = run.reconstruct("train")[0].mean(0)
+        mean = mean_window(run, "train")
         edges, onsets = rec.edge_energy_ratio(x, copy), rec.onset_correlation(x, copy)
         low, middle, high = (float(part.mean()) for part in np.array_split(rec.mse_by_band(x, copy), 3))
         per_clip[name] = {"MSE per bin": rec.mse_per_clip(x, copy)}
