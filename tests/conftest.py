@@ -1,14 +1,30 @@
-"""Shared fixtures: folders that never touch the repository, a tiny corpus of tones, its store, small models."""
+"""Shared fixtures: folders that never touch the repository, a tiny corpus of tones, its store, small models.
+
+Tests run in several processes (pytest-xdist), a file in one of them: what a module or a session shares is made once
+for those that need it. `-n 0` runs all of them in this one.
+"""
 
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Before anything else is imported, and for all processes that tests start: one thread each, for there are several of
+# them, and modules are compiled once. Where no bytecode is kept (containers often ask for that), each of a hundred
+# kernels and workers would compile the same ten thousand files for itself.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.pycache_prefix = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
+    sys.dont_write_bytecode = False
 
 import dask
 import nbformat
 import numpy as np
 import pandas as pd
-import pytest
 import soundfile
 import torch
 from distributed import Client
@@ -19,6 +35,12 @@ from vaelib.preprocess import build_store
 from vaelib.store import Store, open_store
 
 torch.set_num_threads(1)
+
+# What takes longest begins first, so that nothing long is left over when the rest is done
+LONGEST = (
+    "tests/test_notebooks.py",
+    "tests/browser",
+)
 
 # A notebook that kills its Dask worker (SIGKILL), as many times as it is told, and then succeeds
 KILLS = """import os, signal
@@ -68,6 +90,30 @@ def write_tones(folder: Path, clips: int = CLIPS, languages=LANGUAGES, genres=GE
                 rows.append({"path": path, **labels, "tempo": 90.0 + n, "energy": energy, "phrases": "a b"})
     pd.DataFrame(rows).assign(**extra).to_csv(folder / "manifest.csv", index=False)
     return folder
+
+
+def _unit(nodeid: str) -> str:
+    """What stays in one process: a file; the browser tests, which share one JupyterLab, are one unit."""
+    path = nodeid.partition("::")[0]
+    return "tests/browser" if path.startswith("tests/browser/") else path
+
+
+def pytest_collection_modifyitems(items):
+    """Longest first; otherwise as they were found."""
+    place = {unit: number for number, unit in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(_unit(item.nodeid), len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Units are handed out in their order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    return ByUnit(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")
