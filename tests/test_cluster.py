@@ -51,7 +51,7 @@ def test_every_worker_sees_its_own_gpu_and_gives_its_kernels_the_way_back(monkey
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         assert kernel_environment() == {}  # not a worker
-        code = "from distributed import Client; print(Client(timeout=20).submit(sum, [1, 2]).result())"
+        code = "from distributed import Client; print(Client(timeout=120).submit(sum, [1, 2]).result())"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip() == "3", done.stderr
 

@@ -78,7 +78,7 @@ def runs(store, folders):
     }
 
 
-def wait_for(condition, seconds: float = 8.0) -> bool:
+def wait_for(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)

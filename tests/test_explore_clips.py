@@ -28,7 +28,7 @@ LIVE = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
 
-def wait_for(condition, seconds: float = 8.0) -> bool:
+def wait_for(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)

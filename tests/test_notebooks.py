@@ -1,5 +1,6 @@
 """Every notebook once through papermill with tiny parameters: the whole path from sound to comparison."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from vaelib.store import open_store, store_path
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(1800)]  # minutes on a busy machine
 NAMES = sorted(p.stem for p in notebooks_dir().glob("*.ipynb"))
-DRAWN = {"clips_per_genre": 8, "clip_seconds": 6.5}
+DRAWN = {"clips_per_genre": 8, "clip_seconds": 6.5}  # the fewest with two test clips of each genre
+TINY = {
+    "02_basic_vae": {"pairs": 4},
+    "04_beta_vae": {"n_sliders": 2},
+    "05_conditional_vae": {"n_samples": 3},
+    "06_vade": {"components": 8},
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,10 @@ def executed(tmp_path_factory) -> dict[str, Path]:
             patch.setenv(f"VAELIB_{name}", str(base / name.lower()))
         first = engine.execute(Job("01_preprocess", DRAWN))
         store = store_path(corpus_name(8, 6.5), "compact")
-        jobs = training_jobs(store, epochs=2, batch_size=32)
+        jobs = [
+            dataclasses.replace(job, parameters=job.parameters | TINY.get(job.notebook, {}))
+            for job in training_jobs(store, epochs=2, batch_size=32)
+        ]
         paths = batch.run_all(jobs)
         comparison = Job("07_compare", {"epochs": 2, "speed_rounds": 1})
         last = engine.execute(comparison)

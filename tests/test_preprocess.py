@@ -99,7 +99,7 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=240):
     """Wait for something to come true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -149,7 +149,7 @@ import sys, time
 from vaelib import audio, preprocess
 from vaelib.config import FrontEnd
 read = audio.read
-audio.read = lambda *given: (time.sleep(0.05), read(*given))[1]
+audio.read = lambda *given: (time.sleep(0.15), read(*given))[1]
 preprocess.CHUNK_CLIPS = 3
 preprocess.build_store(sys.argv[1], FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16), workers=2)
 """
@@ -171,7 +171,7 @@ def test_a_build_killed_twice_at_random_moments_ends_with_the_same_bytes(tmp_pat
         with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, stderr=subprocess.PIPE) as child:
             while lines() <= before and child.poll() is None:
                 time.sleep(0.005)
-            time.sleep(random.uniform(0, 0.2))
+            time.sleep(random.uniform(0, 0.6))
             child.kill()
             said = child.stderr.read().decode()
         assert child.returncode == -signal.SIGKILL, said

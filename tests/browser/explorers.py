@@ -11,7 +11,7 @@ from . import lab
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
-SECONDS = 30  # a picture or a sound that takes longer, even on a busy machine, is not coming
+SECONDS = 90  # a picture or a sound that takes longer, even on a busy machine, is not coming
 SOUND = """async (audio) => {
     const bytes = audio.src ? (await (await fetch(audio.src)).arrayBuffer()).byteLength : 0;
     return {src: audio.src, bytes, seconds: audio.duration};

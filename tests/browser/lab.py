@@ -100,7 +100,7 @@ def jupyter_lab(root: Path, env: Mapping[str, str] | None = None) -> Iterator[Se
     """Serve `root` on a free local port, with settings that are thrown away; kernels end with the server.
 
     Raises:
-        RuntimeError: the server ended or did not answer within a minute; with the end of its log.
+        RuntimeError: the server ended or did not answer within four minutes; with the end of its log.
     """
     root, token = root.resolve(), secrets.token_hex(24)
     with tempfile.TemporaryDirectory(prefix="vaelib-lab-", ignore_cleanup_errors=True) as scratch:
@@ -149,7 +149,7 @@ def _command(root: Path, base: str) -> list[str]:
     return command + (["--allow-root"] if os.geteuid() == 0 else [])
 
 
-def _wait_until_it_answers(process: subprocess.Popen, base: str, token: str, log: Path, seconds: float = 60) -> None:
+def _wait_until_it_answers(process: subprocess.Popen, base: str, token: str, log: Path, seconds: float = 240) -> None:
     request = urllib.request.Request(f"{base}/api/status", headers={"Authorization": f"token {token}"})
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
