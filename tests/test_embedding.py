@@ -100,6 +100,16 @@ def test_a_long_file_is_the_mean_of_its_segments(runs, song, monkeypatch):
     np.testing.assert_allclose(whole.shares[0], expected / expected.sum(), atol=1e-3)
 
 
+def test_a_song_is_cut_like_those_of_the_collection(runs, tmp_path):
+    path, quiet = tmp_path / "long.wav", np.zeros(31 * RATE)
+    soundfile.write(path, np.r_[tone(150, 40.0, seed=1), quiet, tone(300, 40.0, seed=2)], RATE)
+    each = embedding.embed_files(runs("basic_vae"), [path], "segment")
+    assert each.table["start"].tolist() == [0, 30, 60, 81] and each.table["seconds"].tolist() == [30] * 4
+    soundfile.write(path, np.r_[tone(150, 30.0, seed=1), np.zeros(30 * RATE), tone(300, 30.0, seed=2)], RATE)
+    whole = embedding.embed_files(runs("basic_vae"), [path])  # the silent segment is left out
+    assert whole.table.loc[0, ["start", "seconds", "segments"]].tolist() == [0, 90, 2] and not whole.failed
+
+
 def test_bad_files_are_named_and_the_others_go_on(runs, song, tmp_path):
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.mp3").write_text("no sound")

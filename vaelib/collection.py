@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .corpus import LABELS, SPLITS, UNLABELLED
+from .corpus import SPLITS
+from .manifest import LABELS, UNLABELLED
 
 WIDE_DB = 20.0  # between the softest and the loudest files, 5 % left out at both ends
 FEW = 3  # tracks; a class with fewer cannot be in train, validation and test

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from . import audio
 from .config import InputError, one_of, write_atomic
-from .corpus import LABELS, UNLABELLED
 from .evaluation.neighbours import nearest
+from .manifest import LABELS, UNLABELLED
 from .models import VaDE
 from .runs import Run
+from .soundfiles import header
+from .store import CUT
 from .windows import Clips
 
 PER = ("file", "segment")
@@ -89,7 +91,7 @@ def embed_files(
 
 
 def _segments(file: Path, run: Run) -> Iterator[tuple[float, float, Tensor]]:
-    """Start and length in seconds, and the wave (samples,) of each segment of a file.
+    """Start and length in seconds, and the wave (samples,) of each segment of a file, cut as the store's files were.
 
     Raises:
         UnreadableAudio: the file cannot be used.
@@ -99,8 +101,18 @@ def _segments(file: Path, run: Run) -> Iterator[tuple[float, float, Tensor]]:
     if not file.exists():
         raise audio.UnreadableAudio("is not there; check the name")
     fe = run.store.front_end
-    wave = audio.load(file, fe)
-    yield 0.0, len(wave) / fe.sample_rate, wave
+    cut = (float(run.store.attrs.get(name, audio.SEGMENT_S)) for name in CUT)
+    failed, heard = None, False
+    for start, length in audio.segments(header(file).seconds, fe, *cut):
+        try:
+            wave = audio.load(file, fe, start, length)
+        except audio.UnreadableAudio as e:  # a silent part of a song is left out, as it is of the store
+            failed = e
+            continue
+        heard = True
+        yield start, len(wave) / fe.sample_rate, wave
+    if failed and not heard:
+        raise failed
 
 
 @torch.inference_mode()

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ..config import ROOT, InputError
-from ..corpus import UNLABELLED
 from ..evaluation.claims import Claim, judge
 from ..evaluation.stats import MIN_SEEDS
+from ..manifest import UNLABELLED
 from ..runs import Run
 from .clusters import LABELS
 from .factors import true_factors

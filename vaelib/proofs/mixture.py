@@ -7,9 +7,9 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, hom
 
 from .. import plots
 from ..config import InputError
-from ..corpus import UNLABELLED
 from ..evaluation import clustering as clu
 from ..evaluation import mixture as mix
+from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run, find_runs, load_run
 from .clusters import baseline_spaces, known
