@@ -359,15 +359,33 @@ def test_measured_descriptors_stand_in_for_factors_and_the_sentence_says_so(monk
         "descriptors measured in the audio by librosa stand in (tempo, energy, brightness, loudness)" in proof.sentence
     )
     assert proof.numbers["MIG of tempo"] > 0.8
-    assert proofs.name_dimensions(run, np.array([0])) == {0: "tempo, MI 1.00"}
+    assert proofs.name_dimensions(run, np.array([0])) == {0: "measured tempo, MI 1.00"}
+    assert "measured descriptor's entropy" in proof.figure.axes[0].get_title().replace("\n", " ")
 
 
-def test_factors_full_of_gaps_are_a_sentence_and_names_fall_back():
+def test_factors_full_of_gaps_give_way_to_descriptors_and_without_those_are_a_sentence(monkeypatch):
     run = known()
+    complete = run.store.table.copy()
     run.store.table.loc[7] = np.nan
-    with pytest.raises(InputError, match=r"every factor column of known has gaps: fill at least one in manifest.csv"):
+    monkeypatch.setattr("vaelib.descriptors.describe", lambda store: complete.add_suffix("_heard"))
+    assert list(factors_of(run).values) == ["tempo_heard", "energy_heard", "brightness_heard"]
+    assert factors_of(run).source == "measured"
+    assert "The corpus has no true factors (or only with gaps)" in proofs.disentanglement(run).sentence
+    monkeypatch.setattr("vaelib.descriptors.describe", lambda store: complete * np.nan)
+    with pytest.raises(InputError, match=r"known has no factors, and most of its clips no descriptors: fill a column"):
         proofs.disentanglement(run)
     assert proofs.name_dimensions(run, np.array([3])) == {3: "KL 1.00"}
+
+
+def test_keys_are_names_and_not_a_scale():
+    run = known()
+    run.store.table["key"] = np.arange(400.0) % 24  # major and minor: more values than bins
+    run.store.factors = ["key", "tempo"]
+    values = factors_of(run).values
+    assert values["key"].dtype.kind == "i" and values["tempo"].dtype.kind == "f"
+    run.embed = lambda split: embedding(np.c_[(run.store.table["key"] * 7) % 24, np.zeros(400)])
+    assert proofs.disentanglement(run).numbers["MIG of key"] > 0.8  # one dimension names them, in another order
+    assert proofs.disentanglement(run).numbers["SAP"] > 0.4  # a line through them would find next to nothing
 
 
 def test_a_factor_with_a_gap_in_one_split_is_left_out_of_all():

@@ -24,9 +24,26 @@ def _require_condition(run: Run) -> str:
     return run.config.model.condition
 
 
-def separation(run: Run) -> Proof:
-    """Clusters of the conditional model against its classes: with labels given (supervised) and without."""
+def _require_classes(run: Run) -> str:
+    """The condition, of which there must be two classes to tell apart in train and in test."""
     label = _require_condition(run)
+    for split in ("train", "test"):
+        found = len(set(run.labels(split, label)[known(run, split, label)]))
+        if found < 2:
+            raise InputError(
+                f"{run.store.path.name} has {'one' if found else 'no'} {label} in {split}: classes are told apart "
+                "from two on, so label more clips or add some of the rare classes"
+            )
+    return label
+
+
+def separation(run: Run) -> Proof:
+    """Clusters of the conditional model against its classes: with labels given (supervised) and without.
+
+    Raises:
+        InputError: no conditional model, or fewer than two classes in train or in test.
+    """
+    label = _require_classes(run)
     seed, k = run.config.training.seed, len(run.config.model.classes)
     there, train_there = known(run, "test", label, True), known(run, "train", label, True)
     truth, train_truth = run.labels("test", label, True)[there], run.labels("train", label, True)[train_there]
@@ -69,8 +86,11 @@ def generate(run: Run, class_name: str | None = None, n_samples: int = 10, tempe
     Args:
         class_name: The class whose samples are drawn in the figure; all classes are judged. None draws several.
         n_samples: Samples per class.
+
+    Raises:
+        InputError: no conditional model, no such class, or fewer than two classes in train or in test.
     """
-    label = _require_condition(run)
+    label = _require_classes(run)
     classes = list(run.config.model.classes)
     if class_name is not None:
         one_of(f"class of {label}", class_name, classes)
