@@ -196,10 +196,12 @@ def warnings(found: pd.DataFrame, rejected: pd.DataFrame) -> list[str]:
     if len(rejected):
         n = len(rejected) + len(found)
         told.append(f"{len(rejected):,} of {n:,} files ({len(rejected) / n:.1%}) were rejected: see why below.")
-    for column, word in (("silent", "are silent for half of their length or more"), ("clipped", "are clipped")):
+    for column, word in (("silent", "mostly silent"), ("clipped", "clipped")):
         if column in found and (found[column] >= SHARES[column]).any():
             own = found[found[column] >= SHARES[column]].sort_values(column, ascending=False)
-            told.append(f"{len(own):,} of {len(found):,} files {word}: {_named(own.index)}.")
+            told.append(
+                f"{len(own):,} of {len(found):,} files {'is' if len(own) == 1 else 'are'} {word}: {_named(own.index)}."
+            )
     return told + _about_copies(found) + _about_loudness(found)
 
 

@@ -15,6 +15,11 @@ from .basics import Drawn, _plain
 
 TOP, BOTTOM = 20, 12  # classes drawn when there are more than both together and a few
 LONGEST = 34  # characters of a name
+# Marks of a logarithmic axis of lengths
+CLOCK = {
+    n * unit: f"{n:g} {name}" for unit, name in ((1, "s"), (60, "min"), (3600, "h")) for n in (1, 2, 5, 10, 20, 30)
+}
+CLOCK = {0.1: "0.1 s", 0.3: "0.3 s"} | CLOCK
 DECADE = 8.0  # largest over smallest value from which on an axis is logarithmic
 
 
@@ -28,8 +33,10 @@ def durations(seconds: np.ndarray, title: str = "") -> Drawn:
         sns.histplot(x=values, bins=_edges(values, wide), ax=ax, edgecolor="white", linewidth=0.3)
         if wide:
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda s, _: _clock(s)))
-            ax.xaxis.set_minor_formatter(plt.NullFormatter())
+            low, high = ax.get_xlim()
+            marks = [s for s in CLOCK if low <= s <= high]
+            ax.set_xticks(marks[:: -(-len(marks) // 9)], [CLOCK[s] for s in marks[:: -(-len(marks) // 9)]], fontsize=8)
+            ax.set_xticks([], minor=True)
         ax.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     ax.set(xlabel="length of a file" if ax.get_xscale() == "log" else "length of a file (s)", ylabel="files")
     ax.set_title(_plain(title), fontsize=10)
@@ -128,7 +135,7 @@ def _drawable(character: str) -> str:
 
 
 def _has_glyph(character: str) -> bool:
-    fonts = (get_font(findfont(FontProperties(family=family))) for family in plt.rcParams["font.family"])
+    fonts = (get_font(findfont(FontProperties(family=[family]))) for family in plt.rcParams["font.family"])
     return any(font.get_char_index(ord(character)) for font in fonts)
 
 
@@ -144,9 +151,3 @@ def _edges(values: np.ndarray, log: bool = False, most: int = 40) -> np.ndarray:
         return np.array([low - 0.5, low + 0.5])
     n = int(np.clip(np.sqrt(len(values)) * 1.5, 8, most))
     return np.geomspace(low, high, n + 1) if log else np.linspace(low, high, n + 1)
-
-
-def _clock(seconds: float) -> str:
-    """5 s, 3 min, 2 h."""
-    unit, name = next((u, n) for u, n in ((3600, "h"), (60, "min"), (0, "s")) if seconds >= u)
-    return f"{seconds / max(unit, 1):g} {name}"
