@@ -147,7 +147,7 @@ def test_split_depends_on_the_seed_and_not_on_the_order():
 def test_every_class_is_trained_on_and_tested_before_validated(per_genre):
     counts = pd.crosstab((table := clips(per_genre=per_genre))["genre"], split_clips(table))
     assert (counts["train"] > 0).all()
-    assert ("test" in counts) == (per_genre > 1) and ("validation" in counts) == (per_genre > 3)
+    assert ("test" in counts) == (per_genre > 1) and ("validation" in counts) == (per_genre >= 3)
 
 
 # --- real, messy collections ---
@@ -199,9 +199,12 @@ def test_hidden_files_and_those_of_other_kinds_are_not_music(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "want"),
     [
-        ("{language}/{genre}/{artist}/{album}/{track}", ["en", "rock", "The A", "First", "01 Song"]),
+        (
+            "{language}/{genre}/{artist}/{album}/{track}",
+            ["en", "rock", "The A", "First", "en/rock/The A/First/01 Song"],
+        ),
         ("*/{genre}/{artist}/*/{title}", [None, "rock", "The A", None, None]),
-        ("*/{genre}/{artist}/*/{number} {track}", [None, "rock", "The A", None, "Song"]),
+        ("*/{genre}/{artist}/*/{number} {track}", [None, "rock", "The A", None, "en/rock/The A/First/Song"]),
     ],
 )
 def test_a_pattern_names_the_levels(tmp_path, pattern, want):
@@ -262,6 +265,24 @@ def test_two_ways_of_reading_exclude_each_other(tmp_path):
         read_corpus(touch(tmp_path, "a.wav"), labels="{genre}", manifest="x.csv")
     with pytest.raises(InputError, match="no manifest at"):
         read_corpus(touch(tmp_path, "a.wav"), manifest=tmp_path / "x.csv")
+
+
+def test_tracks_of_one_name_are_one_only_in_a_folder_or_of_an_artist(tmp_path):
+    touch(tmp_path, "a/1 Intro.mp3", "a/1 Intro.flac", "b/1 Intro.mp3")
+    found = read_corpus(tmp_path, labels="{artist}/{track}").table
+    assert found["track"].tolist() == ["a/1 Intro", "a/1 Intro", "b/1 Intro"]
+    manifest(tmp_path, "path,artist,track\na/1 Intro.mp3,A,Intro\nb/1 Intro.mp3,B,Intro\na/1 Intro.flac,A,\n")
+    assert read_corpus(tmp_path).table["track"].tolist() == ["a/1 Intro.flac", "A: Intro", "B: Intro"]
+
+
+def test_classes_of_three_artists_leave_some_for_validation():
+    artists = [f"{genre}{i}" for genre in "abcdefghijkl" for i in range(3)]
+    table = pd.DataFrame({"path": [str(i) for i in range(72)], "artist": np.repeat(artists, 2)})
+    table["genre"] = table["artist"].str[0]
+    split, note = choose_split(table)
+    counts = pd.crosstab(table["genre"], split)
+    assert note == "" and (counts["train"] > 0).all() and (counts["test"] > 0).all()
+    assert counts["validation"].sum() == 8 and pd.Series(split).groupby(table["artist"]).nunique().eq(1).all()
 
 
 def test_the_same_sound_and_the_same_artist_stay_on_one_side():

@@ -408,7 +408,7 @@ def test_a_long_file_becomes_segments_of_one_track(songs, data):
         [0, 3, 5.3], [0, 3, 5.4], [0, 3, 5.5], [0, 3, 5.6]  # the last one ends with the song
     ]  # fmt: skip
     assert table["seconds"].round(3).eq(3).all() and table["n_frames"].nunique() == 1
-    assert table["track"].tolist() == [t for t in "0123" for _ in range(3)]
+    assert table["track"].tolist() == [t for t in ("a/0", "a/1", "b/2", "b/3") for _ in range(3)]
     assert table.groupby("artist")["split"].nunique().eq(1).all()  # an artist is on one side, a track with it
     for row in store.rows():
         wave = store.load(row)

@@ -40,6 +40,20 @@ def test_a_part_of_a_file_is_that_part(tmp_path, suffix):
     assert len(samples(tmp_path / f"a{suffix}", 99.0, 3.0)[0]) == 0
 
 
+def test_parts_of_an_mp3_are_those_of_the_whole(tmp_path, capfd):
+    """Its decoder cannot start in the middle without a fault, and says so on the terminal."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(220, 9), RATE)
+    whole, _ = samples(path)
+    for start, seconds in [(0.0, 3.0), (3.0, 3.0), (2.0, 4.0), (6.0, None), (1.0, 1.0)]:
+        part, _ = samples(path, start, seconds)
+        end = len(whole) if seconds is None else int((start + seconds) * RATE)
+        np.testing.assert_allclose(part, whole[int(start * RATE) : end], atol=1e-6)  # mpg123 rounds as memory lies
+    soundfile.write(path, tone(330, 9), RATE)  # another file of that name
+    np.testing.assert_allclose(samples(path, 1.0, 1.0)[0], samples(path)[0][RATE : 2 * RATE], atol=1e-6)
+    assert capfd.readouterr().err == ""
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize(("suffix", "codec"), [(".m4a", "aac"), (".aac", "aac"), (".mp4", "aac"), (".wma", "wmav2")])
 def test_ffmpeg_formats_are_read_through_ffmpeg(wav, tmp_path, suffix, codec):

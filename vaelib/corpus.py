@@ -105,9 +105,8 @@ def read_corpus(
     if len(given := [n for n, v in {"labels": labels, "manifest": manifest, "mirdata": mirdata}.items() if v]) > 1:
         raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
     files, left_out = audio_files(root)
-    source = (
-        Path(manifest).expanduser() if manifest else next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
-    )
+    inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
+    source = Path(manifest).expanduser() if manifest else None if labels or mirdata else inside
     if mirdata:
         from .datasets import mirdata_table
 
@@ -115,7 +114,7 @@ def read_corpus(
             warnings.simplefilter("always", UserWarning)
             table = mirdata_table(*mirdata.split(":", 1)[:1], root, *mirdata.split(":", 1)[1:])
         notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    elif source and not labels:
+    elif source:
         table = manifest_table(source, root, allow_outside)
         unlisted = sorted(set(files) - set(table["path"]))
         left_out += [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
@@ -132,6 +131,9 @@ def read_corpus(
     if "track" not in table:
         table["track"] = ""
     named = table["track"].fillna("").astype(str)
+    if "artist" in table and (source or mirdata):  # two artists may have a track of one name
+        artist = table["artist"].fillna("").astype(str)
+        named = named.where(named.eq("") | artist.eq(""), artist + ": " + named)
     table["track"] = named.where(named.ne(""), table["path"])
     table = table.sort_values("path", ignore_index=True)
     factors = tuple(c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c]))
@@ -231,7 +233,8 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
 
     Returns:
         (clip,) of `train`, `validation` or `test`. With too few groups in a class the test split is served
-        after train, and validation last, so that every class is trained on.
+        after train, and validation last, so that every class is trained on; where no class has enough for all three,
+        some classes with two groups to train on give one to validation.
     """
     group = _groups(table)
     rng = np.random.default_rng(seed)
@@ -247,7 +250,20 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
             chosen = max(SPLITS, key=lambda s: SPLITS[s] * total - counts[s])
             counts[chosen] += sizes[member]
             split_of[member] = chosen
+    if "validation" not in split_of.values():  # classes of three groups: some of them give one up
+        _give_up(split_of, first, sizes, rng)
     return np.array([split_of[str(g)] for g in group])
+
+
+def _give_up(split_of: dict[str, str], first: pd.Series, sizes: pd.Series, rng: np.random.Generator) -> None:
+    """Move a training group of some classes to validation, until it has its share."""
+    wanted, moved = SPLITS["validation"] * sizes.sum(), 0
+    for label in rng.permutation(sorted(first.unique())):
+        trained = [m for m in sorted(first.index[first == label].astype(str)) if split_of[m] == "train"]
+        if len(trained) > 1 and moved < wanted:
+            smallest = min(trained, key=lambda m: sizes[m])
+            split_of[smallest] = "validation"
+            moved += sizes[smallest]
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray:

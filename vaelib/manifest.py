@@ -134,7 +134,10 @@ def folder_table(root: Path, files: Sequence[str], labels: str = "") -> tuple[pd
         if pattern:
             match = pattern.fullmatch(os.path.splitext(path)[0])
             strangers += match is None
-            rows.append({"path": path} | (match.groupdict() if match else {}))
+            row = {"path": path} | (match.groupdict() if match else {})
+            if "track" in row:  # a name is one track in its folder only: every album has a first song
+                row["track"] = os.path.join(os.path.dirname(path), row["track"])
+            rows.append(row)
         else:
             parts = Path(path).parts
             genre = parts[-2] if len(parts) >= 2 else UNLABELLED

@@ -301,7 +301,7 @@ def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
                 wave, levels = audio.read(root / name, fe, start, seconds)
                 db = audio.log_mel(wave, fe).numpy()[:, : row.shape[1]]
             except audio.UnreadableAudio as e:
-                found.append(Clip(reason=f"from {start:.1f} s on: {e}" if start or seconds else str(e)))
+                found.append(Clip(reason=f"{e} (from {start:.1f} s on)" if start or seconds else str(e)))
             else:
                 row[:, : db.shape[1]] = db
                 heard = len(wave) / fe.sample_rate

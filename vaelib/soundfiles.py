@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 # Containers that may be opened: a play list that is named .m4a could make ffmpeg read other files, or the network.
 FFMPEG = ["-v", "error", "-format_whitelist", "mov,aac,asf", "-protocol_whitelist", "file,pipe"]
 PATIENCE = 120  # seconds that ffmpeg may take for one header or one part of a file
+SKIP = 1 << 20  # samples that are decoded and dropped at a time
 CONVERT = "convert it to FLAC or WAV"
 
 
@@ -84,12 +86,39 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
     try:
         if not start and seconds is None:
             return soundfile.read(str(path), dtype="float32", always_2d=True)
+        if path.suffix.lower() == ".mp3":
+            return _played_on(path, start, seconds)
         with soundfile.SoundFile(str(path)) as f:
             f.seek(min(round(start * f.samplerate), f.frames))
             count = -1 if seconds is None else round(seconds * f.samplerate)
             return f.read(count, dtype="float32", always_2d=True), f.samplerate
     except Exception as e:
         raise UnreadableAudio(_reason(path, str(e))) from e
+
+
+_played = threading.local()
+
+
+def _played_on(path: Path, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
+    """A part of an MP3: decoded from the start, because a frame needs what earlier ones have left.
+
+    The file stays open, so that whoever reads one part after the other decodes it once.
+    """
+    import soundfile
+
+    about = path.stat()
+    key, (known, f) = (path, about.st_mtime_ns, about.st_size), getattr(_played, "last", (None, None))
+    first = round(start * f.samplerate) if known == key else 0
+    if known != key or f.tell() > first:
+        if f is not None:
+            f.close()
+        f = soundfile.SoundFile(str(path))
+        _played.last, first = (key, f), round(start * f.samplerate)
+    while (gap := first - f.tell()) > 0 and len(f.read(min(gap, SKIP), dtype="float32")):
+        pass
+    count = -1 if seconds is None else round(seconds * f.samplerate)
+    data = f.read(count, dtype="float32", always_2d=True) if f.tell() == first else np.zeros((0, f.channels), "float32")
+    return data, f.samplerate
 
 
 def _ffprobe(path: Path) -> Header:

@@ -155,8 +155,9 @@ def heatmap(table: pd.DataFrame, title: str = "", label: str = "", centre: float
     """A matrix with its values written in, rows and columns named by the table."""
     fig, ax = _axes(None, (2.2 + 0.75 * table.shape[1], 1.3 + 0.28 * table.shape[0]))
     cmap = "vlag" if centre is not None else "rocket_r"
+    fmt = ",d" if all(pd.api.types.is_integer_dtype(kind) for kind in table.dtypes) else ".2f"
     sns.heatmap(
-        table.rename(index=_plain, columns=_plain), annot=table.size <= 200, fmt=".2f", cmap=cmap, center=centre, ax=ax,
+        table.rename(index=_plain, columns=_plain), annot=table.size <= 200, fmt=fmt, cmap=cmap, center=centre, ax=ax,
         annot_kws={"size": 8}, cbar_kws={"label": _plain(label)},
     )  # fmt: skip
     ax.tick_params(axis="x", rotation=30, labelsize=8)
