@@ -100,24 +100,33 @@ _played = threading.local()
 
 
 def _played_on(path: Path, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
-    """A part of an MP3: decoded from the start, because a frame needs what earlier ones have left.
+    """A part of an MP3, decoded from front to back: its decoder answers a jump with complaints on the terminal.
 
     The file stays open, so that whoever reads one part after the other decodes it once.
     """
     import soundfile
 
+    class Stream(soundfile.SoundFile):
+        def seekable(self) -> bool:
+            return False  # else soundfile jumps to where it is after every read
+
     about = path.stat()
-    key, (known, f) = (path, about.st_mtime_ns, about.st_size), getattr(_played, "last", (None, None))
+    key = (path, about.st_mtime_ns, about.st_size)
+    known, f, at = getattr(_played, "last", (None, None, 0))
     first = round(start * f.samplerate) if known == key else 0
-    if known != key or f.tell() > first:
+    if known != key or at > first:
         if f is not None:
             f.close()
-        f = soundfile.SoundFile(str(path))
-        _played.last, first = (key, f), round(start * f.samplerate)
-    while (gap := first - f.tell()) > 0 and len(f.read(min(gap, SKIP), dtype="float32")):
-        pass
-    count = -1 if seconds is None else round(seconds * f.samplerate)
-    data = f.read(count, dtype="float32", always_2d=True) if f.tell() == first else np.zeros((0, f.channels), "float32")
+        f, at = Stream(str(path)), 0
+        first = round(start * f.samplerate)
+    _played.last = (None, f, 0)  # where a fault leaves it is not known
+    while gap := min(first, f.frames) - at:
+        at += (got := len(f.read(min(gap, SKIP), dtype="float32")))
+        if not got:
+            break
+    count = max(f.frames - at, 0) if seconds is None else round(seconds * f.samplerate)
+    data = f.read(count, dtype="float32", always_2d=True)
+    _played.last = (key, f, at + len(data))
     return data, f.samplerate
 
 
