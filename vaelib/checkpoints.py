@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import InputError, write_atomic
+from .config import InputError, replacing
 from .models import VAE
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors and a JSON state as one safetensors file, whole or not at all."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_atomic(path, save(plain, metadata={"state": json.dumps(state)}))
+    with replacing(path) as temporary:  # straight from the tensors: as bytes they would be in memory two more times
+        save_file(plain, temporary, {"state": json.dumps(state)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
