@@ -346,7 +346,8 @@ def embed(
     if output is not None:
         typer.echo(embedding.write(found, output, near))
     else:
-        typer.echo(f"{opened.name}: {opened.folder}\n\n{embedding.text_of(found, near)}")
+        said = "; below each file the nearest clips and how far they are" if near else ""
+        typer.echo(f"{opened.name}: {opened.folder}{said}\n\n{embedding.text_of(found, near)}")
     if found.failed:
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -244,26 +245,16 @@ WRITERS = {".csv": _csv, ".parquet": _parquet, ".npz": _npz}
 
 
 def text_of(found: Embedded, near: Sequence[pd.DataFrame], most: int = 3) -> str:
-    """A table for a terminal: each file with its likeliest groups, and its nearest clips on lines of their own."""
-    lines = [
-        ["file", "heard", *([found.group] if found.group else []), *(["distance", "nearest clips"] if near else [])]
-    ]
-    for i, row in enumerate(found.table.itertuples()):
-        span = f"{_clock(row.start)}–{_clock(row.start + row.seconds)}"
-        top = np.argsort(-found.shares[i], kind="stable")[:most]
-        likely = ", ".join(
-            f"{named(found.groups[g])} {found.shares[i, g]:.0%}" for g in top if found.shares[i, g] > 0.005
-        )
-        first = [named(row.file), span, *([likely] if found.group else [])]
-        clips = [[f"{d:8.3f}", " · ".join(map(named, words))] for *words, d in (near[i].to_numpy() if near else ())]
-        lines.append([*first, *(clips[0] if clips else [])])
-        lines += [[*[""] * len(first), *clip] for clip in clips[1:]]
-    widths = [max(len(cell) for cell in column) for column in zip(*_even(lines), strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in _even(lines))
-
-
-def _even(lines: list[list[str]]) -> list[list[str]]:
-    return [line + [""] * (len(lines[0]) - len(line)) for line in lines]
+    """A table for a terminal: each file with its likeliest groups, and below it distances and nearest clips."""
+    lines = [["file", "heard", found.group]]
+    for share, row in zip(found.shares, found.table.itertuples(), strict=True):
+        top = [g for g in np.argsort(-share, kind="stable")[:most] if share[g] > 0.005]
+        likely = ", ".join(f"{named(found.groups[g])} ({share[g]:.0%})" for g in top)
+        lines.append([named(row.file), f"{_clock(row.start)}–{_clock(row.start + row.seconds)}", likely])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    told = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    below = [[f"{d:10.3f}  " + " · ".join(map(named, words)) for *words, d in clips.to_numpy()] for clips in near]
+    return "\n".join(line for row, clips in zip_longest(told, [[], *below], fillvalue=[]) for line in (row, *clips))
 
 
 def _clock(seconds: float) -> str:
