@@ -20,7 +20,7 @@ from .config import InputError, one_of, write_atomic
 from .evaluation.neighbours import nearest
 from .manifest import LABELS, UNLABELLED
 from .models import VaDE
-from .runs import Run
+from .runs import Run, track_means
 from .soundfiles import header
 from .store import CUT
 from .windows import Clips
@@ -150,18 +150,18 @@ def _groups(run: Run) -> tuple[str, tuple[str, ...]]:
 
 
 def more_like(run: Run, found: Embedded, k: int, metric: str = "euclidean") -> list[pd.DataFrame]:
-    """The `k` clips of the run's collection nearest to each row, in the model's own space; never the file itself.
+    """The `k` songs of the run's collection nearest to each row, in the model's own space; never the song itself.
 
     Returns:
         For each row a table, nearest first: `path`, labels, `distance`.
     """
     every = run.embed(None)
-    table = run.store.table.loc[every.rows]
-    root = Path(run.store.attrs["corpus_root"]).resolve()
-    inside = {str(root / p): i for i, p in reversed(list(enumerate(table["path"])))}
-    own = table["path"].map(lambda p: inside[str(root / p)]).to_numpy()  # one number for all clips of a file
+    first, number = run.store.tracks(every.rows)
+    table, root = run.store.table.loc[first], Path(run.store.attrs["corpus_root"]).resolve()
+    inside = {str(root / p): t for p, t in zip(run.store.table.loc[every.rows, "path"], number, strict=True)}
     asked = np.array([inside.get(str(Path(f).resolve()), -1) for f in found.table["file"]], int)
-    places, far = nearest(found.means, every.means, k, metric, (asked, own))
+    means = track_means(every.means, number)
+    places, far = nearest(found.means, means, k, metric, (asked, np.arange(len(first))))
     labels = [c for c in LABELS if c in table and (table[c] != UNLABELLED).any()]
     return [
         table.iloc[at[at >= 0]][["path", *labels]].assign(distance=d[at >= 0]).reset_index(drop=True)
