@@ -1,7 +1,5 @@
 """New files embedded like those of the store, the nearest clips, and files that cannot be used."""
 
-import builtins
-import io
 import os
 import sys
 
@@ -213,16 +211,13 @@ def test_an_output_that_cannot_be_is_refused(tmp_path, name, says):
 
 
 def test_a_full_disk_leaves_the_old_file(both, tmp_path, monkeypatch):
-    path, real = tmp_path / "out.csv", builtins.open
+    path = tmp_path / "out.csv"
     path.write_text("old")
 
-    class Full(io.BytesIO):
-        def write(self, data):
-            raise OSError(28, "No space left on device")
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(
-        builtins, "open", lambda f, mode="r", *a, **k: Full() if "w" in mode else real(f, mode, *a, **k)
-    )
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         embedding.write(*both[:1], path)
     monkeypatch.undo()
