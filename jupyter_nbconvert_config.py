@@ -19,6 +19,6 @@ html.NbConvertBase.display_data_priority = [
 # The saved states of the widgets are of no use without scripts from the web.
 html.ClearMetadataPreprocessor.enabled = True
 html.ClearMetadataPreprocessor.clear_cell_metadata = False
-html.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info", "title"}
+html.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {"kernelspec", "language_info", "title", "vaelib"}
 
 c.SlidesExporter.template_file = "index.html.j2"  # HTML too, by a template of its own

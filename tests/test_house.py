@@ -12,6 +12,7 @@ import vaelib
 HOUSE = Path(vaelib.__file__).parent
 ROOMS = [
     "config",
+    "provenance",
     "progress",
     "locks",
     "tasks",

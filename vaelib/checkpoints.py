@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import InputError, replacing
-from .models import VAE
+from . import provenance
+from .config import InputError, ModelConfig, replacing
+from .models import VAE, build
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors and a JSON state as one safetensors file, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with replacing(path) as temporary:  # straight from the tensors: as bytes they would be in memory two more times
-        save_file(plain, temporary, {"state": json.dumps(state)})
+        try:
+            save_file(plain, temporary, {"state": json.dumps(state)})
+        except SafetensorError as e:  # a full disk, mostly: its kind stands in the words alone
+            number = re.search(r"os error (\d+)", str(e))
+            raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(e))) from e
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -30,14 +38,40 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: missing or damaged file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(str(path), framework="pt") as f:
             state = json.loads((f.metadata() or {}).get("state", "{}"))
+            if not isinstance(state, dict):
+                raise ValueError("its state is no JSON object")
             return {k: f.get_tensor(k) for k in f.keys()}, state  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as e:
-        raise InputError(f"checkpoint {path} cannot be read ({e}); train that run again") from e
+    except Exception as e:  # anyone may have written it: whatever is wrong with it, it is the file's fault
+        raise InputError(f"checkpoint {path} cannot be read ({_one_line(e)}); train that run again") from e
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def read_model(config: ModelConfig, path: Path) -> VAE:
+    """The model that `config` describes with the weights of a checkpoint, in evaluation mode.
+
+    Raises:
+        InputError: missing or damaged file, sizes that cannot be, or a checkpoint of another model.
+    """
+    tensors, _ = read_tensors(path)
+    try:
+        with torch.device("meta"):  # takes no memory: a config may claim any size, the checkpoint has what it has
+            claimed = build(config)
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(f"no model has the sizes that the config beside {path} gives ({_one_line(e)})") from e
+    _check_shapes(claimed, tensors, path.parent)
+    model = build(config).eval()
+    model.load_state_dict(tensors)
+    return model
 
 
 def load_weights(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
@@ -46,6 +80,11 @@ def load_weights(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
     Raises:
         InputError: the checkpoint belongs to a model of another shape.
     """
+    _check_shapes(model, tensors, where)
+    model.load_state_dict(tensors)
+
+
+def _check_shapes(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
     own = model.state_dict()
     # Absent tensors first, then by name: the same two checkpoints always give the same sentence.
     for name in sorted(own.keys() | tensors.keys(), key=lambda n: (n in own and n in tensors, n)):
@@ -56,17 +95,14 @@ def load_weights(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
                 f"checkpoint in {where} is of another shape: {name} is {shapes[0]} there and {shapes[1]} in model "
                 f"{model.config.name!r} for input {model.config.input_shape}; use the store it was trained on"
             )
-    model.load_state_dict(tensors)
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine of this process, for the run's record."""
+    """Command, code, versions and machine of this process, for the run's record; no part of a run's identity."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
+    return provenance.record() | {
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": device,
         "threads": str(torch.get_num_threads()),
-        "platform": platform.platform(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -365,8 +367,10 @@ def report(run: Path, output: Path | None = None) -> None:
 def main() -> None:
     """Run a command; bad input ends with one sentence and exit code 2, a failed notebook with exit code 1."""
     from .jobs import NotebookFailedError
+    from .provenance import COMMAND
     from .training import TrainingDivergedError
 
+    os.environ[COMMAND] = shlex.join(["vaelib", *sys.argv[1:]])  # notebooks and workers write it down
     try:
         app()
     except InputError as e:

@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +22,10 @@ DEMO_TABLES = ROOT / "data" / "demo"
 
 class InputError(ValueError):
     """Bad input from a person: the message is one sentence saying what is wrong, where, and what to do."""
+
+
+class UnwritableError(InputError, OSError):
+    """A full disk, or a folder that may not be written to; what was written before is as it was."""
 
 
 def data_dir() -> Path:
@@ -47,14 +53,18 @@ def one_of(what: str, value: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     if value in valid:
         return value
-    near = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value)[:200], valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     shown = ", ".join(valid[:12]) + (f", … ({len(valid)} in all)" if len(valid) > 12 else "")
-    raise InputError(f"unknown {what} {value!r}: {hint}valid: {shown}")
+    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {shown}")
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Write a whole file or nothing: a reader never sees half of it, and a crash leaves the old one."""
+    """Write a whole file or nothing: a reader never sees half of it, and a crash leaves the old one.
+
+    Raises:
+        UnwritableError: the disk is full, or the folder may not be written to; the old file is as it was.
+    """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
@@ -62,16 +72,51 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when all went well, and is removed when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file to write beside `path`, which takes its place when all went well, and is removed when not.
+
+    Raises:
+        UnwritableError: the disk is full, or the folder may not be written to; the old file is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield temporary
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as f:
+                os.fsync(f.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as e:
+        raise unwritable(path, e) from e
+
+
+def unwritable(path: Path, error: OSError) -> UnwritableError:
+    """The error that says so in one sentence."""
+    todo = "make room or choose another folder, and give the same command again: it continues"
+    return UnwritableError(f"cannot write {path}: {error.strerror or error}; {todo}")
+
+
+def read_json(path: Path, most: int = 16 << 20) -> dict[str, Any]:
+    """The JSON object in a file that anyone may have written.
+
+    Args:
+        most: Bytes that are read at most; none of ours comes near.
+
+    Raises:
+        InputError: no such file, too long, or no JSON object.
+    """
+    try:
+        with open(path, "rb") as f:
+            text = f.read(most + 1)
+        if len(text) > most:
+            raise ValueError(f"longer than {most} bytes")
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError, RecursionError) as e:
+        raise InputError(f"{path} cannot be read ({getattr(e, 'strerror', None) or e})") from e
+    return found
 
 
 class JsonConfig:
@@ -83,12 +128,33 @@ class JsonConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         names = [f.name for f in dataclasses.fields(cls)]
+        _require(isinstance(values, dict), f"the settings of {cls.__name__} are no JSON object; write the run again")
         for key in values:
             one_of(f"setting of {cls.__name__}", key, names)
+        for f in (f for f in dataclasses.fields(cls) if f.name in values):
+            value = values[f.name]
+            _require(
+                _is_a(f.type, value),
+                f"{cls.__name__} could not be read: {f.name} must be {f.type}, not {repr(value)[:80]}",
+            )
         try:
             return cls(**values)
         except TypeError as e:
             raise InputError(f"{cls.__name__} could not be read: {e}; write the run again") from e
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    """Whether a value that came from JSON is what a field's annotation says; numbers are finite."""
+    if kind.startswith("tuple["):
+        items = kind[6:-1].split(", ")
+        if not isinstance(value, list | tuple) or (items[-1] != "..." and len(items) != len(value)):
+            return False
+        return all(_is_a(items[0], v) for v in value)
+    if kind == "int":
+        return isinstance(value, Integral) and not isinstance(value, bool) and abs(value) < 2**63
+    if kind == "float":
+        return math.isfinite(value) if isinstance(value, float) else _is_a("int", value)
+    return isinstance(value, {"str": str, "bool": bool}.get(kind, dict | JsonConfig))
 
 
 def _require(ok: bool, message: str) -> None:
@@ -239,6 +305,7 @@ class TrainConfig(JsonConfig):
             _require(getattr(self, key) > 0, f"{key} must be positive, not {getattr(self, key)}")
         for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed"):
             _require(getattr(self, key) >= 0, f"{key} must not be negative, not {getattr(self, key)}")
+        _require(self.seed < 2**63, f"seed must be below 2 to the 63rd, not {self.seed}")
         _require(0 <= self.kl_warmup < 1, f"kl_warmup must be in [0, 1), not {self.kl_warmup}")
         one_of("target", self.target, ("same", "other"))
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")

@@ -15,12 +15,13 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
-from . import locks, reports, shelf
+from . import locks, provenance, reports, shelf
 from .cluster import kernel_environment
 from .config import InputError, notebooks_dir, write_atomic
 from .jobs import Job, NotebookFailedError, Outcome, checked
 
 Tell = Callable[[str], None]
+REFUSALS = ("InputError", "UnreadableAudio", "UnwritableError")  # what a notebook was given was wrong, not the notebook
 
 
 class _LiveClient(PapermillNotebookClient):
@@ -43,6 +44,8 @@ class LiveEngine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, show=None, start_timeout=120, **kwargs):
         """Execute all cells; `show` is called with every progress line."""
+        nb_man.nb.metadata["vaelib"] = provenance.record()
+        told = {provenance.COMMAND: provenance.command()}
         with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:  # sockets that only this user can reach
             sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
             client = _LiveClient(
@@ -51,7 +54,7 @@ class LiveEngine(NBClientEngine):
             client.show = show
             with open(f"{folder}/kernel.log", "wb") as log:  # kernels grumble on their way out
                 try:
-                    return client.execute(stderr=log, env=os.environ | kernel_environment())
+                    return client.execute(stderr=log, env=os.environ | kernel_environment() | told)
                 except Exception as e:
                     e.add_note(Path(log.name).read_text(errors="replace"))  # the last words of one that died
                     raise
@@ -105,7 +108,7 @@ def _execute(job: Job, values: dict[str, Any], final: Path, tell: Tell | None) -
             cwd=str(notebooks_dir()), show=tell,
         )  # fmt: skip
     except pm.PapermillExecutionError as e:
-        if e.ename in ("InputError", "UnreadableAudio"):  # not a failure of the notebook: nothing is left of it
+        if e.ename in REFUSALS:  # not a failure of the notebook: nothing is left of it
             partial.unlink(missing_ok=True)
             raise InputError(e.evalue) from e
         _keep_failed(partial, failed, e)

@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from . import provenance
 from .config import COMPACT, FULL, ROOT, InputError, ModelConfig, papermill_dir, write_atomic
 from .models import MODELS, build
 from .proofs import Proof
@@ -146,6 +147,7 @@ def write_comparison(
         items = "".join(f"<li><a href='{html.escape(quote(p), quote=True)}'>{html.escape(p)}</a>" for p in paths)
         page.append(f"<h2>Executed notebooks</h2><ul>{items}</ul>")
         md += ["## Executed notebooks", "\n".join(f"- {_md(p)}" for p in paths)]
+    md.append(_md("\n".join(f"- {name}: {said}" for name, said in provenance.record().items())))
     return (
         write_atomic(folder / "MODEL_COMPARISON_RESULTS.md", "\n\n".join(md) + "\n"),
         write_atomic(folder / "model_comparison.html", _document(title, page)),
@@ -306,4 +308,5 @@ def _document(title: str, page: Sequence[Part]) -> str:
         body = "".join(p if isinstance(p, str) else _img(*p, packing) for p in page)
         if len(body) < MOST_BYTES:
             break
-    return f"{head}<style>{STYLE}</style>{body}</html>"
+    made = "<br>".join(f"{html.escape(name)}: {html.escape(said)}" for name, said in provenance.record().items())
+    return f"{head}<style>{STYLE}</style>{body}<footer class='note'><small>{made}</small></footer></html>"

@@ -25,7 +25,7 @@ from torch import Tensor
 from . import devices as several
 from . import locks
 from .checkpoints import environment, load_weights, read_tensors, write_tensors
-from .config import InputError, RunConfig, code_version, write_atomic
+from .config import InputError, RunConfig, code_version, read_json, write_atomic
 from .devices import make_fabric
 from .models import VaDE, build
 from .progress import Progress, clock
@@ -49,6 +49,23 @@ class State:
     best_epoch: int = -1
     best_loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, values: dict[str, Any], where: Path) -> State:
+        """The state in a checkpoint.
+
+        Raises:
+            InputError: it is not what a run writes.
+        """
+        kinds = {"epoch": int, "best_epoch": int, "best_loss": int | float, "history": list}
+        right = values.keys() == kinds.keys() and all(isinstance(values[k], kind) for k, kind in kinds.items())
+        if (
+            not right
+            or len(values["history"]) != values["epoch"]
+            or not all(isinstance(r, dict) for r in values["history"])
+        ):
+            raise InputError(f"checkpoint {where} does not say where its run stands; train that run again")
+        return cls(**values)
 
 
 class Trainer:
@@ -262,11 +279,15 @@ class Trainer:
         write_tensors(self.folder / "last.safetensors", tensors, vars(self.state))
 
     def _load(self) -> None:
-        tensors, state = read_tensors(self.folder / "last.safetensors")
-        self.state = State(**state)
+        last = self.folder / "last.safetensors"
+        tensors, state = read_tensors(last)
+        self.state = State.read(state, last)
         load_weights(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, self.folder)
         self.best, _ = read_tensors(self.folder / "best.safetensors")
-        self.stepper.load_state({k[10:]: v for k, v in tensors.items() if k.startswith("optimizer.")})
+        try:
+            self.stepper.load_state({k[10:]: v for k, v in tensors.items() if k.startswith("optimizer.")})
+        except (LookupError, ValueError, RuntimeError) as e:
+            raise InputError(f"checkpoint {last} holds another optimizer's state; train that run again") from e
 
     def _finish(self) -> None:
         table = pd.DataFrame(self.state.history)
@@ -381,7 +402,8 @@ def main() -> None:
         if expected and several.rank():  # usually all fail alike, and the first one says it
             time.sleep(PATIENCE_S)
         if given.lines:
-            several.tell(error=type(e).__name__, message=str(e))
+            kind = InputError if isinstance(e, InputError) else type(e)
+            several.tell(error=kind.__name__, message=str(e))
         if not expected:
             raise
         print(f"vaelib: {e}", file=sys.stderr)
@@ -393,9 +415,9 @@ def main() -> None:
 def _read(path: Path) -> tuple[RunConfig, Store]:
     """Run and store of a `config.json`."""
     try:
-        about = json.loads(path.read_text())
-        config, store = RunConfig.from_dict(about["config"]), about["store"]
-    except (OSError, ValueError, KeyError) as e:
+        about = read_json(path)
+        config, store = RunConfig.from_dict(about["config"]), str(about["store"])
+    except (ValueError, KeyError) as e:
         raise InputError(f"{path} is no config.json of a run ({e}); make one with `vaelib train`") from e
     if config.code != code_version():
         raise InputError(f"{path} was written by another version of vaelib; train the run again from its notebook")
