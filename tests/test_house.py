@@ -48,6 +48,7 @@ ROOMS = [
     "jobs",
     "engine",
     "batch",
+    "entries",
     "planfile",
     "plans",
     "cli",

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,13 @@ def defaults(notebook: str) -> dict[str, Any]:
         InputError: no such notebook.
     """
     one_of("notebook", notebook, sorted(p.stem for p in notebooks_dir().glob("*.ipynb")))
-    found = pm.inspect_notebook(str(notebooks_dir() / f"{notebook}.ipynb"))
-    return {name: ast.literal_eval(p["default"]) for name, p in found.items()}
+    path = notebooks_dir() / f"{notebook}.ipynb"
+    return dict(_defaults(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _defaults(path: Path, changed: int) -> dict[str, Any]:
+    return {name: ast.literal_eval(p["default"]) for name, p in pm.inspect_notebook(str(path)).items()}
 
 
 def checked(notebook: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ from .config import (
 )
 from .corpus import READING, read_corpus
 from .demo import corpus_name
+from .entries import LONGEST, MOST_VALUES, Entry, parsed, plain, shown
 from .jobs import MODEL_NOTEBOOKS, Job, checked, defaults
 from .store import CUT, is_current, open_store, store_path
 
 KEYS = {"corpus": dict, "profile": str, "seeds": list, "defaults": dict, "runs": list}
 MUSIC = {"folder", "store"}
 OWN_MUSIC = ("split_seed", *READING, *CUT)  # how a folder is read; a demo corpus takes the first and the last two
+MOST_RUNS = 5_000  # of a grid
+MOST = 2.0**63  # of a number
+MOST_CLIPS, MOST_SECONDS = 100_000, 3_600  # of a rendered corpus: per genre, and of one clip
 DEMO = ("clips_per_genre", "clip_seconds", "variation", "seed")
 # Whoever others are compared with comes first; the short Betas at the end keep all workers busy to the last minute.
 ORDER = ("basic_vae", "conv_vae", "cvae", "vade", "beta_vae")
@@ -87,45 +92,6 @@ class Plan:
         return (write_atomic(copy, self.text) if self.text else self.path).resolve()
 
 
-class _Entry(dict):
-    """A mapping of the file that knows where each key stands; "" is the mapping itself."""
-
-    def __init__(self, values: dict, where: dict[str, str]) -> None:
-        super().__init__(values)
-        self.where = where
-
-    @contextmanager
-    def at(self, name: str = "") -> Iterator[None]:
-        """Bad input found in here gets its file and line."""
-        try:
-            yield
-        except InputError as e:
-            raise InputError(f"{self.where.get(name, self.where[''])}: {e}") from None
-
-    def options(self, name: str) -> list:
-        """A list as it is, another value as a list of one."""
-        with self.at(name):
-            if self[name] == []:
-                raise InputError(f"{name!r} is an empty list")
-        return self[name] if isinstance(self[name], list) else [self[name]]
-
-
-class _Loader(yaml.SafeLoader):
-    """Mappings become `_Entry`; a key that stands twice is refused."""
-
-    def entry(self, node: yaml.MappingNode) -> _Entry:
-        where = {"": f"{self.name}, line {node.start_mark.line + 1}"}
-        for key, _ in node.value:
-            here, name = f"{self.name}, line {key.start_mark.line + 1}", str(key.value)
-            if name in where:
-                raise InputError(f"{here}: {name!r} stands there twice")
-            where[name] = here
-        return _Entry(self.construct_mapping(node, deep=True), where)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.entry)
-
-
 def read_plan(path: Path | str, changes: Sequence[str] = ()) -> Plan:
     """Read a plan and check every word of it.
 
@@ -140,58 +106,54 @@ def read_plan(path: Path | str, changes: Sequence[str] = ()) -> Plan:
     """
     path = Path(path)
     top = _load(path)
-    before = _plain(top)
+    before = plain(top)
     for change in changes:
         _change(top, change)
     with top.at("profile"):
         profile = front_end(top["profile"]).name
     seeds = [_parameter(top, "seeds", v, "03_conv_vae", "seed") for v in top.options("seeds")]
     plan = Plan(path, _corpora(top["corpus"], profile), tuple(dict.fromkeys(seeds)), _runs(top))
-    after = _plain(top)
+    after = plain(top)
     return plan if before == after else replace(plan, text=yaml.safe_dump(after, sort_keys=False))
 
 
-def _load(path: Path) -> _Entry:
+def _load(path: Path) -> Entry:
     """The file in its right shape: known keys, mappings and lists where they belong, nothing missing."""
     try:
-        with open(path, encoding="utf-8") as file:
-            top = yaml.load(file, _Loader)
+        with open(path, "rb") as file:
+            text = file.read(LONGEST + 1)
     except OSError as e:
         raise InputError(f"no plan can be read at {path}: {e.strerror}") from None
-    except (yaml.YAMLError, ValueError) as e:
-        if isinstance(e, InputError):
-            raise
-        mark, problem = getattr(e, "problem_mark", None), getattr(e, "problem", None) or e
-        raise InputError(f"{path}, line {mark.line + 1 if mark else 1}: this is not YAML: {problem}") from None
-    if not isinstance(top, _Entry):
+    if len(text) > LONGEST:
+        raise InputError(f"{path} is longer than {LONGEST // 1024} KiB: that is no plan")
+    top = parsed(text, str(path))
+    if not isinstance(top, Entry):
         raise InputError(f"{path}, line 1: a plan is a mapping with runs and, if need be, corpus, seeds and defaults")
     for name, value in top.items():
         with top.at(name):
             kind = KEYS[one_of("key of a plan", name, KEYS)]
             if not isinstance(value, kind):
                 said = {dict: "mapping", str: "word"}.get(kind, "list")
-                raise InputError(f"{name!r} must be a {said}, not {value!r}")
+                raise InputError(f"{name!r} must be a {said}, not {shown(value)}")
     with top.at("runs"):
         if not top.get("runs"):
             raise InputError("a plan without runs: give at least one, e.g. `- model: conv_vae`")
+        if len(top["runs"]) > MOST_VALUES:
+            raise InputError(f"{len(top['runs'])} runs are listed; a plan may list {MOST_VALUES}")
         for run in top["runs"]:
-            if not isinstance(run, _Entry) or "model" not in run:
-                raise InputError(f"a run is a mapping with a model, e.g. `- model: conv_vae`, not {_plain(run)!r}")
+            if not isinstance(run, Entry) or "model" not in run:
+                raise InputError(f"a run is a mapping with a model, e.g. `- model: conv_vae`, not {shown(run)}")
     for name, usual in {"corpus": {}, "profile": "compact", "seeds": [0], "defaults": {}}.items():
-        top.setdefault(name, usual or _Entry({}, {"": top.where[""]}))
+        top.setdefault(name, usual or Entry({}, {"": top.where[""]}))
     return top
 
 
-def _plain(values: Any) -> Any:
-    return json.loads(json.dumps(values, default=str))
-
-
-def _change(top: _Entry, change: str) -> None:
+def _change(top: Entry, change: str) -> None:
     """Apply `name=value`; messages about the value then name it instead of a line."""
     name, _, word = change.partition("=")
     try:
-        value = yaml.safe_load(f"[{word}]" if "," in word and word[0] not in "['\"" else word)
-    except yaml.YAMLError:
+        value = parsed(f"[{word}]" if "," in word and word[0] not in "['\"" else word, change)
+    except InputError:
         value = None
     if value is None or name in ("", "model", "corpus", "defaults", "runs"):
         names = "seeds, profile, a notebook's parameter such as epochs, or one such as corpus.clips_per_genre"
@@ -210,7 +172,7 @@ def _change(top: _Entry, change: str) -> None:
         entry.where[name] = change
 
 
-def _runs(top: _Entry) -> tuple[dict[str, Any], ...]:
+def _runs(top: Entry) -> tuple[dict[str, Any], ...]:
     """Every run, grids expanded, none twice, in the order of execution."""
     found, known, shared = [], {}, top["defaults"]
     for run in top["runs"]:
@@ -223,27 +185,33 @@ def _runs(top: _Entry) -> tuple[dict[str, Any], ...]:
             del given["model"]
             grid = {"condition": [usual["condition"]]} if "condition" in usual else {}
             grid |= {n: [_parameter(e, n, v, notebook) for v in e.options(n)] for n, e in given.items()}
-            found += [{"model": model} | values for values in _product(grid)]
+            with run.at():
+                found += [{"model": model} | values for values in _product(grid)]
     for name in shared:
         with shared.at(name):
             one_of("parameter of the notebooks of this plan", name, known)
-    unique = [run for i, run in enumerate(found) if run not in found[:i]]
-    return tuple(sorted(unique, key=lambda run: ORDER.index(run["model"])))
+    unique = {json.dumps(run, sort_keys=True): run for run in reversed(found)}  # the first of equals
+    return tuple(sorted(reversed(unique.values()), key=lambda run: ORDER.index(run["model"])))
 
 
 def _product(grid: dict[str, list]) -> list[dict[str, Any]]:
+    size = math.prod(map(len, grid.values()))
+    if size > MOST_RUNS:
+        raise InputError(f"this grid has {size:,} combinations; a plan may have {MOST_RUNS:,}")
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def _parameter(entry: _Entry, key: str, value: Any, notebook: str, name: str = "") -> Any:
+def _parameter(entry: Entry, key: str, value: Any, notebook: str, name: str = "") -> Any:
     """A notebook's parameter with its type, and in its range."""
     name = name or key
     with entry.at(key):
         if key in ("store", "seed") and notebook != "01_preprocess":
             raise InputError(f"{key!r} is no parameter of a run: `seeds` and `corpus` stand at the top of a plan")
         if not isinstance(value, bool | int | float | str):
-            raise InputError(f"{key!r} must be one value or a list of values, not {_plain(value)!r}")
+            raise InputError(f"{key!r} must be one value or a list of values, not {shown(value)}")
         value = checked(notebook, {name: value})[name]
+        if isinstance(value, int | float) and not abs(value) < MOST:
+            raise InputError(f"{key!r} is {value:g}: numbers are finite and below {MOST:g}")
         if name in {f.name for f in fields(TrainConfig)}:
             TrainConfig(**{name: value})
         elif name == "condition":
@@ -255,7 +223,7 @@ def _parameter(entry: _Entry, key: str, value: Any, notebook: str, name: str = "
     return value
 
 
-def _corpora(given: _Entry, profile: str) -> tuple[Corpus, ...]:
+def _corpora(given: Entry, profile: str) -> tuple[Corpus, ...]:
     """Every corpus of the grid, one for each store."""
     grid = {}
     for key in given:
@@ -276,11 +244,26 @@ def _corpora(given: _Entry, profile: str) -> tuple[Corpus, ...]:
     return tuple(found.values())
 
 
-def _corpus(values: dict[str, Any], given: _Entry, profile: str) -> Corpus:
+def _path(word: str) -> Path:
+    """A path as it stands in a plan: relative to the repository."""
+    try:
+        path = ROOT / Path(word).expanduser()
+        path.exists()  # raises where the name is too long, or holds what no name can
+        os.fsencode(path)
+    except (OSError, ValueError, RuntimeError) as e:
+        raise InputError(f"{word[:80]!r} is no path ({getattr(e, 'strerror', None) or e})") from None
+    if "\0" in word:
+        raise InputError(f"{word[:80]!r} is no path (it holds a null character)")
+    return path
+
+
+def _corpus(values: dict[str, Any], given: Entry, profile: str) -> Corpus:
     if "store" in values:
-        return Corpus(ROOT / Path(values["store"]).expanduser(), None)
+        with given.at("store"):
+            return Corpus(_path(values["store"]), None)
     if "folder" in values:
-        folder = (ROOT / Path(values["folder"]).expanduser()).resolve()
+        with given.at("folder"):
+            folder = _path(values["folder"]).resolve()
         name, made = folder.name, {"split_seed": 0} | values | {"corpus": str(folder)}
         del made["folder"]
     else:
@@ -290,10 +273,14 @@ def _corpus(values: dict[str, Any], given: _Entry, profile: str) -> Corpus:
         with given.at("clips_per_genre"):
             if clips < 3:
                 raise InputError(f"{clips} clips per genre cannot be split into training and test; use at least 3")
+            if clips > MOST_CLIPS:
+                raise InputError(f"{clips} clips per genre: rendering stops at {MOST_CLIPS:,}")
         with given.at("clip_seconds"):
             if seconds * fe.sample_rate < 0.99 * fe.min_samples:
                 window = f"{fe.window_seconds:.1f}-s window of {profile!r}"
                 raise InputError(f"clips of {seconds:g} s are shorter than the {window}")
+            if seconds > MOST_SECONDS:
+                raise InputError(f"clips of {seconds:g} s: rendering stops at {MOST_SECONDS:,} s")
         with given.at("variation"):
             if not 0 <= variation <= 1:
                 raise InputError(f"variation must be from 0 to 1, not {variation:g}")
