@@ -28,6 +28,7 @@ import pandas as pd
 import soundfile
 import torch
 from distributed import Client
+from hypothesis import HealthCheck, settings
 
 from vaelib import cluster
 from vaelib.config import FrontEnd, ModelConfig
@@ -41,6 +42,14 @@ LONGEST = (
     "tests/test_notebooks.py",
     "tests/browser",
 )
+
+# The same examples in every run, and no clock: a fuzz test never flakes. VAELIB_FUZZ=2000 looks further, at random.
+MORE = int(os.environ.get("VAELIB_FUZZ", 0))
+settings.register_profile(
+    "house", max_examples=MORE or 60, derandomize=not MORE, deadline=None, database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)  # fmt: skip
+settings.load_profile("house")
 
 # A notebook that kills its Dask worker (SIGKILL), as many times as it is told, and then succeeds
 KILLS = """import os, signal

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .config import ROOT, InputError, data_dir, front_end, one_of, outputs_dir, papermill_dir
+from .config import NO_ROOM, ROOT, InputError, data_dir, front_end, one_of, outputs_dir, papermill_dir, unwritable
 
 if TYPE_CHECKING:
     from .cluster import Workers
@@ -375,6 +375,11 @@ def main() -> None:
         app()
     except InputError as e:
         print(f"vaelib: {e}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as e:  # a full disk, or a folder that may not be used, where nobody said so yet
+        if e.errno not in NO_ROOM:
+            raise
+        print(f"vaelib: {unwritable(e.filename or 'a file', e)}", file=sys.stderr)
         raise SystemExit(2) from None
     except (NotebookFailedError, TrainingDivergedError) as e:
         print(f"vaelib: {e}", file=sys.stderr)

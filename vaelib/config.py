@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import hashlib
 import json
 import math
@@ -22,6 +23,10 @@ DEMO_TABLES = ROOT / "data" / "demo"
 
 class InputError(ValueError):
     """Bad input from a person: the message is one sentence saying what is wrong, where, and what to do."""
+
+
+# What the operating system says of a full disk, and of a folder that may not be written to
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class UnwritableError(InputError, OSError):
@@ -91,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise unwritable(path, e) from e
 
 
-def unwritable(path: Path, error: OSError) -> UnwritableError:
+def unwritable(path: Path | str, error: OSError) -> UnwritableError:
     """The error that says so in one sentence."""
     todo = "make room or choose another folder, and give the same command again: it continues"
     return UnwritableError(f"cannot write {path}: {error.strerror or error}; {todo}")

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from traitlets.config import Config
 
 from . import locks, provenance, reports, shelf
 from .cluster import kernel_environment
-from .config import InputError, notebooks_dir, write_atomic
+from .config import NO_ROOM, InputError, UnwritableError, notebooks_dir, unwritable, write_atomic
 from .jobs import Job, NotebookFailedError, Outcome, checked
 
 Tell = Callable[[str], None]
@@ -78,7 +79,7 @@ def execute(job: Job, tell: Tell | None = None, again: bool = False) -> Path:
         The executed notebook in `papermill_runs/`; its HTML report lies beside it.
 
     Raises:
-        InputError: unknown notebook or parameters, or input that the notebook refused.
+        InputError: unknown notebook or parameters, input that the notebook refused, or no room to write.
         NotebookFailedError: a cell raised.
     """
     return _made(job, tell, again)[0]
@@ -92,6 +93,10 @@ def _made(job: Job, tell: Tell | None, again: bool) -> tuple[Path, bool]:
         if tell:
             tell(f"{who} is executing this notebook; waiting for it")
 
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise unwritable(final.parent, e) from e
     with locks.held(final.with_name(f".{final.stem}.lock"), say):
         todo = again or not job.is_done()
         if todo:
@@ -114,6 +119,8 @@ def _execute(job: Job, values: dict[str, Any], final: Path, tell: Tell | None) -
         _keep_failed(partial, failed, e)
         raise NotebookFailedError(f"{job.notebook} failed: {e.ename}: {e.evalue}; see {failed}") from e
     except Exception as e:  # a dead kernel leaves a notebook that looks executed
+        if isinstance(e, OSError) and e.errno in NO_ROOM:
+            raise unwritable(partial, e) from e
         _keep_failed(partial, failed, e)
         raise NotebookFailedError(f"{job.notebook} failed: {e}; what was executed is in {failed}") from e
     for left in (failed, failed.with_suffix(".log")):
@@ -127,7 +134,8 @@ def _keep_failed(partial: Path, failed: Path, error: Exception) -> None:
     if partial.exists():
         partial.replace(failed)
     words = "\n".join([str(error), *getattr(error, "__notes__", [])])
-    write_atomic(failed.with_suffix(".log"), strip_ansi(words).strip() + "\n")
+    with suppress(UnwritableError):  # a full disk must not hide why the notebook failed
+        write_atomic(failed.with_suffix(".log"), strip_ansi(words).strip() + "\n")
     shelf.update_or_say()
 
 

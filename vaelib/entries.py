@@ -11,8 +11,8 @@ import yaml
 
 from .config import InputError
 
-# Nothing that a person writes is longer: bytes of a file, characters of a word, values of a list
-LONGEST, LONGEST_WORD, MOST_VALUES = 1 << 18, 2_000, 500
+# Nothing that a person writes is longer: bytes of a file, characters of a word, values of a list, lists in lists
+LONGEST, LONGEST_WORD, MOST_VALUES, DEEPEST = 1 << 16, 2_000, 500, 20
 
 
 class Entry(dict):
@@ -46,13 +46,19 @@ class _Loader(yaml.SafeLoader):
     References (`*name`) would let a few lines of YAML grow to more than any memory holds.
     """
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         here = f"{self.name}, line {self.peek_event().start_mark.line + 1}"
         if self.check_event(yaml.AliasEvent):
             raise InputError(
                 f"{here}: this is not YAML for a plan: references (*name) have no place there, write the value out"
             )
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise InputError(f"{here}: this is nested too deep for a plan")
         node = super().compose_node(parent, index)
+        self.depth -= 1
         if isinstance(node, yaml.ScalarNode) and len(node.value) > LONGEST_WORD:
             raise InputError(f"{here}: a word of {len(node.value)} characters has no place in a plan")
         return node
@@ -88,8 +94,6 @@ def parsed(text: bytes | str, name: str) -> Any:
         return loader.get_single_data()
     except InputError:
         raise
-    except RecursionError:
-        raise InputError(f"{name}, line 1: this is nested too deep for a plan") from None
     except Exception as e:  # PyYAML also raises what int() and the like raise of a broken value
         mark, problem = getattr(e, "problem_mark", None), getattr(e, "problem", None) or e
         problem = " ".join(str(problem).split())[:200] or type(e).__name__

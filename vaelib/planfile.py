@@ -157,7 +157,7 @@ def _change(top: Entry, change: str) -> None:
         value = None
     if value is None or name in ("", "model", "corpus", "defaults", "runs"):
         names = "seeds, profile, a notebook's parameter such as epochs, or one such as corpus.clips_per_genre"
-        raise InputError(f"{change!r} cannot be set: give name=value, where name is {names}")
+        raise InputError(f"{change[:200]!r} cannot be set: give name=value, where name is {names}")
     if name in KEYS:
         entries, value = [top], value if name == "profile" or isinstance(value, list) else [value]
     elif name.startswith("corpus."):
@@ -169,7 +169,7 @@ def _change(top: Entry, change: str) -> None:
         entries = [top["defaults"], *(run for run in top["runs"] if name in run)]
     for entry in entries:
         entry[name] = value
-        entry.where[name] = change
+        entry.where[name] = change[:200]
 
 
 def _runs(top: Entry) -> tuple[dict[str, Any], ...]:
