@@ -5,6 +5,7 @@ Imports only torch and numpy (`init_mixture` alone asks for scikit-learn, when i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -105,11 +106,14 @@ def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:
         codes: (clip, window, L) posterior means of training clips.
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     means = codes.mean(1).cpu().double().numpy()
     within = codes.var(1, unbiased=False).mean(0).cpu().double().numpy() if codes.shape[1] > 1 else 0.0
     k, n = model.config.components, len(means)
-    found = KMeans(min(k, n), n_init=4, random_state=seed).fit(means)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the same audio under several names: fewer distinct clips
+        found = KMeans(min(k, n), n_init=4, random_state=seed).fit(means)
     extra = np.random.default_rng(seed).integers(0, n, k - min(k, n))
     centres = np.concatenate([found.cluster_centers_, means[extra]])
     pooled = np.mean((means - found.cluster_centers_[found.labels_]) ** 2, 0)

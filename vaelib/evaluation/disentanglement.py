@@ -227,8 +227,9 @@ def _explain(
     if not continuous:  # a float with few levels is a set of classes, which trees would refuse
         y, y_test = np.asarray(y).astype(str), np.asarray(y_test).astype(str)
     kind = ExtraTreesRegressor if continuous else ExtraTreesClassifier
-    # every dimension at every split: drawn subsets would hand importance to noise dimensions
-    model = kind(trees, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=2, random_state=seed)
+    # Every dimension at every split: drawn subsets would hand importance to noise dimensions. One thread: several sum
+    # the trees in the order in which they finish, and are no faster.
+    model = kind(trees, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=1, random_state=seed)
     model.fit(x, y)
     if continuous:
         return model.feature_importances_, max(0.0, float(r2_score(y_test, model.predict(x_test))))

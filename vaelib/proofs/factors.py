@@ -58,8 +58,8 @@ def factors_of(run: Run, split: str | None = None) -> Factors:
 
 def true_factors(run: Run) -> list[str]:
     """Factor columns of the corpus that every clip has; without any, descriptors stand in."""
-    table = run.store.table.loc[run.store.rows(None), run.store.factors]
-    return [name for name in table if table[name].notna().all()]
+    table = run.store.table.loc[run.store.rows(None)]
+    return [name for name in run.store.factors if name in table and table[name].notna().all()]
 
 
 def _said(factors: Factors) -> str:
