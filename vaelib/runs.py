@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor
 
 from .audio import Scaler
-from .checkpoints import load_weights, read_tensors
-from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir
+from .checkpoints import read_model
+from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir, read_json
 from .corpus import SPLITS
 from .devices import launch
 from .losses import gaussian_kl
-from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE, build
+from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
 from .progress import Progress
 from .store import Store, open_store
 from .training import TrainingDivergedError, check, train, window_codes, write_config
@@ -352,16 +351,15 @@ def load_run(folder: Path | str) -> Run:
         hint = "is unfinished; run its notebook or `vaelib train` again, it continues" if unfinished else "is no run"
         raise InputError(f"{folder} {hint}")
     try:
-        about = json.loads((folder / "config.json").read_text())
+        about, summary = read_json(folder / "config.json"), read_json(folder / "done.json")
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
-        summary = json.loads((folder / "done.json").read_text())
+        path = str(about["store"])
     except (ValueError, KeyError) as e:
         raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
-    store = open_store(about["store"], config.front_end)
+    store = open_store(path, config.front_end)
     if store.attrs["fingerprint"] != config.fingerprint:
         raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
-    model = build(config.model).eval()
-    load_weights(model, read_tensors(folder / "best.safetensors")[0], folder)
+    model = read_model(config.model, folder / "best.safetensors")
     return Run(folder, config, scaler, store, model, summary)
 
 
@@ -375,7 +373,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
         try:
-            config = RunConfig.from_dict(json.loads((done.parent / "config.json").read_text())["config"])
+            config = RunConfig.from_dict(read_json(done.parent / "config.json")["config"])
         except (ValueError, KeyError, OSError):
             continue  # not one of ours, or damaged: the ledger of runs leaves it out
         has = {

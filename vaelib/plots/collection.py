@@ -71,7 +71,7 @@ def balance(counts: pd.DataFrame, title: str = "", label: str = "tracks") -> Dra
     gap = n > TOP + BOTTOM + 4
     rows = [*range(TOP), -1, *range(n - BOTTOM, n)] if gap else list(range(n))
     fig, ax = plt.subplots(figsize=(7, 1.3 + 0.21 * max(len(rows), 3)), layout="constrained")
-    values = counts.to_numpy(float).reshape(n, -1)
+    values = counts.to_numpy(float)
     parts = values.shape[1]
     colours = sns.color_palette("colorblind", parts)
     at = [y for y, r in enumerate(rows) if r >= 0]
