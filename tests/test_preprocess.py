@@ -470,3 +470,21 @@ def test_the_same_sound_under_two_names_is_told_and_kept_on_one_side(tmp_path, d
     assert t["duplicate_of"][t["duplicate_of"] != ""].to_dict() == dict(again)
     for name, of in again:
         assert t.loc[name, "split"] == t.loc[of, "split"]
+
+
+def test_a_damaged_or_silent_part_costs_only_itself(tmp_path, data):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    wave = tone(220, 12)
+    wave[4 * RATE : 8 * RATE] = 0
+    soundfile.write(folder / "quiet.wav", wave, RATE)
+    wave[9 * RATE] = np.nan
+    soundfile.write(folder / "nan.wav", wave, RATE, subtype="FLOAT")
+    for i in range(3):
+        soundfile.write(folder / f"{i}.wav", tone(300 + 50 * i, 4), RATE)
+    store = open_store(build_store(folder, TINY, segment_seconds=4))
+    heard = store.table.groupby("path")["start_s"].apply(list).to_dict()
+    assert heard == {"0.wav": [0], "1.wav": [0], "2.wav": [0], "nan.wav": [0], "quiet.wav": [0, 8]}
+    rejected = pd.read_csv(store.path.with_suffix(".rejected.csv")).to_numpy().tolist()
+    assert [p for p, _ in rejected] == ["nan.wav", "nan.wav", "quiet.wav"]
+    assert "silent" in rejected[0][1] and "NaN" in rejected[1][1] and rejected[2][1].endswith("(from 4.0 s on)")
