@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import warnings
 from collections.abc import Callable, Sequence
@@ -102,6 +103,8 @@ def read_corpus(
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise InputError(f"{root} may not be read (Permission denied); allow it")
     if len(given := [n for n, v in {"labels": labels, "manifest": manifest, "mirdata": mirdata}.items() if v]) > 1:
         raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
     files, left_out = audio_files(root)

@@ -50,7 +50,7 @@ def audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
             relative = os.path.relpath(path, root)
             if _shown(relative) != relative:
                 bad.append((_shown(relative), "has a name that is not UTF-8; rename it, e.g. with convmv"))
-            elif path.is_file():
+            elif os.path.isfile(path):  # False where it may not be asked
                 files.append(relative)
             else:
                 bad.append((relative, "is no file (a broken link, or a device); remove it"))
