@@ -101,7 +101,7 @@ def read_corpus(
         InputError: no such folder, no audio in it, or a manifest without `path` or with paths outside.
     """
     root = Path(folder).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):  # False too where it may not be asked
         raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
     if not os.access(root, os.R_OK | os.X_OK):
         raise InputError(f"{root} may not be read (Permission denied); allow it")
