@@ -48,7 +48,8 @@ def dangers(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_in_the_library_turns_data_into_code(path):
-    assert not dangers(path.read_text())
+    allowed = ["importlib.import_module"] if path.name == "datasets.py" else []  # of a name in mirdata's own list
+    assert dangers(path.read_text()) == allowed
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -41,6 +41,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import safe_open
 
     try:
+        open(path, "rb").close()  # safetensors calls a file that may not be read a missing one
         with safe_open(str(path), framework="pt") as f:
             state = json.loads((f.metadata() or {}).get("state", "{}"))
             if not isinstance(state, dict):

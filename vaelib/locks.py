@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from .config import unwritable
+
 EVERY = 0.2  # seconds between two looks at a lock that somebody else is to take
 
 
@@ -29,9 +31,15 @@ def held(path: Path, say: Callable[[str], None], name: str = "") -> Iterator[Non
         path: The lock file; its folder is made.
         say: Called with the name of the holder, once, if there is one to wait for.
         name: Of this process; default: `this_process()`.
+
+    Raises:
+        UnwritableError: the folder may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(path, say)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path, say)
+    except OSError as e:
+        raise unwritable(path, e) from e
     try:
         file.truncate(0)
         file.write(name or this_process())
