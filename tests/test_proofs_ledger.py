@@ -169,12 +169,16 @@ def test_one_seed_decides_what_is_counted_and_nothing_else(trained, extras):
 # --- the ledger on fake runs ---
 
 
+FAKE_TABLE = pd.DataFrame({"language": ["x", "y"], "genre": ["a", "b"], "tempo": [90.0, 120.0]})
+
+
 def fake(name: str, *seeds: int, epochs: int = 16, **config) -> list:
     return [
         SimpleNamespace(
             name=name,
             config=SimpleNamespace(training=SimpleNamespace(seed=s), **config),
             summary={"epochs": epochs},
+            store=SimpleNamespace(factors=["tempo"], table=FAKE_TABLE, rows=lambda split: FAKE_TABLE.index),
         )
         for s in seeds
     ]

@@ -274,7 +274,8 @@ def test_a_checkpoint_of_another_shape_is_refused(store, stop_at):
     config = settings(store, "conv_vae")
     folder = interrupted(config, store, stop_at)
     other = build(model_config("conv_vae", latent=9)).state_dict()
-    write_tensors(folder / "last.safetensors", {f"model.{k}": v for k, v in other.items()}, {"epoch": 1})
+    state = {"epoch": 1, "best_epoch": 1, "best_loss": 1.0, "history": [{}]}
+    write_tensors(folder / "last.safetensors", {f"model.{k}": v for k, v in other.items()}, state)
     with pytest.raises(InputError, match="of another shape"):
         train(config, store, show=False)
 

@@ -150,7 +150,7 @@ def is_list(explorer: Locator) -> bool:
 def use_keys(explorer: Locator) -> None:
     """Move a slider (else a drop-down, or the choice in a list) with the keyboard: picture and sound must follow."""
     if is_list(explorer):
-        handle, key = explorer.locator(".list"), "ArrowDown"
+        handle, key = explorer.locator(".list").first, "ArrowDown"  # the others are of the nearest clips
     elif rows := sliders(explorer):
         handle, key = lab.handle_of(rows[0]), "ArrowLeft" if lab.share(rows[0]) > 0.5 else "ArrowRight"
     else:
