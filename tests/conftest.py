@@ -41,6 +41,9 @@ torch.set_num_threads(1)
 LONGEST = (
     "tests/test_notebooks.py",
     "tests/browser",
+    "tests/test_batch.py",
+    "tests/test_bench.py",
+    "tests/test_kills.py",
 )
 
 # The same examples in every run, and no clock: a fuzz test never flakes. VAELIB_FUZZ=2000 looks further, at random.
