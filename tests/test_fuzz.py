@@ -493,7 +493,7 @@ def test_a_config_that_claims_any_size_is_refused(finished, part, key, value):
 
 
 @pytest.mark.parametrize(
-    "store", ["", "/etc", "../../etc", "\0", "~", "\ud800", "/dev/zero", "x" * 5000, 5, None, ["a"], {}]
+    "place", ["", "/etc", "../../etc", "\0", "~", "\ud800", "/dev/zero", "x" * 5000, 5, None, ["a"], {}]
 )
 def test_a_config_with_a_hostile_store_is_refused(finished, place):
     about = json.loads(finished[1]["config.json"]) | {"store": place}

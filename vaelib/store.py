@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,10 +200,10 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
         InputError: not a store, an unfinished one, or made with another front end than `fe`.
     """
     path = Path(path)
-    if not path.is_absolute() and not path.exists():
+    if not path.is_absolute() and not os.path.exists(path):
         path = ROOT / path  # notebooks run in notebooks/, commands at the root
-    if not (path / "zarr.json").is_file():
-        raise InputError(f"no mel store at {path}: make it with `vaelib preprocess CORPUS` or notebook 01")
+    if not os.path.isfile(path / "zarr.json"):  # False too for a name that cannot be one
+        raise InputError(f"no mel store at {str(path)[:200]}: make it with `vaelib preprocess CORPUS` or notebook 01")
     if path.name.endswith(".partial.zarr"):
         raise InputError(f"{path} is unfinished: run `vaelib preprocess` on its corpus again, it continues")
     ds = xr.open_zarr(path, chunks=None, consolidated=False)
