@@ -117,7 +117,7 @@ print(*batch.run([batch.Task(Job("train", {given}))], Workers(2)))
     assert not alive
     assert not list((shelf / "runs").glob("train-????????.ipynb")) and not list(outputs["killed"].rglob("done.json"))
     monkeypatch.setenv("VAELIB_OUTPUTS", str(outputs["killed"]))
-    assert [o.state for o in batch.run([Task(Job("train", given))], Workers(1))] == ["done"]
+    assert [o.state for o in batch.run([Task(Job("train", given))], Workers(2))] == ["done"]  # as many threads for each
     monkeypatch.setenv("VAELIB_OUTPUTS", str(outputs["whole"]))
     engine.execute(Job("train", given))
     (killed,), (whole,) = (find_runs(folder) for folder in outputs.values())

@@ -17,13 +17,8 @@ from .tasks import client_of
 
 NOTEBOOK = "notebook"  # what a worker has one of: it executes one notebook at a time, beside the tasks of that notebook
 THREADS = 2  # of a worker, at least: the notebook, and a task that the notebook itself asks for (preprocessing)
-# A notebook that has killed its worker twice is not tried a third time. Nobody looks at Dask's own profile, for which a
-# worker would walk through its stack a hundred times a second, on the core that its notebook needs.
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 1,
-    "distributed.admin.low-level-log-length": 100,
-    "distributed.worker.profile.enabled": False,
-}
+# A notebook that has killed its worker twice is not tried a third time.
+SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.admin.low-level-log-length": 100}
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TLS = {"ca-file": "tls_ca_file", "client.cert": "tls_client_cert", "client.key": "tls_client_key"}
 
