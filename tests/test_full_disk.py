@@ -35,6 +35,7 @@ class Disk:
         return about.f_bavail * about.f_frsize
 
     def fill(self, leave: int = 0) -> None:
+        (self.path / "ballast").write_bytes(b"")
         (self.path / "ballast").write_bytes(b"\0" * max(0, self.free() - leave))
 
     def empty(self) -> None:
@@ -43,9 +44,9 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path):
-    """16 MiB of memory as a file system."""
+    """96 MiB of memory as a file system."""
     (tmp_path / "disk").mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", tmp_path / "disk"], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", tmp_path / "disk"], capture_output=True)
     if done.returncode:
         pytest.skip(f"tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
     yield Disk(tmp_path / "disk")
@@ -89,7 +90,7 @@ def test_a_checkpoint(disk, store, tmp_path, monkeypatch, capsys):
 
     def full(self, number):
         if number == 3:
-            kept.update(content(self.folder))
+            kept.update({name: data for name, data in content(self.folder).items() if name != ".lock"})
             disk.fill()
         return epoch(self, number)
 

@@ -41,13 +41,15 @@ def held(path: Path, say: Callable[[str], None], name: str = "") -> Iterator[Non
     except OSError as e:
         raise unwritable(path, e) from e
     try:
-        file.truncate(0)
-        file.write(name or this_process())
-        file.flush()
+        with suppress(OSError):  # on a full disk it is held without a name
+            file.truncate(0)
+            file.write(name or this_process())
+            file.flush()
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: see `_locked`
-        file.close()
+        with suppress(OSError):
+            file.close()
 
 
 def _locked(path: Path, say: Callable[[str], None]) -> TextIO:

@@ -15,7 +15,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
 
 from vaelib.config import InputError
-from vaelib.evaluation.stats import Null
+from vaelib.evaluation.stats import Null, many_classes
 
 Covariance = Literal["diag", "spherical"]
 
@@ -41,6 +41,7 @@ def hungarian_accuracy(labels: np.ndarray, assignments: np.ndarray) -> float:
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())
 
 
+@many_classes()
 def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, float]:
     """Agreement of clusters with labels.
 
@@ -72,6 +73,7 @@ def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, flo
     }
 
 
+@many_classes()
 def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Shape of the groups in their space: silhouette (up), Davies-Bouldin (down), Calinski-Harabasz (up).
 
@@ -139,6 +141,7 @@ def gmm_assign(
     return fit_gmm(train, k, seed, covariance, n_init).predict(np.asarray(test, dtype=float))
 
 
+@many_classes()
 def permutation_null(
     metric: Callable[[np.ndarray, np.ndarray], float],
     labels: np.ndarray,

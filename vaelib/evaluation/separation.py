@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vaelib.config import InputError
-from vaelib.evaluation.stats import Null
+from vaelib.evaluation.stats import Null, many_classes
 
 
 class ProbeScore(NamedTuple):
@@ -32,17 +32,20 @@ class Agreement(NamedTuple):
     null_p95: float
 
 
+@many_classes()
 def fit_linear(x: np.ndarray, y: np.ndarray, seed: int) -> Pipeline:
     """Logistic regression on standardised inputs (N, D), classes weighted equally; two or more classes."""
     model = LogisticRegression(max_iter=1000, class_weight="balanced", random_state=seed)
     return make_pipeline(StandardScaler(), model).fit(x, y)
 
 
+@many_classes()
 def balanced_accuracy(truth: np.ndarray, guess: np.ndarray) -> float:
     """Mean recall over the classes of `truth`."""
     return float(recall_score(truth, guess, labels=np.unique(truth), average="macro"))
 
 
+@many_classes()
 def linear_probe(
     train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, seed: int = 0
 ) -> ProbeScore:
@@ -72,6 +75,7 @@ def linear_probe(
     return ProbeScore(balanced_accuracy(test_y, guess), 1 / classes)
 
 
+@many_classes()
 def probe_null(
     train_x: np.ndarray,
     train_y: np.ndarray,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +28,14 @@ class Interval(NamedTuple):
     def exact(cls, value: float) -> Interval:
         """A quantity that is counted, not estimated; judge it with `min_seeds=1`."""
         return cls(value, value, value, 1)
+
+
+@contextmanager
+def many_classes() -> Iterator[None]:
+    """scikit-learn takes a class for each second clip for numbers, and warns; also a decorator."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+        yield
 
 
 def mean_known(values: Iterable[float]) -> float:
