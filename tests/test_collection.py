@@ -109,7 +109,7 @@ def test_a_warning_is_a_plain_sentence(columns, sentence):
 
 def test_rejected_files_are_counted_by_kind():
     told = collection.warnings(collection.files(table()), bad(5))
-    assert "5 of 10 files (50.0%) were rejected: see why below." in told
+    assert "5 of 10 files (50.0%) were rejected: the list of rejected files says why." in told
     assert not [w for w in collection.warnings(collection.files(table()), NONE) if "rejected" in w]
     kinds = collection.reasons(pd.concat([bad(3), pd.DataFrame({"path": ["x"], "reason": ["is empty (0 bytes); y"]})]))
     assert kinds.to_dict() == {"is too short": 3, "is empty": 1} and collection.reasons(NONE).empty
