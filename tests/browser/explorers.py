@@ -150,7 +150,11 @@ def is_list(explorer: Locator) -> bool:
 def use_keys(explorer: Locator) -> None:
     """Move a slider (else a drop-down, or the choice in a list) with the keyboard: picture and sound must follow."""
     if is_list(explorer):
-        handle, key = explorer.locator(".list").first, "ArrowDown"  # the others are of the nearest clips
+        handle = explorer.locator(".list").first  # the others are of the nearest clips
+        chosen = handle.locator("[role=option][aria-selected=true]")
+        place, of = (int(chosen.first.get_attribute(f"aria-{a}")) if chosen.count() else n
+                     for a, n in (("posinset", 0), ("setsize", 9)))  # fmt: skip
+        key = "ArrowDown" if place + 2 <= of else "ArrowUp"
     elif rows := sliders(explorer):
         handle, key = lab.handle_of(rows[0]), "ArrowLeft" if lab.share(rows[0]) > 0.5 else "ArrowRight"
     else:
