@@ -195,7 +195,10 @@ def warnings(found: pd.DataFrame, rejected: pd.DataFrame) -> list[str]:
     told = [sentence for sentences in told for sentence in sentences]
     if len(rejected):
         n = len(rejected) + len(found)
-        told.append(f"{len(rejected):,} of {n:,} files ({len(rejected) / n:.1%}) were rejected: the list of rejected files says why.")
+        told.append(
+            f"{len(rejected):,} of {n:,} files ({len(rejected) / n:.1%}) were rejected: "
+            "the list of rejected files says why."
+        )
     for column, word in (("silent", "mostly silent"), ("clipped", "clipped")):
         if column in found and (found[column] >= SHARES[column]).any():
             own = found[found[column] >= SHARES[column]].sort_values(column, ascending=False)
