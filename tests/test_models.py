@@ -1,5 +1,7 @@
 """One matrix over every model and several input sizes; then what only one of them has."""
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from conftest import LANGUAGES, model_config
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from vaelib import losses
+from vaelib import losses, models
 from vaelib.checkpoints import load_weights, read_tensors, write_tensors
 from vaelib.config import InputError, ModelConfig
 from vaelib.models import MODELS, VaDE, build
@@ -67,6 +69,23 @@ def test_sampling_is_seeded_and_in_range(variant, shape):
     torch.manual_seed(0)
     free = model.sample(5), model.sample(5)
     assert not torch.equal(*free) and torch.equal(model.sample(5, seed=3), one)
+
+
+@matrix()
+def test_many_codes_are_decoded_in_blocks(variant, monkeypatch):
+    model, seen = make(variant).eval(), []
+    whole, decode = model.sample(7, seed=0), model.decode
+    monkeypatch.setattr(models, "BLOCK", 3)
+    model.decode = lambda z, y=None: seen.append(len(z)) or decode(z, y)
+    assert torch.allclose(model.sample(7, seed=0), whole, atol=1e-6) and seen == [3, 3, 1]
+
+
+@matrix()
+def test_a_shared_draw_is_the_same_for_every_class(variant):
+    model, y = make(variant).eval(), torch.tensor([0, 1, 2, 1])
+    drawn = model.sample(4, y, seed=5, shared=True)
+    alone = torch.cat([model.sample(1, y[i : i + 1], seed=5) for i in range(4)])
+    assert torch.allclose(drawn, alone, atol=1e-6) and torch.allclose(drawn[1], drawn[3], atol=1e-6)
 
 
 @matrix()
@@ -153,6 +172,22 @@ def test_parameter_counts_by_hand():
     there = dense(bins, 512) + hidden + 2 * dense(128, 128)
     back = dense(128, 128) + dense(128, 256) + dense(256, 512) + 2 * (512 + 256 + 128) + dense(512, bins)
     assert count("basic_vae", (128, 1293)) == there + back + 1
+
+
+def test_shapes_alone_do_not_load_the_compiler():
+    """It takes seconds, in every kernel that opens a run."""
+    script = """
+import sys, torch
+from vaelib.config import ModelConfig
+from vaelib.models import MODELS, build
+with torch.device("meta"):
+    for name in MODELS:
+        for prior in ("standard", "fixed", "learned"):
+            build(ModelConfig(name, (64, 64), condition="language", classes=("a", "b"), prior=prior))
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 # --- refusals ---
@@ -269,7 +304,7 @@ def test_a_component_can_be_sampled_and_weights_decide_otherwise():
     seen = []
     model.decode = lambda z, y=None: seen.append(z) or z
     model.sample(500, seed=0)
-    chosen = seen[0].argmax(1).bincount(minlength=4)
+    chosen = torch.cat(seen).argmax(1).bincount(minlength=4)
     assert chosen[[0, 3]].sum() < 5 and chosen[1] == pytest.approx(250, abs=50)
     model.sample(3, torch.tensor([0, 3, 3]), seed=0)
-    assert seen[1].argmax(1).tolist() == [0, 3, 3]
+    assert seen[-1].argmax(1).tolist() == [0, 3, 3]

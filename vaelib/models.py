@@ -12,6 +12,8 @@ from torch.nn import functional
 from . import nets
 from .config import InputError, ModelConfig, one_of
 
+BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
+
 
 class Posterior(NamedTuple):
     """Diagonal Gaussian q(z|x): `mean` and `logvar`, each (B, L); conditional models add `class_logits` (B, C)."""
@@ -92,7 +94,14 @@ class VAE(nn.Module):
         return VAEOutput(self.decode(z, y), z, posterior, self.prior_mean(z, y))
 
     @torch.inference_mode()
-    def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0, seed: int | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        y: Tensor | None = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        shared: bool = False,
+    ) -> Tensor:
         """Draw from the prior and decode.
 
         Args:
@@ -100,14 +109,27 @@ class VAE(nn.Module):
             y: (n,) classes of a conditional model, components of a mixture; drawn when None.
             temperature: Scale of the prior's standard deviation.
             seed: Same seed, same samples.
+            shared: One draw for all `n`, which then differ in nothing but `y`.
 
         Returns:
             (n, 1, F, T) in [0, 1].
         """
         generator = torch.Generator().manual_seed(seed) if seed is not None else None
-        noise = temperature * torch.randn(n, self.config.latent, generator=generator)
+        noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)
         z, y = self._from_prior(noise.to(self.log_sigma.device), y, generator)
-        return self.decode(z, y)
+        return self.decode_in_blocks(z, y)
+
+    @torch.inference_mode()
+    def decode_in_blocks(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """`decode` of any number of codes: the layers' activations of a few hundred full windows take gigabytes."""
+        if len(z) <= BLOCK:
+            return self.decode(z, y)
+        out = None
+        for i in range(0, len(z), BLOCK):
+            part = self.decode(z[i : i + BLOCK], None if y is None else y[i : i + BLOCK])
+            out = part.new_empty(len(z), *part.shape[1:]) if out is None else out
+            out[i : i + BLOCK] = part
+        return out
 
     def _from_prior(
         self, noise: Tensor, y: Tensor | None, generator: torch.Generator | None
@@ -151,13 +173,14 @@ class ConditionalVAE(VAE):
         self.encoder, self.decoder = nets.backbone("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
         self.features.apply(nets.he_init)
-        self.embedding = nn.Embedding(n, self.EMBEDDING)
+        self.embedding = nn.Embedding.from_pretrained(torch.randn(n, self.EMBEDDING), freeze=False)
         self.heads = nets.GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
         self.class_head = nn.Linear(self.FEATURES, n)
         if c.prior == "fixed":
             self.register_buffer("class_means", nets.orthogonal_means(n, c.latent, c.prior_distance))
         elif c.prior == "learned":
-            self.class_means = nn.Parameter(0.1 * torch.randn(n, c.latent))
+            self.class_means = nn.Parameter(torch.empty(n, c.latent))
+            nets.normal_init(self.class_means, 0.1)
 
     def probabilities(self, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """(B, C): one-hot rows for known classes; unknown ones (-1) take the most likely class of `logits`."""

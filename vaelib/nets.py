@@ -27,6 +27,15 @@ def conv_sizes(size: int, layers: int = len(CHANNELS)) -> list[int]:
     return sizes
 
 
+def normal_init(tensor: Tensor, std: float) -> None:
+    """Fill with N(0, std²); not where a tensor has a shape and no values.
+
+    There, PyTorch's own would load its compiler: seconds of imports in every process that opens a run.
+    """
+    if not tensor.is_meta:
+        nn.init.normal_(tensor, std=std)
+
+
 def he_init(module: nn.Module) -> None:
     """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU; use with `module.apply`.
 
@@ -37,10 +46,10 @@ def he_init(module: nn.Module) -> None:
         fan_in = module.in_channels * prod(module.kernel_size)
         if isinstance(module, nn.ConvTranspose2d):
             fan_in /= prod(module.stride)  # only every stride-th tap meets an input
-        nn.init.normal_(module.weight, std=(2 / fan_in) ** 0.5)
+        normal_init(module.weight, (2 / fan_in) ** 0.5)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        normal_init(module.weight, (2 / module.in_features) ** 0.5)
         nn.init.zeros_(module.bias)
 
 
@@ -122,6 +131,8 @@ def orthogonal_means(n: int, latent: int, distance: float, seed: int = 0) -> Ten
     """
     if n > latent:
         raise ValueError(f"{n} orthogonal class means need at least {n} latent dimensions, not {latent}")
+    if torch.get_default_device().type == "meta":
+        return torch.empty(n, latent)  # as in `normal_init`
     generator = torch.Generator().manual_seed(seed)
     q, _ = torch.linalg.qr(torch.randn(latent, latent, generator=generator))
     return q[:n] * (distance / 2**0.5)

@@ -213,7 +213,7 @@ class Run:
         if self.conditional and y is None:
             raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
         with self.lock:
-            out = self.model.decode(codes, None if y is None else torch.as_tensor(np.asarray(y)))
+            out = self.model.decode_in_blocks(codes, None if y is None else torch.as_tensor(np.asarray(y)))
         return out.squeeze(1).numpy()
 
     @torch.inference_mode()
@@ -230,11 +230,16 @@ class Run:
         label = int(q.class_logits.argmax(1)) if q.class_logits is not None else 0
         return q.mean[0].numpy(), x[0, 0].numpy(), label
 
-    def sample(self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
-        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given. Thread-safe."""
+    def sample(
+        self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
+    ) -> np.ndarray:
+        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given. Thread-safe.
+
+        With `shared`, one draw for all of them: they differ in nothing but `y`.
+        """
         classes = None if y is None else torch.as_tensor(list(y))
         with self.lock:
-            return self.model.sample(n, classes, temperature, seed).squeeze(1).numpy()
+            return self.model.sample(n, classes, temperature, seed, shared).squeeze(1).numpy()
 
     @torch.inference_mode()
     def responsibilities(self, split: str, tracks: bool = False) -> np.ndarray:
