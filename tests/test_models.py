@@ -184,10 +184,10 @@ with torch.device("meta"):
     for name in MODELS:
         for prior in ("standard", "fixed", "learned"):
             build(ModelConfig(name, (64, 64), condition="language", classes=("a", "b"), prior=prior))
-print("torch._dynamo" in sys.modules)
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "[]\n"
 
 
 # --- refusals ---

@@ -173,14 +173,14 @@ class ConditionalVAE(VAE):
         self.encoder, self.decoder = nets.backbone("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
         self.features.apply(nets.he_init)
-        self.embedding = nn.Embedding.from_pretrained(torch.randn(n, self.EMBEDDING), freeze=False)
+        embedding = nets.normal_init(torch.empty(n, self.EMBEDDING), 1.0)
+        self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
         self.heads = nets.GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
         self.class_head = nn.Linear(self.FEATURES, n)
         if c.prior == "fixed":
             self.register_buffer("class_means", nets.orthogonal_means(n, c.latent, c.prior_distance))
         elif c.prior == "learned":
-            self.class_means = nn.Parameter(torch.empty(n, c.latent))
-            nets.normal_init(self.class_means, 0.1)
+            self.class_means = nn.Parameter(nets.normal_init(torch.empty(n, c.latent), 0.1))
 
     def probabilities(self, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """(B, C): one-hot rows for known classes; unknown ones (-1) take the most likely class of `logits`."""
@@ -242,7 +242,7 @@ class VaDE(VAE):
         k = config.components
         self.mixture = nn.ParameterDict({
             "logits": torch.zeros(k),
-            "means": torch.randn(k, config.latent),
+            "means": nets.normal_init(torch.empty(k, config.latent), 1.0),
             "logvars": torch.zeros(k, config.latent),
         })  # fmt: skip
         self.register_buffer("mixture_ready", torch.tensor(False))

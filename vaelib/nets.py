@@ -27,13 +27,12 @@ def conv_sizes(size: int, layers: int = len(CHANNELS)) -> list[int]:
     return sizes
 
 
-def normal_init(tensor: Tensor, std: float) -> None:
-    """Fill with N(0, std²); not where a tensor has a shape and no values.
+def normal_init(tensor: Tensor, std: float) -> Tensor:
+    """Fill with N(0, std²), and return it; not where a tensor has a shape and no values.
 
     There, PyTorch's own would load its compiler: seconds of imports in every process that opens a run.
     """
-    if not tensor.is_meta:
-        nn.init.normal_(tensor, std=std)
+    return tensor if tensor.is_meta else nn.init.normal_(tensor, std=std)
 
 
 def he_init(module: nn.Module) -> None:
