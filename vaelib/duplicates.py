@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 BANDS, TIMES = 16, 32  # 512 signs
@@ -36,12 +36,16 @@ BLOCK = 1 << 16  # pairs compared at a time
 
 
 @lru_cache(maxsize=64)
-def _triangles(n: int, into: int, low: float, high: float, wide: float) -> np.ndarray:
-    """(into, n) weights of overlapping triangles between two shares of an axis; each row sums to 1."""
+def _triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_array:
+    """(into, n) weights of overlapping triangles between two shares of an axis; each row sums to 1.
+
+    Sparse, not only because most are zeros: NumPy's dense products start threads that wait busily, in workers that
+    are the parallelism themselves.
+    """
     x, step = (np.arange(n) + 0.5) / n, (high - low) / into
     centres = low + step * (np.arange(into) + 0.5)
     weights = np.clip(1 - np.abs(x - centres[:, None]) / max(wide * step, 1 / n), 0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return csr_array((weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
 def fingerprint(db: np.ndarray) -> np.ndarray:
@@ -60,7 +64,8 @@ def fingerprint(db: np.ndarray) -> np.ndarray:
     db = np.maximum(db - db.max(), -RANGE_DB)
     over_bands = _triangles(db.shape[0], BANDS + 1, LOW, HIGH, 1.0)
     over_times = _triangles(db.shape[1], TIMES + 1, 0.0, 1.0, 2.0)
-    change = np.diff(np.diff(over_bands @ db @ over_times.T, axis=0), axis=1).ravel()
+    means = (over_times @ (over_bands @ db).T).T
+    change = np.diff(np.diff(means, axis=0), axis=1).ravel()
     return np.packbits(np.concatenate([change > 0, np.abs(change) >= CLEAR_DB]))
 
 

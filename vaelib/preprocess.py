@@ -16,9 +16,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 import zarr
 from distributed import Client
+from zarr.codecs import BloscCodec
 
 from . import audio, duplicates
 from .config import FrontEnd, InputError
@@ -26,7 +28,7 @@ from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen,
 from .manifest import Rejected
 from .progress import Progress
 from .store import REJECTED, attributes, check_cut, identity, store_path
-from .tasks import connected, in_order, one_torch_thread, results
+from .tasks import connected, in_order, keep_freed_memory, one_torch_thread, results
 
 CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most; few clips: tasks for many workers, little lost when one dies
 
@@ -251,6 +253,8 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
         shape=(n, fe.n_mels, frames),
         chunks=(chunk, fe.n_mels, frames),
         dtype="float16",
+        # Smaller than Zarr's default, in a third of its time (full front end: 0.87 instead of 0.88 of the raw size)
+        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2),
         dimension_names=("clip", "mel", "frame"),
         attributes={"units": "dB re full scale, power"},
         fill_value=-100.0,
@@ -292,18 +296,20 @@ def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
         require_seen(folder)
     # Whether a chunk is all fill value is not asked: that costs as much as compressing it.
     array = zarr.open_array(path / "log_mel", mode="r+", config={"write_empty_chunks": True})
-    block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
+    block = torch.full((len(places), *array.shape[1:]), -100.0, dtype=torch.float16)
     found: list[Clip] = []
+    keep_freed_memory()
     with one_torch_thread():
         for row, (name, start, length) in zip(block, places, strict=True):
             seconds = None if np.isnan(length) else length
             try:
                 wave, levels = audio.read(root / name, fe, start, seconds)
-                db = audio.log_mel(wave, fe).numpy()[:, : row.shape[1]]
+                mel = audio.log_mel(wave, fe)[:, : row.shape[1]]
             except audio.UnreadableAudio as e:
                 found.append(Clip(reason=f"{e} (from {start:.1f} s on)" if start or seconds else str(e)))
             else:
-                row[:, : db.shape[1]] = db
+                row[:, : mel.shape[1]] = mel.half()  # as they lie, then turned: a third of the time
+                db = mel.numpy()
                 heard = len(wave) / fe.sample_rate
                 mark = duplicates.fingerprint(db).tobytes().hex()
                 found.append(Clip(db.shape[1], *audio.level_and_tilt(db), heard, *astuple(levels), mark))
@@ -311,7 +317,7 @@ def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
     if not attributes(path).items() >= wanted.items():
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
     with _writing(path):
-        array[first : first + len(places)] = block
+        array[first : first + len(places)] = block.numpy()
     return found
 
 
