@@ -4,14 +4,15 @@ CLIPS ?= 40
 EPOCHS ?= 16
 BIN := .venv/bin
 
-.PHONY: help setup demo proof difficulty test lab bench bench-ui lint clean
+.PHONY: help setup demo proof difficulty test test-all lab bench bench-ui lint clean
 
 help:
 	@echo "make demo                  render, preprocess, train, prove and compare everything"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
 	@echo "make proof                 every claim with three seeds (plans/proof.yaml; hours on a busy machine, resumable)"
 	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
-	@echo "make test                  all tests"
+	@echo "make test                  the tests, but for those in a browser and the slowest"
+	@echo "make test-all              all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
 	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 10 min)"
 	@echo "make bench-ui              how long a reader waits for picture and sound (docs/BENCHMARKS.md; needs a Chromium)"
@@ -53,6 +54,9 @@ proof difficulty: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m ""
 
 lab: setup
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(if $(filter 0,$(shell id -u)),--allow-root)

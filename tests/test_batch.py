@@ -89,6 +89,7 @@ def no_music(job: Job) -> str:
 # --- kills ---
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_its_notebook_too(shelf):
     """Once is forgiven; a notebook that kills every worker fails, and the others run on."""
     jobs = [Job("kills", {"n": 1, "name": "once"}), Job("kills", {"n": 9, "name": "always"}), Job("good")]
@@ -97,6 +98,7 @@ def test_a_killed_worker_is_started_again_and_its_notebook_too(shelf):
     assert "KilledWorker" in outcomes[1].reason
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_and_the_same_call_ends_with_the_same_numbers(shelf, store, monkeypatch):
     given = {"store": str(store.path), "epochs": 40, "save_every": 0.1}
     script = f"""

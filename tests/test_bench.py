@@ -236,6 +236,7 @@ def test_an_empty_corpus_is_refused(tmp_path):
 # --- memory ---
 
 
+@pytest.mark.slow
 def test_the_peaks_of_fresh_processes_are_measured_and_told(outputs, capsys, tmp_path):
     arguments = ["--parts", "memory", "--memory-clips", "5,10", "--pool", "4", "--picture"]
     assert program.main([*arguments, str(tmp_path / "own.png")]) == 0

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from test_preprocess import content
 from test_training import assert_equal, results
 
 from vaelib.config import ROOT
 
+pytestmark = pytest.mark.slow
 KILLS = 10
 
 

@@ -1,6 +1,9 @@
 """Many small tasks on Dask workers: which ones are asked, how many are under way, what is said when they are gone."""
 
 import os
+import platform
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,6 +14,20 @@ from distributed import Client, LocalCluster
 from vaelib import tasks
 from vaelib.config import InputError
 from vaelib.tasks import connected, in_order, one_torch_thread, results
+
+PAGES = """
+import resource, sys
+import numpy as np
+from vaelib.tasks import keep_freed_memory
+if len(sys.argv) > 1:
+    keep_freed_memory()
+for i in range(60):
+    if i == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [np.ones(n << 20, np.uint8) for n in (3, 5, 7, 9)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +147,13 @@ def test_torch_threads_are_one_inside_and_restored_after_tasks_that_overlap():
         assert sorted(inside) == [1, 1, 3, 3] and after == [3] and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_for_the_next_block():
+    """50 times 24 MB: 6,144 pages each time, where they are given back."""
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", PAGES, *more], capture_output=True, text=True, check=True).stdout)
+        for more in ([], ["keep"])
+    )
+    assert kept < 6144 < given_back
