@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -23,8 +22,9 @@ from distributed import Client
 from zarr.codecs import BloscCodec
 
 from . import audio, duplicates
-from .config import FrontEnd, InputError
+from .config import FrontEnd, InputError, unwritable
 from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen, write_rejected
+from .locks import held
 from .manifest import Rejected
 from .progress import Progress
 from .store import REJECTED, attributes, check_cut, identity, store_path
@@ -100,7 +100,7 @@ def build_store(
         raise InputError(
             f"{path.name} already holds another folder of that name, {other}: rename {corpus.root} or remove the store"
         )
-    with _writing(path), _Ledger(progress) as ledger:
+    with _writing(path), held(path.with_suffix(".lock"), partial(_waiting, path)), _Ledger(progress) as ledger:
         if attributes(path).items() >= wanted.items():
             return path  # another process has made it meanwhile
         with connected(client, workers) as found:
@@ -121,6 +121,10 @@ def build_store(
     return path
 
 
+def _waiting(path: Path, who: str) -> None:
+    Progress("log-mel").close(f"{who} is making {path.stem}; waiting for it")
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """A full disk, or a folder that may not be written to, is told in one sentence."""
@@ -129,17 +133,14 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno is None:  # the network's: not what the operating system says of a file
             raise
-        where = f"{e.filename or path}: {e.strerror or e}"
-        raise InputError(
-            f"cannot write {where}; make room, or choose another folder with $VAELIB_DATA; the same command continues"
-        ) from e
+        # No OSError: what Dask brings from a worker would lose its words
+        raise InputError(str(unwritable(e.filename or path, e))) from e
 
 
 class _Ledger:
     """Which chunks are done and what became of their clips: a line of JSON for each, only ever appended.
 
-    The first line says that the template is complete. Half a line (a kill while writing) does not count. While the
-    file is open it is locked: another process that builds the same store waits.
+    The first line says that the template is complete. Half a line (a kill while writing) does not count.
 
     Attributes:
         started: Whether the template is complete.
@@ -151,13 +152,7 @@ class _Ledger:
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            self._file = open(self.path, "a+b")
-            self._lock()
-            with suppress(FileNotFoundError):
-                if os.fstat(self._file.fileno()).st_ino == self.path.stat().st_ino:
-                    break
-            self._file.close()  # whoever held the lock has finished and removed the file
+        self._file = open(self.path, "a+b")
         whole = 0
         for line, entry in self._lines():
             self.started = True
@@ -172,17 +167,6 @@ class _Ledger:
             self.path.unlink(missing_ok=True)
         with suppress(OSError):  # on a full disk the rest of a line, which was told already
             self._file.close()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            Progress("log-mel").close(
-                f"another process is making {self.path.stem.split('.partial')[0]}; waiting for it"
-            )
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks
 
     def _lines(self) -> Iterator[tuple[bytes, list]]:
         self._file.seek(0)
