@@ -33,7 +33,7 @@ def player(view: SpectrogramView) -> str:
     All words reach the page as JSON and are set as text, never as markup. Where no script runs, the strip is seen.
     """
     made = [_Scene(view, chosen) for chosen in product(*(c.positions() for c in view.scenes))]
-    for quality, stride in PLANS:
+    for quality, stride in PLANS[_first_plan(made) :]:
         pictures = _Pictures(quality)
         scenes = [scene.record(pictures, stride) for scene in made]
         if pictures.size < 0.7 * MOST_BYTES:
@@ -50,6 +50,18 @@ def player(view: SpectrogramView) -> str:
         f'<script type="application/json">{as_json(data)}</script></div>'
         f'<script type="module">{SCRIPT}</script>'
     )
+
+
+def _first_plan(made: Sequence[_Scene]) -> int:
+    """Number of the best plan that may fit, guessed from one picture of each scene.
+
+    A frame of a full-size model takes 50 ms: those that will be left out are not rendered.
+    """
+    for number, (quality, stride) in enumerate(PLANS):
+        sizes = (scene.count(stride) * len(picture.webp(scene.common["shades"], quality)) for scene in made)
+        if sum(sizes) < 0.7 * MOST_BYTES:  # in base64 a third more; others may be a little smaller
+            return number
+    return len(PLANS) - 1
 
 
 def as_json(data: dict) -> str:
@@ -81,28 +93,42 @@ class _Scene:
         self.chosen = [c.positions().index(o) for c, o in zip(view.scenes, chosen, strict=True)]
         self.start = view.start_of(view.start | {c.name: o for c, o in zip(view.scenes, chosen, strict=True)})
         self.free = [c for c in view.controls if c not in view.scenes]
-        self.frames = [
-            [(v, view.frame(self.start | {c.name: v})) for v in c.positions(self.start[c.name])] for c in self.free
-        ]
+        self.frames: dict[tuple, dict] = {}
         self.common = view.frame(self.start)
+
+    def frame(self, name: str, value: object) -> dict:
+        """The frame of one control at a value, made once."""
+        if (name, value) not in self.frames:
+            at_start = value == self.start[name]
+            self.frames[name, value] = self.common if at_start else self.view.frame(self.start | {name: value})
+        return self.frames[name, value]
+
+    def kept(self, control: Slider | Choice, stride: int) -> list:
+        """Every n-th position of a control, its start and its end."""
+        start, every = self.start[control.name], control.positions(self.start[control.name])
+        return [v for i, v in enumerate(every) if i % stride == 0 or i == len(every) - 1 or v == start]
+
+    def count(self, stride: int) -> int:
+        """Frames of all controls."""
+        return sum(len(self.kept(c, stride)) for c in self.free)
 
     def record(self, pictures: _Pictures, stride: int) -> dict:
         """What the page gets: words that differ from those of the start only where they do."""
-        controls = [self._control(c, f, pictures, stride) for c, f in zip(self.free, self.frames, strict=True)]
+        controls = [self._control(c, pictures, stride) for c in self.free]
         return {"chosen": self.chosen, "controls": controls} | {k: self.common[k] for k in SHARED}
 
-    def _control(self, control: Slider | Choice, frames: list, pictures: _Pictures, stride: int) -> dict:
-        start, last = self.start[control.name], len(frames) - 1
-        kept = [(v, f) for i, (v, f) in enumerate(frames) if i % stride == 0 or i == last or v == start]
+    def _control(self, control: Slider | Choice, pictures: _Pictures, stride: int) -> dict:
+        values = self.kept(control, stride)
+        frames = [self.frame(control.name, v) for v in values]
         return {
             "label": control.label,
             "slider": isinstance(control, Slider),
-            "start": [v for v, _ in kept].index(start),
-            "values": [v for v, _ in kept],
+            "start": values.index(self.start[control.name]),
+            "values": values,
             "frames": [
                 {"picture": pictures.add(f["shades"]), "text": control.text(v), "said": f["said"]}
                 | {k: f[k] for k in SHARED if f[k] != self.common[k]}
-                for v, f in kept
+                for v, f in zip(values, frames, strict=True)
             ],
         }
 

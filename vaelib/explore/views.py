@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from IPython.display import Audio
@@ -185,10 +185,14 @@ def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
     names = run.config.model.classes
     middle = run.store.table[["level_db", "tilt_db"]].median()
 
+    @lru_cache(maxsize=1)  # the controls that move nothing there need no new ones
+    def of_every_class(temperature: float, seed: int) -> np.ndarray:
+        return run.sample(len(names), range(len(names)), temperature, seed, shared=True)
+
     def render(v: Values) -> np.ndarray:
         how = float(v["temperature"]), int(v["seed"])
         if v["show"] == EVERY_CLASS:
-            return run.sample(len(names), range(len(names)), *how, shared=True)
+            return of_every_class(*how)
         k = int(v["n"])
         return run.sample(k, [names.index(v["class"])] * k, *how)
 
