@@ -5,6 +5,7 @@ import functools
 import importlib
 import itertools
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -481,6 +482,21 @@ def test_speed_is_that_of_the_step_of_training_on_the_clips_of_the_store(store, 
         assert mixture == (name == "vade") and x.shape == (48 if mixture else 24, 1, *store.front_end.shape)
         labels = store.codes("language", store.rows("train")) if name == "cvae" else np.full(24, -1)
         assert sorted(y.tolist()) == sorted(labels.repeat(2 if mixture else 1))
+
+
+@pytest.mark.parametrize(("seconds", "turn"), [(1e-9, 1), (1e9, 3)])
+def test_a_turn_has_fewer_steps_where_they_take_long(store, monkeypatch, seconds, turn):
+    taken = dict.fromkeys(MODELS, 0)
+
+    class Spy(steps.Stepper):
+        def __call__(self, *given):
+            taken[self.model.config.name] += 1
+            return super().__call__(*given)
+
+    monkeypatch.setattr("vaelib.bench.training.Stepper", Spy)
+    monkeypatch.setattr(sys.modules["vaelib.proofs.speed"], "SECONDS", seconds)
+    speed(store, rounds=2, steps=3, batch_size=4)
+    assert set(taken.values()) == {2 + 2 * turn}
 
 
 def test_models_that_do_not_fit_together_are_timed_one_after_the_other(store, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..store import Store
 from ..windows import Clips
 
 CLIPS = 1024  # of the store that are used, at most: they lie on the device
+SECONDS = 5.0  # of a turn, about: a step of a full-size model takes as long on a processor
 
 
 def speed(
@@ -29,7 +31,7 @@ def speed(
     Args:
         store: Its training clips are used; nothing is written.
         rounds: Turns of every model after one to warm up.
-        steps: Steps per turn.
+        steps: Steps per turn; fewer, but at least one, where they would take longer than `SECONDS`.
         show: Called with a line of progress.
 
     Returns:
@@ -48,16 +50,20 @@ def speed(
     }
 
     def made(variant: Variant) -> Contestant:
-        one = contestant(variant, clips, min(batch_size, len(clips)), device, y=codes if variant.classes else None)
-        one.amount = steps
-        return one
+        return contestant(variant, clips, min(batch_size, len(clips)), device, y=codes if variant.classes else None)
+
+    def warm_up(one: Contestant) -> None:
+        one.run(1)
+        started = time.perf_counter()
+        one.run(1)
+        one.amount = max(1, min(steps, round(SECONDS / (time.perf_counter() - started))))
 
     makers = {name: lambda v=v: made(v) for name, v in variants.items()}
     with torch.device("meta"):  # counted without their weights
         parameters = [build(v.model_config(store.front_end.shape)).parameter_count() for v in variants.values()]
     groups = [list(makers)] if fit_together(parameters, device) else [[name] for name in makers]
     told = lambda line: show(f"speed, {line}")  # noqa: E731
-    windows = take_turns(makers, groups, device, lambda one: one.run(steps), rounds, told)
+    windows = take_turns(makers, groups, device, warm_up, rounds, told)
     rates = {name: np.array(found) / variants[name].windows for name, found in windows.items()}
     numbers = {f"{name}: clips per second": rate for name, rate in rates.items()}
     return numbers | {f"{name}: seconds per epoch": len(epoch) / rate for name, rate in rates.items()}
