@@ -16,7 +16,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning_fabric  # noqa: F401 (here once, not in every fork: kills shall hit the work, not seconds of imports)
 import torch
+import torch._dynamo
 from conftest import TINY
 from test_training import settings
 
