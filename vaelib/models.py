@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -122,14 +123,8 @@ class VAE(nn.Module):
     @torch.inference_mode()
     def decode_in_blocks(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """`decode` of any number of codes: the layers' activations of a few hundred full windows take gigabytes."""
-        if len(z) <= BLOCK:
-            return self.decode(z, y)
-        out = None
-        for i in range(0, len(z), BLOCK):
-            part = self.decode(z[i : i + BLOCK], None if y is None else y[i : i + BLOCK])
-            out = part.new_empty(len(z), *part.shape[1:]) if out is None else out
-            out[i : i + BLOCK] = part
-        return out
+        labels = repeat(None) if y is None else y.split(BLOCK)
+        return torch.cat([self.decode(*block) for block in zip(z.split(BLOCK), labels, strict=False)])
 
     def _from_prior(
         self, noise: Tensor, y: Tensor | None, generator: torch.Generator | None

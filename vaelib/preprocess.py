@@ -151,7 +151,6 @@ class _Ledger:
         self.path, self.started, self.done = path, False, set[int]()
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")
         whole = 0
         for line, entry in self._lines():

@@ -55,7 +55,7 @@ def player(view: SpectrogramView) -> str:
 def _first_plan(made: Sequence[_Scene]) -> int:
     """Number of the best plan that may fit, guessed from one picture of each scene.
 
-    A frame of a full-size model takes 50 ms: those that will be left out are not rendered.
+    Frames of a full-size model are costly: those that will be left out are not rendered.
     """
     for number, (quality, stride) in enumerate(PLANS):
         sizes = (scene.count(stride) * len(picture.webp(scene.common["shades"], quality)) for scene in made)
