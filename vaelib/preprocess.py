@@ -134,7 +134,7 @@ def _writing(path: Path) -> Iterator[None]:
         if e.errno is None:  # the network's: not what the operating system says of a file
             raise
         # No OSError: what Dask brings from a worker would lose its words
-        raise InputError(str(unwritable(e.filename or path, e))) from e
+        raise InputError(f"{unwritable(e.filename or path, e)} (another folder: $VAELIB_DATA)") from e
 
 
 class _Ledger:
