@@ -81,7 +81,9 @@ def main(what: str, kills: int, seed: int, folder: Path, corpus: Path) -> None:
         ended = False
         while not ended:
             ended = run(work, random.uniform(0, whole) if hits < kills else None)
-            hits += not ended and any(here.glob(begun)) and not any(here.glob(done))
+            hit = not ended and any(here.glob(begun)) and not any(here.glob(done))
+            hits += hit
+            whole *= 1 if hit else 1 / 1.2 if ended else 1.2  # too late, too early: the machine's load has changed
         if hits >= kills:
             break
     print(hits, number, f"{whole:.2f}")
