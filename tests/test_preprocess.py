@@ -74,7 +74,7 @@ def test_a_second_build_does_nothing(small, data, loads):
 @pytest.fixture
 def chunks(monkeypatch):
     """Three clips per chunk, so that `small` has four chunks."""
-    monkeypatch.setattr(preprocess, "CHUNK_CLIPS", 3)
+    monkeypatch.setattr(preprocess, "REGION_CLIPS", 3)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ from vaelib import audio, preprocess
 from vaelib.config import FrontEnd
 read = audio.read
 audio.read = lambda *given: (time.sleep(0.15), read(*given))[1]
-preprocess.CHUNK_CLIPS = 3
+preprocess.REGION_CLIPS = 3
 preprocess.build_store(sys.argv[1], FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16), workers=2)
 """
 

@@ -243,10 +243,10 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
     rng = np.random.default_rng(seed)
     classes = table[by].to_numpy() if by else np.zeros(len(table), int)
     first = pd.Series(classes).groupby(group).first()  # a group's class
-    sizes = pd.Series(group).value_counts()
+    sizes = pd.Series(group).value_counts().to_dict()
     split_of: dict[str, str] = {}
-    for label in sorted(first.unique()):
-        members = rng.permutation(np.sort(first.index[first == label].to_numpy().astype(str)))
+    for _, names in first.groupby(first).groups.items():  # in the order of the labels
+        members = rng.permutation(np.sort(names.to_numpy().astype(str)))
         counts = dict.fromkeys(SPLITS, 0)
         for member in members:
             total = sum(counts.values()) + sizes[member]
@@ -258,9 +258,9 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
     return np.array([split_of[str(g)] for g in group])
 
 
-def _give_up(split_of: dict[str, str], first: pd.Series, sizes: pd.Series, rng: np.random.Generator) -> None:
+def _give_up(split_of: dict[str, str], first: pd.Series, sizes: dict[str, int], rng: np.random.Generator) -> None:
     """Move a training group of some classes to validation, until it has its share."""
-    wanted, moved = SPLITS["validation"] * sizes.sum(), 0
+    wanted, moved = SPLITS["validation"] * sum(sizes.values()), 0
     for label in rng.permutation(sorted(first.unique())):
         trained = [m for m in sorted(first.index[first == label].astype(str)) if split_of[m] == "train"]
         if len(trained) > 1 and moved < wanted:

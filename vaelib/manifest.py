@@ -90,13 +90,14 @@ def manifest_table(manifest: Path, root: Path, allow_outside: bool = False) -> p
         raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the collection)")
     if len(twice := table.columns[table.columns.duplicated()]):
         raise InputError(f"{manifest} has two columns named {twice[0]!r}; rename one of them")
+    below, known = root.resolve(), dict[str, bool]()
     for row, path in enumerate(table["path"].fillna("").astype(str), start=2):
         where = f"{manifest}, line {row}"
         if not path.strip():
             raise InputError(f"{where}: the path is empty; fill it in or remove the line")
         if "\0" in path:
             raise InputError(f"{where}: {path!r} is no path; correct it")
-        if not allow_outside and not _inside(root, path):
+        if not allow_outside and not _inside(below, path, known):
             raise InputError(
                 f"{where}: {path!r} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)"
             )
@@ -107,12 +108,15 @@ def manifest_table(manifest: Path, root: Path, allow_outside: bool = False) -> p
     return table.drop_duplicates("path", ignore_index=True)
 
 
-def _inside(root: Path, path: str) -> bool:
-    """Whether a path stays below the root: written so, and links resolved."""
-    if Path(path).is_absolute() or ".." in Path(path).parts:
+def _inside(root: Path, path: str, known: dict[str, bool]) -> bool:
+    """Whether a path stays below the resolved root: written so, and links resolved; folders are asked once."""
+    if os.path.isabs(path) or ".." in Path(path).parts:
         return False
+    folder = os.path.dirname(path)
     try:
-        return (root / path).resolve().is_relative_to(root.resolve())
+        if folder not in known:
+            known[folder] = (root / folder).resolve().is_relative_to(root)
+        return known[folder] and (not os.path.islink(root / path) or (root / path).resolve().is_relative_to(root))
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name that is too long
         return False
 

@@ -1,4 +1,4 @@
-"""From audio files to a mel store: one Dask task for each chunk, and a ledger of those that are done."""
+"""From audio files to a mel store: one Dask task for each region of it, and a ledger of those that are done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from .progress import Progress
 from .store import REJECTED, attributes, check_cut, identity, store_path
 from .tasks import connected, in_order, keep_freed_memory, one_torch_thread, results
 
-CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most; few clips: tasks for many workers, little lost when one dies
+CHUNK_BYTES = 2 << 20  # at most: what is read from the store for one clip
+REGION_CLIPS = 32  # at most, of a task: many workers have something to do, little is lost when one dies
 
 
 class Clip(NamedTuple):
@@ -138,13 +139,13 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 class _Ledger:
-    """Which chunks are done and what became of their clips: a line of JSON for each, only ever appended.
+    """Which regions are done and what became of their clips: a line of JSON for each, only ever appended.
 
     The first line says that the template is complete. Half a line (a kill while writing) does not count.
 
     Attributes:
         started: Whether the template is complete.
-        done: Numbers of the chunks that are done.
+        done: Numbers of the regions that are done.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,7 +180,7 @@ class _Ledger:
             yield line, entry
 
     def clips(self) -> Iterator[tuple[int, list[Clip]]]:
-        """Every chunk that is done, with its clips."""
+        """Every region that is done, with its clips."""
         for _, entry in self._lines():
             if entry:
                 yield entry[0], entry[1]
@@ -194,10 +195,10 @@ class _Ledger:
         self._append([])
         self.started = True
 
-    def add(self, chunk: int, clips: Sequence[Clip]) -> None:
-        """A chunk is done; its clips are in the store."""
-        self._append([chunk, clips])
-        self.done.add(chunk)
+    def add(self, region: int, clips: Sequence[Clip]) -> None:
+        """A region is done; its clips are in the store."""
+        self._append([region, clips])
+        self.done.add(region)
 
     def _append(self, entry: list) -> None:
         self._file.write(json.dumps(entry).encode() + b"\n")
@@ -209,7 +210,7 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
     """Lay out the whole store, labels filled in, spectrograms empty."""
     frames = int(table["n_frames"].max())
     table = table.drop(columns="n_frames")
-    chunk = max(1, min(len(table), CHUNK_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
+    chunk = max(1, min(len(table), REGION_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
     own = ("start_s", "rate", "channels")
     texts = [c for c in table if c not in (*corpus.factors, *own, "seconds")]
     n = len(table)
@@ -248,41 +249,48 @@ Place = tuple[str, float, float]  # path, start and length (nan: to the end of t
 
 
 def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, client: Client) -> None:
-    """Have the chunks computed that are not there yet."""
+    """Have the regions computed that are not there yet."""
     group = zarr.open_group(path, mode="r")
     paths, starts, lengths = (group[c][:].tolist() for c in ("path", "start_s", "asked_s"))
     names = list(zip(map(str, paths), starts, lengths, strict=True))
-    step = group["log_mel"].chunks[0]
-    chunks = range(-(-len(names) // step))
-    todo = [c for c in chunks if c not in ledger.done]
+    step = _region(group["log_mel"])
+    regions = range(-(-len(names) // step))
+    todo = [r for r in regions if r not in ledger.done]
 
-    def clips(chunk: int) -> list[Place]:
-        return names[chunk * step : (chunk + 1) * step]
+    def clips(region: int) -> list[Place]:
+        return names[region * step : (region + 1) * step]
 
     progress = Progress("log-mel", len(names), "clips")
-    progress.step(sum(len(clips(c)) for c in chunks if c in ledger.done))
-    calls = ((root, clips(c), fe, path, wanted, c * step) for c in todo)
+    progress.step(sum(len(clips(r)) for r in ledger.done))
+    calls = ((root, clips(r), fe, path, wanted, r * step) for r in todo)
 
     def tell(i: int) -> str:
         return f"{clips(todo[i])[0][0]} to {clips(todo[i])[-1][0]}"
 
-    with closing(results(client, _chunk, calls, tell)) as finished:
+    with closing(results(client, _write, calls, tell)) as finished:
         for i, found in finished:
-            ledger.add(todo[i], found)  # only now does the chunk count as done
+            ledger.add(todo[i], found)  # only now does the region count as done
             progress.step(len(found))
     progress.close()
 
 
-def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int) -> list[Clip]:
-    """Write the log-mels of `places` to the rows from `first` on, which are a whole chunk: nobody else's."""
+def _region(log_mel: zarr.Array) -> int:
+    """Clips of a region: whole chunks of the array. Of small ones several, as handing a task over costs 10 ms."""
+    chunk = log_mel.chunks[0]
+    return REGION_CLIPS // chunk * chunk
+
+
+def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int) -> list[Clip]:
+    """Write the log-mels of `places` to the rows from `first` on, which are a whole region: nobody else's."""
     for folder in (root, path):
         require_seen(folder)
-    # Whether a chunk is all fill value is not asked: that costs as much as compressing it.
-    array = zarr.open_array(path / "log_mel", mode="r+", config={"write_empty_chunks": True})
-    block = torch.full((len(places), *array.shape[1:]), -100.0, dtype=torch.float16)
+    # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it, and every thread
+    # waits meanwhile. (`config` of `open_array` is for new arrays.)
+    array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
     found: list[Clip] = []
     keep_freed_memory()
-    with one_torch_thread():
+    with one_torch_thread():  # also the next line: several threads would wait busily for more after it
+        block = torch.full((len(places), *array.shape[1:]), -100.0, dtype=torch.float16)
         for row, (name, start, length) in zip(block, places, strict=True):
             seconds = None if np.isnan(length) else length
             try:
@@ -307,12 +315,12 @@ def _chunk(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
 def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarray, list[Rejected]]:
     """The MEASURED columns, (clip,) each; fingerprints; and (path, reason) of the clips that failed to decode."""
     group = zarr.open_group(path, mode="r")
-    names, step = group["path"], group["log_mel"].chunks[0]
+    names, step = group["path"], _region(group["log_mel"])
     found = {c: np.zeros(names.shape[0], group[c].dtype) for c in MEASURED}
     prints = np.zeros((names.shape[0], duplicates.BYTES), np.uint8)
     reasons = {}
-    for chunk, clips in ledger.clips():
-        for row, values in enumerate(clips, chunk * step):
+    for region, clips in ledger.clips():
+        for row, values in enumerate(clips, region * step):
             clip = Clip(*values)
             for column in MEASURED:
                 found[column][row] = getattr(clip, column)
