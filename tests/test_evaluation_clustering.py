@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 
 from vaelib.config import InputError
 from vaelib.evaluation import clustering as c
@@ -37,6 +37,12 @@ def test_scores_against_enumeration_of_all_permutations():
     assert scores["homogeneity"] == pytest.approx(mi / h_labels)
     assert scores["completeness"] == pytest.approx(mi / h_three)
     assert scores["v_measure"] == pytest.approx(scores["nmi"])
+
+
+def test_clips_that_are_a_class_each_agree_with_nothing_not_even_by_rounding():
+    alone, clusters = np.arange(45), np.random.default_rng(0).integers(0, 20, 45)
+    assert adjusted_mutual_info_score(alone, clusters) != 0  # scikit-learn's
+    assert c.cluster_scores(alone, clusters)["ami"] == 0
 
 
 def test_purity_and_hungarian_by_hand_on_rectangular_tables():
