@@ -14,7 +14,7 @@ help:
 	@echo "make test                  the tests, but for those in a browser and the slowest"
 	@echo "make test-all              all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
-	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 10 min)"
+	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 15 min)"
 	@echo "make bench-ui              how long a reader waits for picture and sound (docs/BENCHMARKS.md; needs a Chromium)"
 
 # Installed anew only when the list of dependencies changes.
