@@ -116,7 +116,7 @@ def build_store(
             _fill(unfinished, corpus.root, fe, wanted, ledger, found)
         clips, prints, undecodable = _clips(unfinished, ledger)
         write_rejected(rejected, bad + undecodable)
-        _finish(unfinished, clips, prints, split_seed)
+        _finish(unfinished, table, clips, prints, split_seed)
         shutil.rmtree(path, ignore_errors=True)
         unfinished.rename(path)
     return path
@@ -331,15 +331,15 @@ def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarr
     return found, prints, [(str(names[row]), reasons[row]) for row in sorted(reasons)]
 
 
-def _finish(path: Path, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int) -> None:
+def _finish(
+    path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int
+) -> None:
     """Add lengths, levels, which files are copies of others, and the split."""
     good = clips["n_frames"] > 0
     if not good.any():
         raise InputError(f"no clip of {path.name} could be decoded; the reasons are in the rejected list beside it")
     for left in (path / "log_mel").rglob("*.partial"):
         left.unlink()  # of a worker that was killed while it wrote
-    ds = xr.open_zarr(path, chunks=None, consolidated=False)
-    table = pd.DataFrame({c: ds[c].values for c in ds.coords if ds[c].dims == ("clip",)})
     split, copies = np.full(len(table), REJECTED, object), np.full(len(table), "", object)
     table = table[good].reset_index(drop=True)
     same = duplicates.groups(prints[good], clips["seconds"][good])
