@@ -331,9 +331,7 @@ def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarr
     return found, prints, [(str(names[row]), reasons[row]) for row in sorted(reasons)]
 
 
-def _finish(
-    path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int
-) -> None:
+def _finish(path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int) -> None:
     """Add lengths, levels, which files are copies of others, and the split."""
     good = clips["n_frames"] > 0
     if not good.any():
