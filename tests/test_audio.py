@@ -161,3 +161,14 @@ def test_mel_frequencies_are_the_bands_peaks():
     filters = librosa.filters.mel(sr=RATE, n_fft=16_384, n_mels=40, fmax=fe.f_max)
     peaks = filters.argmax(1) * RATE / 16_384
     assert np.allclose(audio.mel_frequencies(fe), peaks, atol=2)
+
+
+@pytest.mark.parametrize("fe", [COMPACT, FULL], ids=lambda fe: fe.name)
+def test_the_way_back_from_mel_bands_is_that_of_the_whole_bank(fe):
+    bank = audio._mel_transform(fe).mel_scale.fb.T  # (mel, bin)
+    mel = bank @ torch.rand(bank.shape[1], 9)
+    linear = mel.mean().expand(bank.shape[1], 9)
+    for _ in range(20):
+        linear = linear * (bank.T @ (mel / (bank @ linear).clamp_min(audio.FLOOR)))
+        linear = linear / bank.sum(0)[:, None].clamp_min(audio.FLOOR)
+    torch.testing.assert_close(audio._linear(mel, fe, iterations=20), linear, rtol=1e-4, atol=1e-7)

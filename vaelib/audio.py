@@ -248,10 +248,7 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
         (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
     """
     mel = torch.from_numpy(np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32))
-    bank = _mel_transform(fe).mel_scale.fb.T  # (mel, bin)
-    linear = mel.mean().expand(bank.shape[1], mel.shape[1])
-    for _ in range(100):
-        linear = linear * (bank.T @ (mel / (bank @ linear).clamp_min(FLOOR))) / bank.sum(0)[:, None].clamp_min(FLOOR)
+    linear = _linear(mel, fe)
     with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
         torch.manual_seed(0)
         wave = torchaudio.functional.griffinlim(
@@ -260,6 +257,23 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
         ).numpy()  # fmt: skip
     peak = np.abs(wave).max()
     return (0.9 * wave / peak if peak > 0 else wave).astype(np.float32)
+
+
+def _linear(mel: Tensor, fe: FrontEnd, iterations: int = 100) -> Tensor:
+    """(bin, frame) powers whose mel bands are (mel, frame) `mel`: `linear *= bankᵀ (mel / bank linear) / bankᵀ 1`."""
+    pieces = _bank(fe, 16)  # of all widths the fastest here: a fifth to a half of the time of the dense bank
+    audible = _mel_transform(fe).mel_scale.fb.sum(1)[:, None].clamp_min(FLOOR)
+    linear, heard = mel.mean().repeat(len(audible), mel.shape[1]), torch.empty_like(mel)
+    change = torch.empty_like(linear)
+    for _ in range(iterations):
+        for bands, bins, weights in pieces:
+            torch.mm(weights.T, linear[bins], out=heard[bands])
+        torch.div(mel, heard.clamp_min_(FLOOR), out=heard)
+        change.zero_()
+        for bands, bins, weights in pieces:
+            change[bins].addmm_(weights, heard[bands])
+        linear.mul_(change).div_(audible)
+    return linear
 
 
 def mel_frequencies(fe: FrontEnd) -> np.ndarray:
