@@ -57,7 +57,7 @@ def main(what: str, kills: int, seed: int, folder: Path, corpus: Path) -> None:
     """Kill until enough kills have hit."""
     random.seed(seed)
     torch.set_num_threads(1)
-    preprocess.REGION_CLIPS, training.SAVE_EVERY_S = 3, -1.0
+    preprocess.REGION_CLIPS, preprocess.REGIONS, preprocess.CHUNK_BYTES, training.SAVE_EVERY_S = 3, 1, 1, -1.0
     place, begun, done = {
         "store": ("VAELIB_DATA", "stores/*.partial*", "stores/*-tiny.zarr/zarr.json"),
         "training": ("VAELIB_OUTPUTS", "*/*/last.safetensors", "*/*/done.json"),

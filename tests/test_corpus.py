@@ -253,11 +253,30 @@ def test_a_manifest_may_lie_elsewhere_and_be_parquet(tmp_path, kind):
 def test_paths_leave_the_folder_only_when_allowed(tmp_path):
     touch(tmp_path, "music/a.wav", "other/b.wav")
     os.symlink(tmp_path / "other", tmp_path / "music" / "link")
-    for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav"):
+    os.symlink(tmp_path / "other" / "b.wav", tmp_path / "music" / "file.wav")
+    os.symlink(tmp_path / "music" / "round.wav", tmp_path / "music" / "round.wav")
+    for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav", "file.wav", "round.wav"):
         manifest(tmp_path / "music", f"path\na.wav\n{path}\n")
         with pytest.raises(InputError, match=r"line 3: .* leaves the corpus folder; .*--allow-outside"):
             read_corpus(tmp_path / "music")
         assert read_corpus(tmp_path / "music", allow_outside=True).table["path"].isin([path]).any()
+
+
+def test_links_to_what_is_in_the_folder_stay_inside(tmp_path):
+    touch(tmp_path, "a.wav")
+    os.symlink(tmp_path / "a.wav", tmp_path / "b.wav")
+    manifest(tmp_path, "path\na.wav\nb.wav\n")
+    assert read_corpus(tmp_path).table["path"].tolist() == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize("byte", [0, -1])
+def test_the_fingerprint_sees_both_ends_of_a_long_file(tmp_path, byte):
+    content = bytearray(100_000)
+    (tmp_path / "a.wav").write_bytes(content)
+    before = read_corpus(tmp_path).fingerprint()
+    content[byte] = 1
+    (tmp_path / "a.wav").write_bytes(content)
+    assert read_corpus(tmp_path).fingerprint() != before
 
 
 def test_two_ways_of_reading_exclude_each_other(tmp_path):

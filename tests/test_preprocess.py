@@ -1,6 +1,7 @@
 """Making a mel store: the same whoever makes it, done once, continued after any kill; quarantine and refusals."""
 
 import errno
+import json
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -73,8 +75,9 @@ def test_a_second_build_does_nothing(small, data, loads):
 
 @pytest.fixture
 def chunks(monkeypatch):
-    """Three clips per chunk, so that `small` has four chunks."""
-    monkeypatch.setattr(preprocess, "REGION_CLIPS", 3)
+    """Three clips in a region, each a chunk of its own, so that `small` has four regions."""
+    for name, value in (("REGION_CLIPS", 3), ("REGIONS", 1), ("CHUNK_BYTES", 1)):
+        monkeypatch.setattr(preprocess, name, value)
 
 
 @pytest.fixture
@@ -100,6 +103,21 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
+def interrupted_build(folder, monkeypatch, workers=1, regions=2):
+    """Begin a build that ends after so many regions."""
+    add = preprocess._Ledger.add
+
+    def add_and_stop(self, *given):
+        add(self, *given)
+        if len(self.done) == regions:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess._Ledger, "add", add_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(folder, TINY, workers=workers)
+
+
 def until(condition, seconds=240):
     """Wait for something to come true."""
     end = time.monotonic() + seconds
@@ -118,16 +136,12 @@ def pace(seconds):
 def test_the_store_does_not_depend_on_who_makes_it(small, data, whole, workers, request):
     given = {"client": request.getfixturevalue(workers)} if isinstance(workers, str) else {"workers": workers}
     path = build_store(small, TINY, **given)
-    assert content(path) == whole and len([p for p in whole if p.startswith("log_mel/c/")]) == 4
+    assert content(path) == whole and len([p for p in whole if p.startswith("log_mel/c/")]) == 12
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_interrupted_build_continues(small, data, loads, whole, monkeypatch, workers):
-    add = preprocess._Ledger.add
-    with monkeypatch.context() as patch:
-        patch.setattr(preprocess._Ledger, "add", lambda self, *a: (add(self, *a), len(self.done) == 2 and interrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            build_store(small, TINY, workers=workers)
+    interrupted_build(small, monkeypatch, workers)
     path = store_path("small", "tiny")
     partial = path.with_suffix(".partial.zarr")
     assert not path.exists()
@@ -139,10 +153,71 @@ def test_an_interrupted_build_continues(small, data, loads, whole, monkeypatch, 
     (partial / "log_mel" / "c" / "0.0123456789abcdef.partial").write_bytes(b"half a chunk")
     loads.clear()
     assert build_store(small, TINY, workers=workers) == path
-    assert len(loads) == 6  # two chunks were kept
+    assert len(loads) == 6  # two regions were kept
     assert workers > 1 or sorted(loads) == [f"{i:02d}.flac" for i in range(6, 12)]
     assert content(path) == whole
     assert {p.name for p in path.parent.iterdir()} == {"small-tiny.zarr", "small-tiny.rejected.csv"}
+
+
+@pytest.fixture
+def interrupted(small, chunks, monkeypatch) -> Path:
+    """The ledger of a build of `small` that was interrupted after two of four regions."""
+    interrupted_build(small, monkeypatch)
+    return store_path("small", "tiny").with_suffix(".partial.progress.jsonl")
+
+
+def test_a_build_is_begun_anew_when_other_files_are_usable_now(small, data, whole, loads, monkeypatch):
+    header = corpus.header
+
+    def without_ffmpeg(path):
+        if path.name == "04.flac":
+            raise audio.UnreadableAudio("needs ffmpeg")
+        return header(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "header", without_ffmpeg)
+        interrupted_build(small, monkeypatch)
+    loads.clear()
+    assert content(build_store(small, TINY)) == whole and len(loads) == 12
+
+
+def test_a_ledger_that_does_not_say_how_large_a_region_is_is_not_continued(small, data, whole, interrupted, loads):
+    first, rest = interrupted.read_text().split("\n", 1)
+    assert json.loads(first) == [3]
+    interrupted.write_text("[]\n" + rest)
+    loads.clear()
+    assert content(build_store(small, TINY)) == whole and len(loads) == 12
+
+
+def test_regions_of_another_size_are_continued_as_they_were_begun(small, data, whole, interrupted, loads, monkeypatch):
+    monkeypatch.setattr(preprocess, "REGION_CLIPS", 5)
+    loads.clear()
+    assert content(build_store(small, TINY, workers=3)) == whole and len(loads) == 6
+
+
+@pytest.mark.parametrize(
+    ("chunk", "clips", "threads", "region"),
+    [
+        (6, 135, 2, 12),
+        (6, 360, 2, 30),
+        (6, 360, 16, 6),
+        (6, 9999, 16, 30),
+        (32, 720, 2, 32),
+        (12, 12, 4, 12),
+        (1, 3, 8, 1),
+    ],
+)
+def test_every_thread_has_some_regions_unless_chunks_are_too_large(chunk, clips, threads, region):
+    client = SimpleNamespace(nthreads=lambda: {"one": threads})
+    assert preprocess._region(chunk, clips, client) == region
+
+
+def test_a_chunk_of_rejected_clips_alone_is_written_like_any_other(small, data, chunks):
+    """Zarr is told not to compare every chunk with its fill value, which takes longer than to compress it."""
+    table = pd.read_csv(small / "manifest.csv")
+    soundfile.write(small / table["path"][4], np.zeros(7 * RATE), RATE)
+    path = build_store(small, TINY)
+    assert len(open_store(path).table) == 11 and (path / "log_mel/c/4/0/0").is_file()
 
 
 CHILD = """
@@ -151,7 +226,7 @@ from vaelib import audio, preprocess
 from vaelib.config import FrontEnd
 read = audio.read
 audio.read = lambda *given: (time.sleep(0.15), read(*given))[1]
-preprocess.REGION_CLIPS = 3
+preprocess.REGION_CLIPS, preprocess.REGIONS, preprocess.CHUNK_BYTES = 3, 1, 1
 preprocess.build_store(sys.argv[1], FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16), workers=2)
 """
 

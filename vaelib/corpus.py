@@ -64,10 +64,10 @@ class Corpus:
 
 
 def _digests(root: Path, paths: list[str]) -> bytes:
-    return b"".join(_file_digest(os.path.join(root, p)) for p in paths)
+    return b"".join(_file_digest(root / p) for p in paths)
 
 
-def _file_digest(path: str, ends: int = 16_384) -> bytes:
+def _file_digest(path: Path, ends: int = 16_384) -> bytes:
     h = hashlib.blake2b(digest_size=8)
     try:
         # As few calls as can be: after each of them threads queue for Python's lock. Nothing is buffered, so that a

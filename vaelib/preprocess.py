@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -31,7 +32,8 @@ from .store import REJECTED, attributes, check_cut, identity, store_path
 from .tasks import connected, in_order, keep_freed_memory, one_torch_thread, results
 
 CHUNK_BYTES = 2 << 20  # at most: what is read from the store for one clip
-REGION_CLIPS = 32  # at most, of a task: many workers have something to do, little is lost when one dies
+REGION_CLIPS = 32  # at most, of a task: little is lost when its worker dies
+REGIONS = 4  # at least, for each thread, if chunks are small enough: they end at about the same time
 
 
 class Clip(NamedTuple):
@@ -108,13 +110,14 @@ def build_store(
             rejected = path.with_suffix(".rejected.csv")
             table, bad = quarantine(corpus, fe, rejected, partial(in_order, found), *cut)
             choose_split(table, split_seed)  # too few are refused before they are decoded
-            if not (ledger.started and attributes(unfinished).items() >= wanted.items()):
+            begun = ledger.step and attributes(unfinished).items() >= wanted.items()
+            if not (begun and _has_rows(unfinished, table)):
                 ledger.clear()
                 shutil.rmtree(unfinished, ignore_errors=True)
-                _write_template(unfinished, corpus, table, fe, wanted)
-                ledger.start()
-            _fill(unfinished, corpus.root, fe, wanted, ledger, found)
-        clips, prints, undecodable = _clips(unfinished, ledger)
+                chunk = _write_template(unfinished, corpus, table, fe, wanted)
+                ledger.start(_region(chunk, len(table), found))
+            _fill(unfinished, corpus.root, table, fe, wanted, ledger, found)
+        clips, prints, undecodable = _clips(table, ledger)
         write_rejected(rejected, bad + undecodable)
         _finish(unfinished, table, clips, prints, split_seed)
         shutil.rmtree(path, ignore_errors=True)
@@ -141,29 +144,32 @@ def _writing(path: Path) -> Iterator[None]:
 class _Ledger:
     """Which regions are done and what became of their clips: a line of JSON for each, only ever appended.
 
-    The first line says that the template is complete. Half a line (a kill while writing) does not count.
+    The first line says that the template is complete, and how many clips a region has. Half a line (a kill while
+    writing) does not count.
 
     Attributes:
-        started: Whether the template is complete.
+        step: Clips of a region; 0: the template is not complete.
         done: Numbers of the regions that are done.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.started, self.done = path, False, set[int]()
+        self.path, self.step, self.done = path, 0, set[int]()
 
     def __enter__(self) -> Self:
         self._file = open(self.path, "a+b")
         whole = 0
         for line, entry in self._lines():
-            self.started = True
-            self.done.update(entry[:1])
+            if not whole:
+                self.step = entry[0] if entry else 0  # versions before 2026-11-26 did not write it
+            else:
+                self.done.add(entry[0])
             whole += len(line)
         self._file.truncate(whole)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Kept only where there is something to continue."""
-        if kind is None or not self.started:
+        if kind is None or not self.step:
             self.path.unlink(missing_ok=True)
         with suppress(OSError):  # on a full disk the rest of a line, which was told already
             self._file.close()
@@ -181,19 +187,18 @@ class _Ledger:
 
     def clips(self) -> Iterator[tuple[int, list[Clip]]]:
         """Every region that is done, with its clips."""
-        for _, entry in self._lines():
-            if entry:
-                yield entry[0], entry[1]
+        for _, (region, clips) in islice(self._lines(), 1, None):
+            yield region, clips
 
     def clear(self) -> None:
         """Forget everything."""
         self._file.truncate(0)
-        self.started, self.done = False, set()
+        self.step, self.done = 0, set()
 
-    def start(self) -> None:
-        """The template is complete."""
-        self._append([])
-        self.started = True
+    def start(self, step: int) -> None:
+        """The template is complete; a region has so many clips."""
+        self._append([step])
+        self.step = step
 
     def add(self, region: int, clips: Sequence[Clip]) -> None:
         """A region is done; its clips are in the store."""
@@ -206,8 +211,24 @@ class _Ledger:
         os.fsync(self._file.fileno())
 
 
-def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEnd, wanted: dict) -> None:
-    """Lay out the whole store, labels filled in, spectrograms empty."""
+def _has_rows(path: Path, table: pd.DataFrame) -> bool:
+    """Whether a template has these rows: which files are usable depends on the decoders that are installed, too."""
+    group = zarr.open_group(path, mode="r")
+    return (
+        group["path"][:].tolist() == table["path"].tolist()
+        and np.array_equal(group["start_s"][:], table["start_s"])
+        and np.array_equal(group["asked_s"][:], table["seconds"], equal_nan=True)
+    )
+
+
+def _region(chunk: int, clips: int, client: Client) -> int:
+    """Clips of a region: whole chunks. Of small ones several, because handing a task over costs 10 ms."""
+    fair = clips // (REGIONS * max(1, sum(client.nthreads().values())))
+    return max(1, min(fair, REGION_CLIPS) // chunk) * chunk
+
+
+def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEnd, wanted: dict) -> int:
+    """Lay out the whole store, labels filled in, spectrograms empty; returns the clips of a chunk."""
     frames = int(table["n_frames"].max())
     table = table.drop(columns="n_frames")
     chunk = max(1, min(len(table), REGION_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
@@ -243,17 +264,18 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
         attributes={"units": "dB re full scale, power"},
         fill_value=-100.0,
     )
+    return chunk
 
 
 Place = tuple[str, float, float]  # path, start and length (nan: to the end of the file) in seconds
 
 
-def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, client: Client) -> None:
+def _fill(
+    path: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, ledger: _Ledger, client: Client
+) -> None:
     """Have the regions computed that are not there yet."""
-    group = zarr.open_group(path, mode="r")
-    paths, starts, lengths = (group[c][:].tolist() for c in ("path", "start_s", "asked_s"))
-    names = list(zip(map(str, paths), starts, lengths, strict=True))
-    step = _region(group["log_mel"])
+    names = list(zip(*(table[c].tolist() for c in ("path", "start_s", "seconds")), strict=True))
+    step = ledger.step
     regions = range(-(-len(names) // step))
     todo = [r for r in regions if r not in ledger.done]
 
@@ -272,12 +294,6 @@ def _fill(path: Path, root: Path, fe: FrontEnd, wanted: dict, ledger: _Ledger, c
             ledger.add(todo[i], found)  # only now does the region count as done
             progress.step(len(found))
     progress.close()
-
-
-def _region(log_mel: zarr.Array) -> int:
-    """Clips of a region: whole chunks of the array. Of small ones several, as handing a task over costs 10 ms."""
-    chunk = log_mel.chunks[0]
-    return REGION_CLIPS // chunk * chunk
 
 
 def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int) -> list[Clip]:
@@ -312,15 +328,13 @@ def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
     return found
 
 
-def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarray, list[Rejected]]:
+def _clips(table: pd.DataFrame, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarray, list[Rejected]]:
     """The MEASURED columns, (clip,) each; fingerprints; and (path, reason) of the clips that failed to decode."""
-    group = zarr.open_group(path, mode="r")
-    names, step = group["path"], _region(group["log_mel"])
-    found = {c: np.zeros(names.shape[0], group[c].dtype) for c in MEASURED}
-    prints = np.zeros((names.shape[0], duplicates.BYTES), np.uint8)
+    found = {c: np.zeros(len(table), np.int32 if c == "n_frames" else np.float32) for c in MEASURED}
+    prints = np.zeros((len(table), duplicates.BYTES), np.uint8)
     reasons = {}
     for region, clips in ledger.clips():
-        for row, values in enumerate(clips, region * step):
+        for row, values in enumerate(clips, region * ledger.step):
             clip = Clip(*values)
             for column in MEASURED:
                 found[column][row] = getattr(clip, column)
@@ -328,7 +342,7 @@ def _clips(path: Path, ledger: _Ledger) -> tuple[dict[str, np.ndarray], np.ndarr
                 reasons[row] = clip.reason
             else:
                 prints[row] = np.frombuffer(bytes.fromhex(clip.fingerprint), np.uint8)
-    return found, prints, [(str(names[row]), reasons[row]) for row in sorted(reasons)]
+    return found, prints, [(table["path"].iloc[row], reasons[row]) for row in sorted(reasons)]
 
 
 def _finish(path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int) -> None:
