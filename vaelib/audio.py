@@ -237,9 +237,9 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
     """A listenable guess of the waveform behind a log-mel spectrogram.
 
     Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram, then
-    Griffin-Lim phases (torchaudio). librosa's non-negative least squares takes seconds per compact window,
-    these updates 0.03 s, and their mel spectrogram is nearer to the original. The mel bank has thrown away phase and detail, so
-    this is for the ear, not for measurement.
+    Griffin-Lim phases (torchaudio). librosa's non-negative least squares takes seconds for a compact window, these
+    updates 0.03 s, and their mel spectrogram is nearer to the original. The mel bank has thrown away phase and
+    detail, so this is for the ear, not for measurement.
 
     Args:
         db: (mel, frame) in dB.
