@@ -70,8 +70,7 @@ def _digests(root: Path, paths: list[str]) -> bytes:
 def _file_digest(path: Path, ends: int = 16_384) -> bytes:
     h = hashlib.blake2b(digest_size=8)
     try:
-        # As few calls as can be: after each of them threads queue for Python's lock. Nothing is buffered, so that a
-        # whole collection is read once.
+        # As few calls as can be: after each of them threads queue for Python's lock
         file = os.open(path, os.O_RDONLY)
         try:
             size = os.fstat(file).st_size
@@ -249,8 +248,8 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
     first = pd.Series(classes).groupby(group).first()  # a group's class
     sizes = pd.Series(group).value_counts().to_dict()
     split_of: dict[str, str] = {}
-    for _, names in first.groupby(first).groups.items():  # in the order of the labels
-        members = rng.permutation(np.sort(names.to_numpy().astype(str)))
+    for _, alike in first.groupby(first):  # in the order of the labels
+        members = rng.permutation(np.sort(alike.index.to_numpy().astype(str)))
         counts = dict.fromkeys(SPLITS, 0)
         for member in members:
             total = sum(counts.values()) + sizes[member]
