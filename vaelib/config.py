@@ -281,6 +281,12 @@ class TrainConfig(JsonConfig):
         kl_warmup: Share of the epochs over which the KL weight rises linearly from 0; the same for every model.
         grad_clip: Largest norm of the gradient.
         weight_decay: AdamW's.
+        sigma: Standard deviation of the likelihood, fixed; 0: one σ for all bins, learned. β and σ are one knob: only
+            β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021, arXiv:2006.13202).
+        sigma_end: What a fixed `sigma` falls (or rises) to during training, geometrically; 0: it stays.
+        start_components: Latent dimensions that start as independent components of the training windows (FastICA on
+            as many principal components, no labels); 0: random start.
+        held: Share of the epochs for which encoder and mean head are held at that start while the decoder learns.
         target: Window that the decoder must answer with: the `same` that was encoded, or an `other` one of the same
             clip. Then the bound is that of log p(other | one), not of log p(x): the code keeps what a clip's windows
             share.
@@ -300,6 +306,10 @@ class TrainConfig(JsonConfig):
     kl_warmup: float = 0.25
     grad_clip: float = 1e3
     weight_decay: float = 1e-4
+    sigma: float = 0.0
+    sigma_end: float = 0.0
+    start_components: int = 0
+    held: float = 0.4
     target: str = "same"
     eval_windows: int = 5
     precision: str = "auto"
@@ -308,10 +318,13 @@ class TrainConfig(JsonConfig):
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "eval_windows", "lr", "mixture_lr", "grad_clip"):
             _require(getattr(self, key) > 0, f"{key} must be positive, not {getattr(self, key)}")
-        for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed"):
+        for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed",
+                    "sigma", "sigma_end", "start_components"):  # fmt: skip
             _require(getattr(self, key) >= 0, f"{key} must not be negative, not {getattr(self, key)}")
         _require(self.seed < 2**63, f"seed must be below 2 to the 63rd, not {self.seed}")
         _require(0 <= self.kl_warmup < 1, f"kl_warmup must be in [0, 1), not {self.kl_warmup}")
+        _require(0 <= self.held < 1, f"held must be in [0, 1), not {self.held}")
+        _require(self.sigma > 0 or not self.sigma_end, "sigma_end needs a fixed sigma to start from")
         one_of("target", self.target, ("same", "other"))
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
 
@@ -347,11 +360,14 @@ class RunConfig(JsonConfig):
     def variant(self) -> str:
         """Model name with what sets it apart, without seed and epochs: the row of the comparison table.
 
-        Condition and prior; a β that is not the model's own (`b8`); `other` for cross-window targets; `detilt`.
+        Condition and prior; a β that is not the model's own (`b8`); a σ that is not learned (`sigma0.2`); `components`
+        where the codes start on independent components; `other` for cross-window targets; `detilt`.
         """
         m, t = self.model, self.training
         parts = [m.name, *([m.condition, m.prior] if m.condition else [])]
         parts += [f"b{t.beta:g}"] if t.beta != DEFAULT_BETA.get(m.name, 1.0) else []
+        parts += [f"sigma{t.sigma:g}" + (f"to{t.sigma_end:g}" if t.sigma_end else "")] if t.sigma else []
+        parts += ["components"] if t.start_components else []
         parts += [t.target] if t.target != "same" else []
         return "-".join(parts + (["detilt"] if self.detilt else []))
 

@@ -1,4 +1,8 @@
-"""From a genre's row and a clip's factors to a score: notes, drum hits and the melody to be sung."""
+"""From a genre's row and a clip's factors to a score: notes, drum hits and the melody to be sung.
+
+Chance has one stream for every phrase of every part (`Chance`), so that a phrase composed anew, or a part that is
+missing from an ensemble, changes nothing else.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import numpy as np
 
 from vaelib.demo.tables import Genre, Melody, Pattern, Tables
 
+STREAMS = ("harmony", "colours", "drums", "fills", "bass", "comp", "pad", "voice", "lead", "words")
 LEVEL = {"X": 1.0, "x": 0.75, "o": 0.45, "?": 0.6}  # of drum symbols; everything else is played at 0.8
 
 
@@ -23,6 +28,30 @@ class Note:
     program: int = 0
     velocity: float = 0.8
     gain_db: float = 0.0
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Where a clip's chance comes from: the genre's own loop, but for the phrases that are composed anew.
+
+    Attributes:
+        seed: Of the corpus.
+        genre: Index of the genre.
+        clip: Number of the clip.
+        composition: Share of phrases that are composed anew, from 0 (every clip plays the genre's loop) to 1.
+    """
+
+    seed: int
+    genre: int
+    clip: int
+    composition: float
+
+    def stream(self, part: str, phrase: int = 0) -> np.random.Generator:
+        """The generator of one phrase of a part."""
+        place = (STREAMS.index(part) + 1, phrase + 1)  # no trailing zeros: a seed sequence would not see them
+        anew = np.random.default_rng([self.seed, self.genre, self.clip + 1, *place, 1]).random() < self.composition
+        return np.random.default_rng([self.seed, self.genre, (self.clip + 1) * anew, *place])
 
 
 @dataclass
@@ -36,18 +65,18 @@ class Score:
     sung: list[list[Note]] = field(default_factory=list)
 
 
-def compose(genre: Genre, factors: dict, tables: Tables, seconds: float, rng: np.random.Generator) -> Score:
-    """Write one clip: the factors fix tempo, key, parts and register, chance the rest.
+def compose(genre: Genre, factors: dict, tables: Tables, seconds: float, chance: Chance) -> Score:
+    """Write one clip from beat 0 on: the factors fix tempo, key, parts and register, chance the rest.
 
     Args:
         genre: The style.
         factors: One value per ground-truth factor.
         tables: For the voice's centre and the ensemble's parts.
         seconds: Length to fill.
-        rng: Source of melody, fills, inversions and small timing errors.
+        chance: Source of melody, fills, inversions and small timing errors.
     """
     parts = tables.ensembles[factors["ensemble"]]
-    writer = _Writer(genre, factors, parts, seconds, rng)
+    writer = _Writer(genre, factors, parts, seconds, chance)
     writer.drums()
     if "bass" in parts:
         writer.bass()
@@ -64,16 +93,17 @@ class _Writer:
     """The state that the parts share: bars, chords, time and dynamics."""
 
     def __init__(
-        self, genre: Genre, factors: dict, parts: dict[str, float], seconds: float, rng: np.random.Generator
+        self, genre: Genre, factors: dict, parts: dict[str, float], seconds: float, chance: Chance
     ) -> None:
-        self.genre, self.parts, self.rng, self.key = genre, parts, rng, factors["key"]
+        self.genre, self.parts, self.chance, self.key = genre, parts, chance, factors["key"]
+        self.rng = chance.stream("harmony")  # of the phrase that is being written
         self.score = Score(genre.bpm * factors["tempo"], parts["drums"])
         self.end = seconds * self.score.bpm / 60  # beats
         self.bars = math.ceil(self.end / genre.beats)
         self.windows: list[tuple[float, float]] = []  # beats in which somebody sings
         self.force = 0.6 + 0.4 * factors["energy"]
-        self.rotation = int(rng.integers(len(genre.degrees)))
-        self.inversions = rng.uniform(-4, 4, len(genre.degrees))  # semitones around an instrument's centre
+        self.rotation = int(self.rng.integers(len(genre.degrees)))
+        self.inversions = self.rng.uniform(-4, 4, len(genre.degrees))  # semitones around an instrument's centre
 
     # -- time, pitch, dynamics
 
@@ -111,11 +141,12 @@ class _Writer:
         velocity = self.force * level * self.rng.uniform(0.88, 1)
         who = self.genre.instruments[part]
         gain_db = who.gain_db + self.parts[part]
-        self.score.notes.append(Note(start, max(stop - start, 0.05), cents, who.program, velocity, gain_db))
+        self.score.notes.append(Note(start, max(stop - start, 0.05), cents, who.program, velocity, gain_db, part))
 
-    def loop(self, pattern: Pattern) -> Iterator[tuple[float, float, str]]:
-        """Repeat a pattern to the end of the clip."""
+    def loop(self, part: str, pattern: Pattern, line: int = 0) -> Iterator[tuple[float, float, str]]:
+        """Repeat a pattern of a part to the end of the clip; every turn is a phrase."""
         for turn in range(math.ceil(self.end / pattern.beats)):
+            self.rng = self.chance.stream(part, 1000 * line + turn)
             for beat, length, symbol in pattern.hits():
                 yield turn * pattern.beats + beat, length, symbol
 
@@ -124,13 +155,14 @@ class _Writer:
     def drums(self) -> None:
         """The genre's lines with optional hits, now and then a missing colour line, and fills."""
         for i, line in enumerate(self.genre.drums):
-            if i >= 2 and self.rng.random() < 0.1:
+            if i >= 2 and self.chance.stream("colours", i).random() < 0.1:
                 continue
-            for beat, _, symbol in self.loop(line):
+            for beat, _, symbol in self.loop("drums", line, i):
                 if symbol != "?" or self.rng.random() < 0.5:
                     self.hit(beat, line.key, LEVEL[symbol])
         keys = [line.key for line in self.genre.drums]
         for bar in range(self.bars):
+            self.rng = self.chance.stream("fills", bar)
             if self.rng.random() < 0.25:
                 last = (bar + 1) * self.genre.beats - 1
                 for quarter in range(4):
@@ -144,7 +176,7 @@ class _Writer:
     def bass(self) -> None:
         """The figure's digits are scale steps above the chord's root; 8 is the octave."""
         centre = self.genre.instruments["bass"].centre
-        for beat, length, symbol in self.loop(self.genre.bass):
+        for beat, length, symbol in self.loop("bass", self.genre.bass):
             root = self.chord(int(beat // self.genre.beats))[1][0]
             fold = len(self.genre.scale) if root > len(self.genre.scale) / 2 else 0  # high roots go below the tonic
             step = len(self.genre.scale) if symbol == "8" else int(symbol) - 1
@@ -153,7 +185,7 @@ class _Writer:
     def comp(self) -> None:
         """Chords (`x`), strums (`s`), upper notes (`u`), the lowest (`d`) or single chord tones (digits)."""
         centre = self.genre.instruments["comp"].centre
-        for beat, length, symbol in self.loop(self.genre.comp):
+        for beat, length, symbol in self.loop("comp", self.genre.comp):
             tones = self.voiced(int(beat // self.genre.beats), centre)
             if symbol.isdigit():
                 ladder = [*tones, *(t + 1200 for t in tones)]  # chord tones over two octaves
@@ -166,13 +198,15 @@ class _Writer:
         """One held chord per bar."""
         centre = self.genre.instruments["pad"].centre
         for bar in range(self.bars):
+            self.rng = self.chance.stream("pad", bar)
             for tone in self.voiced(bar, centre):
                 self.play("pad", bar * self.genre.beats, self.genre.beats, tone, 0.75)
 
     def sing(self, centre: float) -> None:
         """Windows of melody for the voice, after none to two beats of introduction."""
-        self.windows = list(self.cycle(self.genre.vocal, start=int(self.rng.integers(3))))
-        for start, stop in self.windows:
+        self.windows = list(self.cycle(self.genre.vocal, start=int(self.chance.stream("voice").integers(3))))
+        for i, (start, stop) in enumerate(self.windows):
+            self.rng = self.chance.stream("voice", i + 1)
             line = self.melody(self.genre.vocal, centre, start, stop)
             times = [(self.time(b), self.time(b + d), cents) for b, d, cents in line]
             self.score.sung.append([Note(t, end - t, cents) for t, end, cents in times])
@@ -180,7 +214,8 @@ class _Writer:
     def lead(self) -> None:
         """The lead instrument, at half strength while somebody sings."""
         centre = self.genre.instruments["lead"].centre
-        for start, stop in self.cycle(self.genre.lead, start=0):
+        for i, (start, stop) in enumerate(self.cycle(self.genre.lead, start=0)):
+            self.rng = self.chance.stream("lead", i)
             for beat, length, cents in self.melody(self.genre.lead, centre, start, stop):
                 under = any(a <= beat < b for a, b in self.windows)
                 self.play("lead", beat, length * 0.95, cents, 0.5 if under else 0.9)

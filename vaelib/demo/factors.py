@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vaelib.demo.tables import Genre, Tables, load_tables
@@ -10,7 +12,7 @@ FACTORS: tuple[str, ...] = tuple(row["factor"] for row in load_tables().factors)
 
 
 def draw_factors(
-    genre: Genre, tables: Tables, clips: int, variation: float, seed: int
+    genre: Genre, tables: Tables, clips: int, variation: float, seed: int, fixed: Sequence[str] = ()
 ) -> list[dict[str, float | int | str]]:
     """One value of every factor for each clip of a genre.
 
@@ -23,12 +25,14 @@ def draw_factors(
         clips: Clips of the genre.
         variation: 1 uses the full range, 0 only its middle (of a discrete factor: the first level).
         seed: Of the corpus.
+        fixed: Factors that do not vary, as if their `variation` were 0; the others are drawn as without them.
 
     Returns:
         `clips` dictionaries with the keys `FACTORS`.
     """
     rng = np.random.default_rng([seed, genre.index, 0])  # clips use 1, 2, …: a trailing 0 would be no seed at all
-    columns = [_column(row, tables, clips, variation, rng) for row in tables.factors]
+    varied = [0.0 if row["factor"] in fixed else variation for row in tables.factors]
+    columns = [_column(row, tables, clips, v, rng) for row, v in zip(tables.factors, varied, strict=True)]
     return [dict(zip(FACTORS, values, strict=True)) for values in zip(*columns, strict=True)]
 
 

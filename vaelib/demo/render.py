@@ -14,12 +14,12 @@ import soundfile
 from scipy import fft
 
 from vaelib.config import InputError
-from vaelib.demo.compose import Score, compose
+from vaelib.demo.compose import Chance, Score, compose
 from vaelib.demo.tables import load_tables
 from vaelib.demo.voice import RATE, Bank, load_bank, sing
 
 BLOCK = 64  # samples; tinysoundfont's own block, so that events fall between its blocks
-LEAD_IN = RATE // 4  # spare samples: a slow attack before the first sound is cut off
+STEMS = {"drums": (), "bass": ("bass",), "chords": ("comp", "pad"), "lead": ("lead",), "voice": ()}  # parts of each
 DRUMS = 128  # the General-MIDI drum bank
 
 
@@ -33,6 +33,7 @@ class Job:
     factors: dict[str, float | int | str]
     seconds: float
     seed: int
+    composition: float = 1.0
 
     @property
     def path(self) -> Path:
@@ -156,37 +157,50 @@ def read_row(path: Path, samples: int) -> dict[str, str | float | int] | None:
 
 
 def perform(job: Job) -> tuple[np.ndarray, dict[str, str | float | int]]:
-    """The clip's sound (samples,) in (−1, 1), and its manifest row."""
-    if _state is None:
-        raise RuntimeError("start_worker has not run in this process")
-    player, bank = _state
-    tables = load_tables()
-    genre, factors = tables.genres[job.genre], job.factors
-    music, words = np.random.default_rng([job.seed, genre.index, job.clip + 1]).spawn(2)
-    total = job.samples + LEAD_IN
-    score = compose(genre, factors, tables, total / RATE, music)
-    band = player.play(score, genre.kit, total).astype(np.float64)
-    voice, phrases = np.zeros(total), []
-    for notes in score.sung if bank else ():
-        sung, texts = sing(notes, genre.vocal, bank[genre.language, factors["voice"]], total, words)
-        voice, phrases = voice + sung, phrases + texts
-    begin = _first_sound(band)
-    active = _active(voice)
+    """The clip's sound (samples,) in (−1, 1) from beat 0 on, and its manifest row."""
+    stems, score, texts = _stems(job)
+    voice = stems.pop("voice")
+    band, active = sum(stems.values()), _active(voice)
     if active.any():
-        voice *= _rms(band) / _rms(voice[active]) * 10 ** (factors["vocal_level"] / 20)
-    mix = master(band + voice, factors)[begin : begin + job.samples]
+        voice = voice * _rms(band) / _rms(voice[active]) * 10 ** (job.factors["vocal_level"] / 20)
+    genre = load_tables().genres[job.genre]
     row = {
         "path": job.path.as_posix(),
         "language": genre.language,
         "genre": genre.name,
         "family": genre.family,
-        **factors,
+        **job.factors,
         "bpm": round(score.bpm, 4),
-        "vocal_active_share": round(float(active[begin : begin + job.samples].mean()), 4),
-        "phrases": " | ".join(phrases),
+        "vocal_active_share": round(float(active.mean()), 4),
+        "phrases": " | ".join(texts),
         "seed": f"{job.seed}-{genre.index}-{job.clip}",
     }
-    return mix, row
+    return master(band + voice, job.factors), row
+
+
+def _stems(job: Job, apart: bool = False) -> tuple[dict[str, np.ndarray], Score, list[str]]:
+    """Sounds (samples,) of the band and of the voice, or of each of `STEMS`; the score, and the words that are sung."""
+    if _state is None:
+        raise RuntimeError("start_worker has not run in this process")
+    player, bank = _state
+    tables = load_tables()
+    genre, factors, total = tables.genres[job.genre], job.factors, job.samples
+    chance = Chance(job.seed, genre.index, job.clip, job.composition)
+    score = compose(genre, factors, tables, total / RATE, chance)
+
+    def play(name: str) -> np.ndarray:
+        notes = [n for n in score.notes if n.part in STEMS[name]]
+        part = Score(score.bpm, score.drums_db, notes, score.hits if name == "drums" else [])
+        return player.play(part, genre.kit, total).astype(np.float64)
+
+    band = [name for name in STEMS if name != "voice"]
+    stems = {name: play(name) for name in band} if apart else {"band": player.play(score, genre.kit, total).astype(float)}
+    stems["voice"], texts = np.zeros(total), []
+    for i, notes in enumerate(score.sung if bank else ()):
+        singer = bank[genre.language, factors["voice"]]
+        sung, said = sing(notes, genre.vocal, singer, total, chance.stream("words", i))
+        stems["voice"], texts = stems["voice"] + sung, texts + said
+    return stems, score, texts
 
 
 def master(mix: np.ndarray, factors: dict) -> np.ndarray:
@@ -219,13 +233,6 @@ def _room(amount: float) -> np.ndarray:
     noise *= 10 ** (-3 * np.arange(n) / n)
     noise[: RATE // 100] = 0  # the direct sound comes first
     return noise * (0.05 + 0.95 * amount) / np.sqrt((noise**2).sum())
-
-
-def _first_sound(band: np.ndarray) -> int:
-    """Where the first attack is heard, at most LEAD_IN samples in."""
-    loud = np.abs(band[:LEAD_IN])
-    over = np.flatnonzero(loud > 0.1 * np.abs(band[: 2 * RATE]).max())
-    return int(over[0]) if len(over) else LEAD_IN
 
 
 def _active(voice: np.ndarray) -> np.ndarray:
