@@ -8,15 +8,17 @@ import socket
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .audio import SEGMENT_S, frames_of, segments
 from .config import FrontEnd, InputError, write_atomic
+from .demo import read_record
 from .duplicates import together
 from .manifest import (
     LABELS,
@@ -46,6 +48,7 @@ class Corpus:
         factors: Numeric columns of a manifest that describe the sound (tempo, key, …).
         left_out: (path, reason) of files that are there and cannot be used, known before any is opened.
         notes: Sentences for the owner of the collection.
+        record: Of a rendered corpus what it was rendered with (`corpus.json`); {} for a person's own music.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Corpus:
     factors: tuple[str, ...]
     left_out: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Digest of names, labels, sizes and both ends of every file; equal on every machine."""
@@ -101,7 +105,8 @@ def read_corpus(
         allow_outside: Whether a manifest's paths may leave the folder.
 
     Raises:
-        InputError: no such folder, no audio in it, or a manifest without `path` or with paths outside.
+        InputError: no such folder, no audio in it, a corpus rendered by another version of the code, or a manifest
+            without `path` or with paths outside.
     """
     root = Path(folder).expanduser()
     if not os.path.isdir(root):  # False too where it may not be asked
@@ -110,6 +115,7 @@ def read_corpus(
         raise InputError(f"{root} may not be read (Permission denied); allow it")
     if len(given := [n for n, v in {"labels": labels, "manifest": manifest, "mirdata": mirdata}.items() if v]) > 1:
         raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
+    record = read_record(root)
     files, left_out = audio_files(root)
     inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
     source = Path(manifest).expanduser() if manifest else None if labels or mirdata else inside
@@ -143,7 +149,7 @@ def read_corpus(
     table["track"] = named.where(named.ne(""), table["path"])
     table = table.sort_values("path", ignore_index=True)
     factors = tuple(c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c]))
-    return Corpus(root.resolve().name, root.resolve(), table, factors, tuple(left_out), tuple(notes))
+    return Corpus(root.resolve().name, root.resolve(), table, factors, tuple(left_out), tuple(notes), record)
 
 
 def _blocks(paths: pd.Series, size: int = 256) -> list[list[str]]:

@@ -123,7 +123,8 @@ def _encode(run: Run, wave: Tensor) -> tuple[Tensor, Tensor | None]:
     level, tilt = (np.float32([v]) for v in audio.level_and_tilt(db))
     # float16 twice: in decibels as a store keeps them, then scaled as `Clips` does
     mel = run.scaler.transform(db[None].astype(np.float16), level, tilt).astype(np.float16)
-    clip = Clips(torch.from_numpy(mel), torch.tensor([db.shape[1]]), run.store.front_end.frames, np.zeros(1, int))
+    mel = mel[..., : run.store.front_end.frames] if run.store.attrs["windows"] == "start" else mel
+    clip = Clips(torch.from_numpy(mel), torch.tensor([mel.shape[2]]), run.store.front_end.frames, np.zeros(1, int))
     k = clip.distinct(run.config.training.eval_windows)
     with run.lock:
         q = run.model.encode(clip.even_windows(torch.zeros(1, dtype=torch.int64), k).flatten(0, 1))

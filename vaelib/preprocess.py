@@ -25,11 +25,12 @@ from zarr.codecs import BloscCodec
 from . import audio, duplicates
 from .config import FrontEnd, InputError, unwritable
 from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen, write_rejected
+from .devices import keep_freed_memory
 from .locks import held
 from .manifest import Rejected
 from .progress import Progress
-from .store import REJECTED, attributes, check_cut, identity, store_path
-from .tasks import connected, in_order, keep_freed_memory, one_torch_thread, results
+from .store import REJECTED, attributes, check_cut, choose_windows, identity, store_path
+from .tasks import connected, in_order, one_torch_thread, results
 
 CHUNK_BYTES = 2 << 20  # at most: what is read from the store for one clip
 REGION_CLIPS = 32  # at most, of a task: little is lost when its worker dies
@@ -62,6 +63,7 @@ def build_store(
     split_seed: int = 0,
     segment_seconds: float = audio.SEGMENT_S,
     hop_seconds: float = 0.0,
+    windows: str = "",
     workers: int | None = None,
     client: Client | None = None,
 ) -> Path:
@@ -76,6 +78,8 @@ def build_store(
         split_seed: Seed of the train/validation/test split written into the store.
         segment_seconds: Longer files are cut into segments of this length, a row of the store each; 0: never.
         hop_seconds: From the start of one segment to the next; 0: end to end.
+        windows: Which windows models see: `start`, the first one of every row, or `anywhere`. Default: `start` for a
+            rendered corpus, `anywhere` for other music.
         workers: Threads of this process, if it does the work; default: one per core.
         client: Dask workers that do it instead; they must see the same folders under the same names. Default: those
             of the scheduler at `$DASK_SCHEDULER_ADDRESS`, if it is set (`vaelib batch` sets it for its notebooks).
@@ -90,10 +94,11 @@ def build_store(
     """
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     cut = check_cut(fe, segment_seconds, hop_seconds)
-    path = store_path(corpus.name, fe.name)
+    chosen, named = choose_windows(corpus, windows)
+    path = store_path(corpus.name, fe.name, named)
     unfinished = path.absolute().with_suffix(".partial.zarr")
     progress = unfinished.with_suffix(".progress.jsonl")
-    wanted = identity(corpus, fe, split_seed, cut)
+    wanted = identity(corpus, fe, split_seed, cut, chosen)
     if attributes(path).items() >= wanted.items():
         with suppress(OSError):
             progress.unlink()  # left by a process that was killed in its last moment
@@ -119,7 +124,7 @@ def build_store(
             _fill(unfinished, corpus.root, table, fe, wanted, ledger, found)
         clips, prints, undecodable = _clips(table, ledger)
         write_rejected(rejected, bad + undecodable)
-        _finish(unfinished, table, clips, prints, split_seed)
+        _finish(unfinished, table, clips, None if corpus.record else prints, split_seed)
         shutil.rmtree(path, ignore_errors=True)
         unfinished.rename(path)
     return path
@@ -345,8 +350,14 @@ def _clips(table: pd.DataFrame, ledger: _Ledger) -> tuple[dict[str, np.ndarray],
     return found, prints, [(table["path"].iloc[row], reasons[row]) for row in sorted(reasons)]
 
 
-def _finish(path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], prints: np.ndarray, split_seed: int) -> None:
-    """Add lengths, levels, which files are copies of others, and the split."""
+def _finish(
+    path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], prints: np.ndarray | None, split_seed: int
+) -> None:
+    """Add lengths, levels, which files are copies of others, and the split.
+
+    Args:
+        prints: Fingerprints; None: nothing is a copy. Rendered clips are each other's near copies by design.
+    """
     good = clips["n_frames"] > 0
     if not good.any():
         raise InputError(f"no clip of {path.name} could be decoded; the reasons are in the rejected list beside it")
@@ -354,8 +365,9 @@ def _finish(path: Path, table: pd.DataFrame, clips: dict[str, np.ndarray], print
         left.unlink()  # of a worker that was killed while it wrote
     split, copies = np.full(len(table), REJECTED, object), np.full(len(table), "", object)
     table = table[good].reset_index(drop=True)
-    same = duplicates.groups(prints[good], clips["seconds"][good])
-    table["duplicate_of"] = copies[good] = duplicates.duplicate_of(table["path"].tolist(), same)
+    if prints is not None:
+        same = duplicates.groups(prints[good], clips["seconds"][good])
+        table["duplicate_of"] = copies[good] = duplicates.duplicate_of(table["path"].tolist(), same)
     split[good], note = choose_split(table, split_seed)
     group = zarr.open_group(path, mode="a")
     group.attrs["notes"] = [*group.attrs["notes"], *([note] if note else [])]

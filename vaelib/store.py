@@ -16,8 +16,10 @@ from torch import Tensor
 from . import audio
 from .config import ROOT, FrontEnd, InputError, data_dir, one_of
 from .corpus import Corpus, read_corpus
+from .demo import rung
 from .manifest import LABELS
 
+WINDOWS = ("start", "anywhere")  # every window is the first one of its clip, or windows are cut anywhere in it
 CUT = ("segment_seconds", "hop_seconds")  # how long files are cut
 REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its header looked sound
 
@@ -25,9 +27,27 @@ REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its h
 # --- which store ---
 
 
-def store_path(corpus_name: str, profile: str) -> Path:
-    """Where the store of a corpus and a front end lies."""
-    return data_dir() / "stores" / f"{corpus_name}-{profile}.zarr"
+def store_path(corpus_name: str, profile: str, windows: str = "") -> Path:
+    """Where the store of a corpus and a front end lies.
+
+    Args:
+        windows: `start` or `anywhere` where that is not the default of such a corpus.
+    """
+    return data_dir() / "stores" / f"{corpus_name}{windows and f'-{windows}'}-{profile}.zarr"
+
+
+def choose_windows(corpus: Corpus, windows: str) -> tuple[str, str]:
+    """Where the windows of a corpus's store begin, and the part of the store's name that says so.
+
+    Args:
+        windows: `start` or `anywhere`; "": `start` for a rendered corpus, `anywhere` for a person's own music.
+
+    Raises:
+        InputError: another word.
+    """
+    usual = "start" if corpus.record else "anywhere"
+    chosen = one_of("windows", windows, WINDOWS) if windows else usual
+    return chosen, "" if chosen == usual else chosen
 
 
 def is_current(
@@ -36,11 +56,13 @@ def is_current(
     split_seed: int = 0,
     segment_seconds: float = audio.SEGMENT_S,
     hop_seconds: float = 0.0,
+    windows: str = "",
 ) -> bool:
     """Whether the store of a corpus is there and made from the files as they are now, in this way."""
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    wanted = identity(corpus, fe, split_seed, check_cut(fe, segment_seconds, hop_seconds))
-    return attributes(store_path(corpus.name, fe.name)).items() >= wanted.items()
+    chosen, named = choose_windows(corpus, windows)
+    wanted = identity(corpus, fe, split_seed, check_cut(fe, segment_seconds, hop_seconds), chosen)
+    return attributes(store_path(corpus.name, fe.name, named)).items() >= wanted.items()
 
 
 def check_cut(fe: FrontEnd, segment_seconds: float, hop_seconds: float) -> tuple[float, float]:
@@ -65,10 +87,10 @@ def fingerprint_of(path: Path | str) -> str:
     return str(attributes(Path(path)).get("fingerprint", ""))
 
 
-def identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, float]) -> dict:
-    """Attributes that tell one store from another: corpus, fingerprint, front end, cut, seed of the split."""
+def identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, float], windows: str) -> dict:
+    """Attributes that tell one store from another: corpus, fingerprint, front end, cut, windows, seed of the split."""
     # another split, or another cut, is another store to a run: its test clips may be those it was trained on
-    fingerprint = corpus.fingerprint()
+    fingerprint = corpus.fingerprint() + ("-start" if windows == "start" else "")
     fingerprint += f"-cut{cut[0]:g}-{cut[1]:g}" if cut != (audio.SEGMENT_S, audio.SEGMENT_S) else ""
     fingerprint += f"-split{split_seed}" if split_seed else ""
     return {
@@ -78,6 +100,8 @@ def identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, fl
         "segment_seconds": cut[0],
         "hop_seconds": cut[1],
         "split_seed": split_seed,
+        "windows": windows,
+        "rung": rung(corpus.record, windows) if corpus.record else corpus.name,
     }
 
 
@@ -116,6 +140,11 @@ class Store:
     @property
     def factors(self) -> list[str]:
         return list(self.attrs["factors"])
+
+    @property
+    def heard_frames(self) -> int:
+        """Frames of a clip that models see: all of them, or those of its first window."""
+        return self.front_end.frames if self.attrs["windows"] == "start" else self.log_mel.shape[2]
 
     def audio_path(self, row: int) -> Path:
         """The clip's audio file."""
@@ -210,6 +239,10 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
     if "log_mel" not in ds or "front_end" not in ds.attrs:
         raise InputError(f"{path} is not a mel store of vaelib; make one with `vaelib preprocess CORPUS`")
     table = pd.DataFrame({c: ds[c].values for c in ds.coords if ds[c].dims == ("clip",)})
+    if "windows" not in ds.attrs:
+        raise InputError(
+            f"{path.name} was made by an older version: run `vaelib preprocess` or notebook 01 on its corpus again"
+        )
     store = Store(path, table[table["split"] != REJECTED], zarr.open_group(path, mode="r")["log_mel"], dict(ds.attrs))
     if fe is not None and store.front_end != fe:
         raise InputError(

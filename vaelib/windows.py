@@ -5,7 +5,6 @@ Imports only torch and numpy: a host without the store's libraries can cut windo
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,16 +49,18 @@ class Clips:
 
     @classmethod
     def read(cls, store: Store, scaler: Scaler, rows: np.ndarray, device: torch.device | str = "cpu") -> Clips:
-        """Read and scale clips; in blocks, so that float32 copies stay small."""
-        rows = np.asarray(rows)
-        mel = np.empty((len(rows), *store.log_mel.shape[1:]), np.float16)
+        """Read and scale what models see of some clips; in blocks, so that float32 copies stay small."""
+        rows, heard = np.asarray(rows), store.heard_frames
+        mel = np.empty((len(rows), store.log_mel.shape[1], heard), np.float16)
         block = max(1, BLOCK_BYTES // (4 * mel[0].size)) if len(rows) else 1
         for i in range(0, len(rows), block):
             t = store.table.loc[rows[i : i + block]]
             mel[i : i + block] = scaler.transform(
-                store.decibels(rows[i : i + block]), t["level_db"].to_numpy(), t["tilt_db"].to_numpy()
+                store.decibels(rows[i : i + block])[..., :heard], t["level_db"].to_numpy(), t["tilt_db"].to_numpy()
             )
-        frames = torch.as_tensor(store.table.loc[rows, "n_frames"].to_numpy().copy(), dtype=torch.int64)
+        frames = torch.as_tensor(
+            store.table.loc[rows, "n_frames"].clip(upper=heard).to_numpy().copy(), dtype=torch.int64
+        )
         return cls(torch.from_numpy(mel).to(device), frames.to(device), store.front_end.frames, rows)
 
     def __len__(self) -> int:
@@ -154,7 +155,7 @@ class StreamedClips:
 
     def distinct(self, windows: int) -> int:
         """Like `Clips.distinct`."""
-        longest = self.store.table.loc[self.rows, "n_frames"].max()
+        longest = self.store.table.loc[self.rows, "n_frames"].clip(upper=self.store.heard_frames).max()
         return windows if longest > self.store.front_end.frames else 1
 
     def _read(self, rows: np.ndarray) -> Clips:
@@ -208,7 +209,7 @@ def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device
     train, validation = store.rows("train"), store.rows("validation")
     if len(train) < 2:
         raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
-    need = len(train) * 2 * math.prod(store.log_mel.shape[1:])
+    need = len(train) * 2 * store.log_mel.shape[1] * store.heard_frames
     # the processes of a machine share its memory, but each has a GPU of its own
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
     whole = torch.tensor(float(need < 0.5 * free), device=device)

@@ -92,9 +92,7 @@ def compose(genre: Genre, factors: dict, tables: Tables, seconds: float, chance:
 class _Writer:
     """The state that the parts share: bars, chords, time and dynamics."""
 
-    def __init__(
-        self, genre: Genre, factors: dict, parts: dict[str, float], seconds: float, chance: Chance
-    ) -> None:
+    def __init__(self, genre: Genre, factors: dict, parts: dict[str, float], seconds: float, chance: Chance) -> None:
         self.genre, self.parts, self.chance, self.key = genre, parts, chance, factors["key"]
         self.rng = chance.stream("harmony")  # of the phrase that is being written
         self.score = Score(genre.bpm * factors["tempo"], parts["drums"])

@@ -9,6 +9,7 @@ import numpy as np
 from vaelib.demo.tables import Genre, Tables, load_tables
 
 FACTORS: tuple[str, ...] = tuple(row["factor"] for row in load_tables().factors)
+DESK: tuple[str, ...] = tuple(row["factor"] for row in load_tables().desk)
 
 
 def draw_factors(
@@ -34,6 +35,13 @@ def draw_factors(
     varied = [0.0 if row["factor"] in fixed else variation for row in tables.factors]
     columns = [_column(row, tables, clips, v, rng) for row, v in zip(tables.factors, varied, strict=True)]
     return [dict(zip(FACTORS, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def draw_levels(tables: Tables, clips: int, seed: int) -> list[dict[str, float]]:
+    """The levels in dB of the desk's stems for each of `clips` mixes, drawn like factors at full range; keys `DESK`."""
+    rng = np.random.default_rng([seed, len(tables.genres), 1])  # of no genre
+    columns = [_column(row, tables, clips, 1.0, rng) for row in tables.desk]
+    return [dict(zip(DESK, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _column(row: dict[str, str], tables: Tables, clips: int, variation: float, rng: np.random.Generator) -> list:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from scipy import fft
 
 from vaelib.config import InputError
 from vaelib.demo.compose import Chance, Score, compose
+from vaelib.demo.factors import draw_factors
 from vaelib.demo.tables import load_tables
 from vaelib.demo.voice import RATE, Bank, load_bank, sing
 
 BLOCK = 64  # samples; tinysoundfont's own block, so that events fall between its blocks
 STEMS = {"drums": (), "bass": ("bass",), "chords": ("comp", "pad"), "lead": ("lead",), "voice": ()}  # parts of each
 DRUMS = 128  # the General-MIDI drum bank
+DESK_GENRE = "english_house"  # whose loop lies on the desk
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,19 @@ class Job:
     """A clip to render: where, what, and the factors drawn for it."""
 
     folder: Path
+    demo: str
     genre: str
     clip: int
     factors: dict[str, float | int | str]
     seconds: float
     seed: int
-    composition: float = 1.0
+    composition: float
 
     @property
     def path(self) -> Path:
         """Relative to the corpus folder."""
         language = load_tables().genres[self.genre].language
-        return Path("audio", language, self.genre, f"{self.genre}_{self.clip:03d}.flac")
+        return Path("audio", language, self.genre, f"{self.genre}_{self.clip:04d}.flac")
 
     @property
     def samples(self) -> int:
@@ -131,7 +135,7 @@ def render_clip(job: Job) -> dict[str, str | float | int]:
     target = job.folder / job.path
     if (row := read_row(target, job.samples)) is not None:
         return row
-    sound, row = perform(job)
+    sound, row = (mix if job.demo == "desk" else perform)(job)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial")
     try:
@@ -163,19 +167,48 @@ def perform(job: Job) -> tuple[np.ndarray, dict[str, str | float | int]]:
     band, active = sum(stems.values()), _active(voice)
     if active.any():
         voice = voice * _rms(band) / _rms(voice[active]) * 10 ** (job.factors["vocal_level"] / 20)
-    genre = load_tables().genres[job.genre]
-    row = {
-        "path": job.path.as_posix(),
-        "language": genre.language,
-        "genre": genre.name,
-        "family": genre.family,
-        **job.factors,
+    row = _row(job) | {
         "bpm": round(score.bpm, 4),
         "vocal_active_share": round(float(active.mean()), 4),
         "phrases": " | ".join(texts),
-        "seed": f"{job.seed}-{genre.index}-{job.clip}",
+        "seed": f"{job.seed}-{load_tables().genres[job.genre].index}-{job.clip}",
     }
     return master(band + voice, job.factors), row
+
+
+def mix(job: Job) -> tuple[np.ndarray, dict[str, str | float | int]]:
+    """A mix of the desk (samples,) in (−1, 1), its stems at the levels of the job's factors, and its manifest row.
+
+    Nothing comes after the faders: a level that is mastered away could not be learned.
+    """
+    stems = desk_stems(job.seconds, job.seed)
+    return sum(10 ** (job.factors[name] / 20) * stem for name, stem in stems.items()), _row(job)
+
+
+@lru_cache(maxsize=1)
+def desk_stems(seconds: float, seed: int) -> dict[str, np.ndarray]:
+    """The desk's stems (samples,) at 0 dB: of equal RMS, and such that all of them at their highest do not clip.
+
+    Raises:
+        InputError: a stem is silent, as the voice is without espeak-ng.
+    """
+    tables = load_tables()
+    factors = draw_factors(tables.genres[DESK_GENRE], tables, 1, 0.0, seed)[0]
+    stems, _, _ = _stems(Job(Path(), "desk", DESK_GENRE, 0, factors, seconds, seed, 0.0), apart=True)
+    if silent := [name for name, stem in stems.items() if not _rms(stem)]:
+        raise InputError(
+            f"the desk has no {', '.join(silent)}: its voice needs the package espeakng-loader, install it"
+        )
+    stems = {row["factor"]: stems[row["factor"]] / _rms(stems[row["factor"]]) for row in tables.desk}
+    highest = {row["factor"]: 10 ** (float(row["high"]) / 20) for row in tables.desk}
+    loudest = sum(highest[name] * np.abs(stem) for name, stem in stems.items()).max()
+    return {name: 0.98 / loudest * stem for name, stem in stems.items()}
+
+
+def _row(job: Job) -> dict[str, str | float | int]:
+    genre = load_tables().genres[job.genre]
+    labels = {"language": genre.language, "genre": genre.name, "family": genre.family}
+    return {"path": job.path.as_posix(), **labels, **job.factors}
 
 
 def _stems(job: Job, apart: bool = False) -> tuple[dict[str, np.ndarray], Score, list[str]]:
@@ -194,7 +227,9 @@ def _stems(job: Job, apart: bool = False) -> tuple[dict[str, np.ndarray], Score,
         return player.play(part, genre.kit, total).astype(np.float64)
 
     band = [name for name in STEMS if name != "voice"]
-    stems = {name: play(name) for name in band} if apart else {"band": player.play(score, genre.kit, total).astype(float)}
+    stems = (
+        {name: play(name) for name in band} if apart else {"band": player.play(score, genre.kit, total).astype(float)}
+    )
     stems["voice"], texts = np.zeros(total), []
     for i, notes in enumerate(score.sung if bank else ()):
         singer = bank[genre.language, factors["voice"]]

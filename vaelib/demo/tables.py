@@ -11,7 +11,7 @@ from typing import Any
 from vaelib.config import DEMO_TABLES, InputError, digest, one_of
 
 TABLES = (
-    *("genres", "languages", "factors", "voices", "ensembles", "phrases"),
+    *("genres", "languages", "factors", "desk", "voices", "ensembles", "phrases"),
     *("scales", "chords", "melodies", "instruments", "figures", "rhythms"),
 )
 PARTS = ("drums", "bass", "comp", "pad", "lead")
@@ -98,6 +98,7 @@ class Tables:
     genres: dict[str, Genre]
     espeak: dict[str, str]
     factors: list[dict[str, str]]
+    desk: list[dict[str, str]]
     voices: dict[str, Voice]
     ensembles: dict[str, dict[str, float]]  # dB of the parts that play
     phrases: dict[str, tuple[str, ...]]
@@ -127,7 +128,7 @@ def _load(folder: Path) -> Tables:
     for genre in genres.values():
         one_of("language in genres.csv", genre.language, espeak)
         one_of("language without phrases", genre.language, phrases)
-    return Tables(genres, espeak, rows["factors"], voices, ensembles, phrases, digest(rows))
+    return Tables(genres, espeak, rows["factors"], rows["desk"], voices, ensembles, phrases, digest(rows))
 
 
 def _read(path: Path) -> list[dict[str, str]]:
