@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from vaelib.config import InputError, one_of
-from vaelib.evaluation.stats import MIN_SEEDS, Interval, bootstrap_interval, verdict
+from vaelib.evaluation.stats import MIN_SEEDS, Interval, bootstrap_interval, half_interval, halves, verdict
 
 HOW = ("value", "difference", "ratio")
 DIRECTIONS = ("above", "below", "within")
@@ -26,6 +26,8 @@ class Claim:
         how: The measured `value` itself, its `difference` from a rival's, or the `ratio` of the two.
         direction: The claim holds `above` or `below` the threshold, or `within` the range.
         low, high: The threshold (twice), or the ends of the range.
+        share: The number is a share or a score of at most 1 (ARI, MIG): its interval does not leave [0, 1], or
+            [-1, 1] for differences and for scores that fall below 0.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Claim:
     direction: Literal["above", "below", "within"]
     low: float
     high: float
+    share: bool = False
 
     def __post_init__(self) -> None:
         one_of(f"`how` of claim {self.id}", self.how, HOW)
@@ -44,33 +47,74 @@ class Claim:
             raise InputError(f"claim {self.id}: `low` and `high` are {self.low} and {self.high}, no {self.direction!r}")
 
 
+@dataclass(frozen=True)
+class Values:
+    """A number of one variant.
+
+    Attributes:
+        means: (S,) of each seed.
+        clips: (S, N) the values per test clip whose means they are, or None.
+        draws: (S, B) the number over random halves of the clips (`stats.over_halves`), or None.
+    """
+
+    means: np.ndarray
+    clips: np.ndarray | None = None
+    draws: np.ndarray | None = None
+
+    @property
+    def over_halves(self) -> np.ndarray | None:
+        """(S, B), also of a mean over clips."""
+        if self.draws is None and self.clips is not None:
+            return self.clips[:, halves(self.clips.shape[1])].mean(2)
+        return self.draws
+
+
 def judge(
-    claim: Claim, values: np.ndarray, rival: np.ndarray | None = None, exact: bool = False, min_seeds: int = MIN_SEEDS
+    claim: Claim, values: Values, rival: Values | None = None, exact: bool = False, turns: bool = False
 ) -> tuple[Interval, str]:
-    """Interval over seeds (and clips, where they are given) and verdict.
+    """Interval and verdict.
+
+    From three seeds on the interval is over seeds, and over clips too where a number is a mean over them. With fewer it
+    is over the clips of these runs, and so is the verdict: `in this run`.
 
     Args:
-        values: One number per seed, (S,), or per seed and test clip, (S, N).
-        rival: The same of the rival, paired by seed, for `difference` and `ratio`. A ratio to nothing, or to less
-            than nothing, is not known.
+        rival: The same number of the rival, paired by seed, for `difference` and `ratio`. A ratio to nothing, or to
+            less than nothing, is not known.
         exact: Counted, not estimated: a single value decides.
-        min_seeds: Fewer seeds cannot decide.
-
-    Returns:
-        The interval of the value, difference or ratio, and the verdict.
+        turns: `means` are turns of a stopwatch in one process, which are no seeds.
 
     Raises:
         InputError: values and rival do not pair up.
     """
-    x = np.asarray(values, dtype=float)
-    if claim.how != "value":
-        if rival is None or np.shape(rival) != x.shape:
-            raise InputError(f"claim {claim.id} ({claim.metric}) needs a rival's values for the same seeds")
-        if claim.how == "ratio":
-            x, rival = (v.mean(1) if v.ndim > 1 else v for v in (x, np.asarray(rival, dtype=float)))
-            x = np.divide(x, rival, out=np.full_like(x, np.nan), where=rival > 0)
-        else:
-            x = x - np.asarray(rival, dtype=float)
-    found = Interval.exact(float(x.mean())) if exact else bootstrap_interval(x)
+    if claim.how != "value" and (rival is None or np.shape(rival.means) != np.shape(values.means)):
+        raise InputError(f"claim {claim.id} ({claim.metric}) needs a rival's values for the same seeds")
+    rival = rival or values
+    x = _put_together(claim, values.means, rival.means)
+    few, bounds = len(x) < MIN_SEEDS and not turns, None
+    if claim.share and claim.how != "ratio":
+        bounds = (0.0, 1.0) if claim.how == "value" and np.nanmin(x, initial=0.0) >= 0 else (-1.0, 1.0)
+    clips = draws = None
+    if claim.how != "ratio" and np.shape(values.clips) == np.shape(rival.clips) != ():
+        clips = _put_together(claim, values.clips, rival.clips)
+    elif few and np.shape(values.over_halves) == np.shape(rival.over_halves) != ():
+        draws = _put_together(claim, values.over_halves, rival.over_halves).mean(0)
+    if exact:
+        found = Interval.exact(float(x.mean()))
+    elif draws is not None:
+        found = half_interval(float(x.mean()), draws, bounds)
+    else:
+        by_seed = x if clips is None else clips.mean(0, keepdims=True) if few else clips
+        found = bootstrap_interval(by_seed, bounds=bounds)
+    found = found._replace(n=len(x))
     threshold = (claim.low, claim.high) if claim.direction == "within" else claim.low
-    return found, verdict(found, threshold, claim.direction, 1 if exact else min_seeds)
+    of_this_run = turns or (few and (clips is not None or draws is not None))
+    return found, verdict(found, threshold, claim.direction, 1 if exact else MIN_SEEDS, of_this_run)
+
+
+def _put_together(claim: Claim, x: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """Value, difference or ratio."""
+    if claim.how == "value":
+        return np.asarray(x, dtype=float)
+    if claim.how == "difference":
+        return np.asarray(x, dtype=float) - rival
+    return np.divide(x, rival, out=np.full(np.shape(x), np.nan), where=np.asarray(rival) > 0)

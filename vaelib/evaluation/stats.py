@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import expit, logit
+from scipy.stats import beta, norm, t
 
 from vaelib.config import InputError
 
-Verdict = Literal["supported", "refuted", "inconclusive", "not tested"]
+Verdict = Literal["supported", "refuted", "supported in this run", "refuted in this run", "inconclusive", "not tested"]
 MIN_SEEDS = 3
 
 
@@ -57,19 +58,28 @@ class Null(NamedTuple):
         return cls(float(array.mean()), float(np.percentile(array, 95)), array)
 
 
-def bootstrap_interval(values: np.ndarray, against: np.ndarray | None = None, n: int = 2000, seed: int = 0) -> Interval:
+def bootstrap_interval(
+    values: np.ndarray,
+    against: np.ndarray | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
     """95 % bootstrap interval of a mean over seeds, or over seeds and clips.
 
     Seeds (rows) and clips (columns) are resampled independently, as every seed scores the same clips (the
     pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122). A percentile interval of 3 values can at best
     cover 75 %, so its arms are widened by sqrt(m / (m - 1)) · t / z (after Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789).
+    doi:10.1080/00031305.2015.1089789), of a bounded number on the logit scale.
 
     Args:
         values: One number per seed, (S,), or per seed and clip, (S, N); one seed's clips are (1, N).
         against: The other model, same shape and order, for the paired difference `values - against`.
         n: Resamples.
         seed: Seed of the resampling.
+        bounds: What the number cannot leave, (0, 1) for a share; the interval does not leave it either. Clips that
+            are all at a bound get Jeffreys' interval of their number (Brown, Cai & DasGupta 2001,
+            doi:10.1214/ss/1009213286).
 
     Returns:
         The interval; its ends are nan for a single number, and equal to the mean if that is nan or infinite.
@@ -98,7 +108,50 @@ def bootstrap_interval(values: np.ndarray, against: np.ndarray | None = None, n:
     low, high = np.percentile(((rows @ x) * columns).sum(1), [2.5, 97.5])
     m = seeds if seeds > 1 else clips
     widen = np.sqrt(m / (m - 1)) * t.ppf(0.975, m - 1) / norm.ppf(0.975)
-    return Interval(mean, float(mean - widen * (mean - low)), float(mean + widen * (high - mean)), seeds)
+    if bounds is None:
+        return Interval(mean, float(mean - widen * (mean - low)), float(mean + widen * (high - mean)), seeds)
+    least, span = bounds[0], bounds[1] - bounds[0]
+    share = np.clip((np.array([mean, low, high]) - least) / span, 0, 1)  # rounding can leave the bounds
+    if share[0] in (0, 1):
+        count = share[0] * clips
+        ends = beta.ppf([0.025, 0.975], count + 0.5, clips - count + 0.5) if clips > 1 else share[:1].repeat(2)
+        ends = (0.0, ends[1]) if share[0] == 0 else (ends[0], 1.0)
+    else:
+        middle, *ends = logit(share)
+        ends = expit([middle - widen * (middle - ends[0]), middle + widen * (ends[1] - middle)])
+    return Interval(mean, float(least + span * ends[0]), float(least + span * ends[1]), seeds)
+
+
+def halves(n: int, draws: int = 100, seed: int = 0) -> np.ndarray:
+    """(draws, n / 2) indices of random halves of n clips; the same for every run, so that differences are paired.
+
+    Over random halves a statistic varies as it does over samples of n clips (delete-d jackknife; Shao & Wu 1989,
+    doi:10.1214/aos/1176347263). Unlike a bootstrap sample a half holds no clip twice: to ARI and mutual information
+    two copies of a clip are a pair that agrees.
+    """
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(n)[: max(1, n // 2)] for _ in range(draws)])
+
+
+def over_halves(statistic: Callable[..., float], *arrays: np.ndarray, draws: int = 100) -> np.ndarray:
+    """(draws,) the statistic of each of the `halves` of arrays that have one row per clip."""
+    return np.array([statistic(*(a[half] for a in arrays)) for half in halves(len(arrays[0]), draws)])
+
+
+def half_interval(value: float, draws: np.ndarray, bounds: tuple[float, float] | None = None) -> Interval:
+    """95 % interval over clips of one run's number.
+
+    Args:
+        value: Of all clips.
+        draws: (B,) the number `over_halves` of the clips; one that is biased in few clips is so in all halves, and
+            only their spread is used.
+        bounds: What the number cannot leave.
+    """
+    if np.isnan(draws).all():  # a number that halves of so few clips do not have
+        return Interval(float(value), np.nan, np.nan, 1)
+    low, high = value + np.nanpercentile(draws, [2.5, 97.5]) - np.nanmean(draws)
+    low, high = (low, high) if bounds is None else np.clip([low, high], *bounds)
+    return Interval(float(value), float(min(low, value)), float(max(high, value)), 1)
 
 
 def verdict(
@@ -106,6 +159,7 @@ def verdict(
     threshold: float | tuple[float, float],
     direction: Literal["above", "below", "within"],
     min_seeds: int = MIN_SEEDS,
+    of_this_run: bool = False,
 ) -> Verdict:
     """Judge a claim by its interval.
 
@@ -114,6 +168,7 @@ def verdict(
         threshold: The value to pass, or the range (low, high), ends included, for `within`.
         direction: The claim: the value is `above` or `below` the threshold, or `within` the range.
         min_seeds: Fewer seeds than these cannot decide; 1 for `Interval.exact`.
+        of_this_run: The interval is over the clips (or turns) of fewer seeds: what it decides holds `in this run`.
 
     Returns:
         `supported` or `refuted` if the whole interval says so, `inconclusive` if it covers the threshold or
@@ -129,7 +184,7 @@ def verdict(
     mean, low, high, n = interval
     if np.isnan(mean):
         return "not tested"
-    if n < min_seeds or np.isnan(low) or np.isnan(high):
+    if (n < min_seeds and not of_this_run) or np.isnan(low) or np.isnan(high):
         return "inconclusive"
     if direction == "above":
         yes, no = low > threshold, high < threshold
@@ -138,4 +193,6 @@ def verdict(
     else:
         yes = threshold[0] <= low and high <= threshold[1]
         no = high < threshold[0] or low > threshold[1]
-    return "supported" if yes else "refuted" if no else "inconclusive"
+    if not (yes or no):
+        return "inconclusive"
+    return ("supported" if yes else "refuted") + (" in this run" if of_this_run else "")
