@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from vaelib.config import InputError, one_of
-from vaelib.evaluation.stats import MIN_SEEDS, Interval, bootstrap_interval, half_interval, halves, verdict
+from vaelib.evaluation.reconstruction import ratio_values
+from vaelib.evaluation.stats import MIN_SEEDS, Interval, bootstrap_interval, verdict
 
 HOW = ("value", "difference", "ratio")
 DIRECTIONS = ("above", "below", "within")
@@ -47,74 +48,49 @@ class Claim:
             raise InputError(f"claim {self.id}: `low` and `high` are {self.low} and {self.high}, no {self.direction!r}")
 
 
-@dataclass(frozen=True)
-class Values:
-    """A number of one variant.
-
-    Attributes:
-        means: (S,) of each seed.
-        clips: (S, N) the values per test clip whose means they are, or None.
-        draws: (S, B) the number over random halves of the clips (`stats.over_halves`), or None.
-    """
-
-    means: np.ndarray
-    clips: np.ndarray | None = None
-    draws: np.ndarray | None = None
-
-    @property
-    def over_halves(self) -> np.ndarray | None:
-        """(S, B), also of a mean over clips."""
-        if self.draws is None and self.clips is not None:
-            return self.clips[:, halves(self.clips.shape[1])].mean(2)
-        return self.draws
-
-
 def judge(
-    claim: Claim, values: Values, rival: Values | None = None, exact: bool = False, turns: bool = False
+    claim: Claim, values: np.ndarray, rival: np.ndarray | None = None, exact: bool = False, turns: bool = False
 ) -> tuple[Interval, str]:
     """Interval and verdict.
 
-    From three seeds on the interval is over seeds, and over clips too where a number is a mean over them. With fewer it
-    is over the clips of these runs, and so is the verdict: `in this run`.
+    From three seeds on the interval is over seeds, and over clips too where they are given. With fewer it is over the
+    clips of these runs, and what it decides holds `in this run`.
 
     Args:
-        rival: The same number of the rival, paired by seed, for `difference` and `ratio`. A ratio to nothing, or to
-            less than nothing, is not known.
+        values: One number per seed, (S,), or per seed and test clip, (S, N).
+        rival: The same of the rival, paired by seed, for `difference` and `ratio`. A ratio to nothing, or to less
+            than nothing, is not known.
         exact: Counted, not estimated: a single value decides.
-        turns: `means` are turns of a stopwatch in one process, which are no seeds.
+        turns: One number per turn of a stopwatch in one process, (S,), which is no seed.
+
+    Returns:
+        The interval of the value, difference or ratio (`n`: seeds, or turns), and the verdict.
 
     Raises:
         InputError: values and rival do not pair up.
     """
-    if claim.how != "value" and (rival is None or np.shape(rival.means) != np.shape(values.means)):
-        raise InputError(f"claim {claim.id} ({claim.metric}) needs a rival's values for the same seeds")
-    rival = rival or values
-    x = _put_together(claim, values.means, rival.means)
-    few, bounds = len(x) < MIN_SEEDS and not turns, None
+    x = np.asarray(values, dtype=float)
+    if claim.how != "value":
+        if rival is None or np.shape(rival) != x.shape:
+            raise InputError(f"claim {claim.id} ({claim.metric}) needs a rival's values for the same seeds")
+        x = x - rival if claim.how == "difference" else _ratio(x, np.asarray(rival, dtype=float))
+    bounds = None
     if claim.share and claim.how != "ratio":
-        bounds = (0.0, 1.0) if claim.how == "value" and np.nanmin(x, initial=0.0) >= 0 else (-1.0, 1.0)
-    clips = draws = None
-    if claim.how != "ratio" and np.shape(values.clips) == np.shape(rival.clips) != ():
-        clips = _put_together(claim, values.clips, rival.clips)
-    elif few and np.shape(values.over_halves) == np.shape(rival.over_halves) != ():
-        draws = _put_together(claim, values.over_halves, rival.over_halves).mean(0)
+        bounds = (0.0, 1.0) if claim.how == "value" and x.mean() >= 0 else (-1.0, 1.0)
+    seeds, of_this_run = len(x), turns or (len(x) < MIN_SEEDS and x.ndim > 1)
     if exact:
         found = Interval.exact(float(x.mean()))
-    elif draws is not None:
-        found = half_interval(float(x.mean()), draws, bounds)
     else:
-        by_seed = x if clips is None else clips.mean(0, keepdims=True) if few else clips
-        found = bootstrap_interval(by_seed, bounds=bounds)
-    found = found._replace(n=len(x))
+        found = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds=bounds)
     threshold = (claim.low, claim.high) if claim.direction == "within" else claim.low
-    of_this_run = turns or (few and (clips is not None or draws is not None))
-    return found, verdict(found, threshold, claim.direction, 1 if exact else MIN_SEEDS, of_this_run)
+    said = verdict(found, threshold, claim.direction, 1 if exact else MIN_SEEDS, of_this_run)
+    return found._replace(n=seeds), said
 
 
-def _put_together(claim: Claim, x: np.ndarray, rival: np.ndarray) -> np.ndarray:
-    """Value, difference or ratio."""
-    if claim.how == "value":
-        return np.asarray(x, dtype=float)
-    if claim.how == "difference":
-        return np.asarray(x, dtype=float) - rival
-    return np.divide(x, rival, out=np.full(np.shape(x), np.nan), where=np.asarray(rival) > 0)
+def _ratio(x: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """Ratio of each seed, (S,); of clips, (S, N), values whose mean it is and whose spread is that of the ratio."""
+    if x.ndim > 1:
+        return np.stack(
+            [ratio_values(a, b) if b.mean() > 0 else np.full(len(a), np.nan) for a, b in zip(x, rival, strict=True)]
+        )
+    return np.divide(x, rival, out=np.full_like(x, np.nan), where=rival > 0)

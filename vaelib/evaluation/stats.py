@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -120,38 +120,6 @@ def bootstrap_interval(
         middle, *ends = logit(share)
         ends = expit([middle - widen * (middle - ends[0]), middle + widen * (ends[1] - middle)])
     return Interval(mean, float(least + span * ends[0]), float(least + span * ends[1]), seeds)
-
-
-def halves(n: int, draws: int = 100, seed: int = 0) -> np.ndarray:
-    """(draws, n / 2) indices of random halves of n clips; the same for every run, so that differences are paired.
-
-    Over random halves a statistic varies as it does over samples of n clips (delete-d jackknife; Shao & Wu 1989,
-    doi:10.1214/aos/1176347263). Unlike a bootstrap sample a half holds no clip twice: to ARI and mutual information
-    two copies of a clip are a pair that agrees.
-    """
-    rng = np.random.default_rng(seed)
-    return np.stack([rng.permutation(n)[: max(1, n // 2)] for _ in range(draws)])
-
-
-def over_halves(statistic: Callable[..., float], *arrays: np.ndarray, draws: int = 100) -> np.ndarray:
-    """(draws,) the statistic of each of the `halves` of arrays that have one row per clip."""
-    return np.array([statistic(*(a[half] for a in arrays)) for half in halves(len(arrays[0]), draws)])
-
-
-def half_interval(value: float, draws: np.ndarray, bounds: tuple[float, float] | None = None) -> Interval:
-    """95 % interval over clips of one run's number.
-
-    Args:
-        value: Of all clips.
-        draws: (B,) the number `over_halves` of the clips; one that is biased in few clips is so in all halves, and
-            only their spread is used.
-        bounds: What the number cannot leave.
-    """
-    if np.isnan(draws).all():  # a number that halves of so few clips do not have
-        return Interval(float(value), np.nan, np.nan, 1)
-    low, high = value + np.nanpercentile(draws, [2.5, 97.5]) - np.nanmean(draws)
-    low, high = (low, high) if bounds is None else np.clip([low, high], *bounds)
-    return Interval(float(value), float(min(low, value)), float(max(high, value)), 1)
 
 
 def verdict(

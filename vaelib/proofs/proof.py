@@ -34,9 +34,9 @@ class Proof:
         numbers: What was measured, with nulls and baselines, by name.
         sentence: What it shows and what it does not.
         figure: The picture.
-        per_clip: For numbers that are a mean over test clips (or pairs of clips): the values behind it, (N,).
+        per_clip: For numbers of test clips (or pairs of clips): values (N,) whose mean it is. Of a number that is no
+            mean, such as ARI, those whose spread is that of the number (`clustering.leave_one_out_values`).
         partners: Folder names of other runs that it read.
-        draws: For other numbers of clips: the same number `over_halves` of the clips, (B,).
     """
 
     name: str
@@ -46,7 +46,6 @@ class Proof:
     figure: Figure
     per_clip: Mapping[str, np.ndarray] = field(default_factory=dict)
     partners: tuple[str, ...] = ()
-    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def table(self) -> pd.DataFrame:
         """The numbers as a table."""
@@ -63,7 +62,6 @@ class Proof:
             "partners": self.partners,
             "numbers": {k: float(v) for k, v in self.numbers.items()},
             "per_clip": {k: np.asarray(v, float).round(9).tolist() for k, v in self.per_clip.items()},
-            "draws": {k: np.asarray(v, float).round(6).tolist() for k, v in self.draws.items()},
         }
         write_atomic(path.with_suffix(".json"), json.dumps(kept))
         return path

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -42,17 +41,10 @@ PROOFS: dict[str, tuple[Callable[..., Proof], tuple[str, ...]]] = {
 
 
 class Measured(NamedTuple):
-    """What a proof has measured.
-
-    Attributes:
-        numbers: By name.
-        per_clip: Of those that are means over test clips, the values behind them, (N,).
-        draws: Of other numbers of clips, the same number over random halves of the clips, (B,).
-    """
+    """Numbers by name, and for those of test clips the values whose mean they are, (N,) (`Proof.per_clip`)."""
 
     numbers: dict[str, float]
-    per_clip: Mapping[str, np.ndarray] = MappingProxyType({})
-    draws: Mapping[str, np.ndarray] = MappingProxyType({})
+    per_clip: dict[str, np.ndarray]
 
 
 def measure(run: Run, name: str) -> Measured:
@@ -64,7 +56,7 @@ def measure(run: Run, name: str) -> Measured:
         InputError: unknown proof, or one that this run cannot have.
     """
     if name == "training":
-        return Measured(_training(run))
+        return Measured(_training(run), {})
     function, models = PROOFS[one_of("proof", name, PROOFS)]
     one_of(f"model of proof {name!r}", run.config.model.name, models)
     path = run.folder / "figures" / f"{name}.json"
@@ -75,8 +67,7 @@ def measure(run: Run, name: str) -> Measured:
         proof.save(path.parent)
         plt.close(proof.figure)
         kept = _read(path)
-    per_clip, draws = ({k: np.asarray(v) for k, v in kept[part].items()} for part in ("per_clip", "draws"))
-    return Measured(kept["numbers"], per_clip, draws)
+    return Measured(kept["numbers"], {k: np.asarray(v) for k, v in kept["per_clip"].items()})
 
 
 def attempt(function: Callable[..., Proof], run: Run, *how: object, **also: object) -> Proof | NotTested:
@@ -98,7 +89,7 @@ def attempt(function: Callable[..., Proof], run: Run, *how: object, **also: obje
 def _read(path: Path) -> dict | None:
     try:
         kept = json.loads(path.read_text())
-        whole = isinstance(kept, dict) and {"code", "partners", "numbers", "per_clip", "draws"} <= set(kept)
+        whole = isinstance(kept, dict) and {"code", "partners", "numbers", "per_clip"} <= set(kept)
         return kept if whole else None
     except (OSError, ValueError):
         return None  # never measured, or half of a copied folder
