@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, mutual_info_score
 
 from vaelib.config import InputError
 from vaelib.evaluation import clustering as c
@@ -163,3 +163,18 @@ def test_permutation_null_is_centred_where_the_metric_is_adjusted_and_only_there
     assert ari.values.shape == (100,)
     assert ari.p95 == pytest.approx(np.percentile(ari.values, 95))
     assert c.cluster_scores(labels, labels)["ari"] > ari.p95
+
+
+def test_leave_one_out_values_have_the_mean_of_the_score_and_its_spread():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 20)
+    clusters = np.where(rng.random(120) < 0.7, labels, rng.integers(0, 6, 120))
+    values = c.leave_one_out_values(c.purity, labels, clusters)
+    without = np.array([c.purity(np.delete(labels, i), np.delete(clusters, i)) for i in range(120)])
+    np.testing.assert_allclose(values, c.purity(labels, clusters) + 119 * (without.mean() - without))
+    ari = c.leave_one_out_values(adjusted_rand_score, labels, clusters)
+    assert ari.mean() == pytest.approx(adjusted_rand_score(labels, clusters))
+    others = [rng.random(120) < 0.7 for _ in range(200)]  # other clips from the same source
+    drawn = [adjusted_rand_score(labels, np.where(o, labels, rng.integers(0, 6, 120))) for o in others]
+    assert ari.std() / np.sqrt(120) == pytest.approx(np.std(drawn), rel=0.35)
+    assert c.leave_one_out_values(adjusted_rand_score, labels, labels).tolist() == [1] * 120

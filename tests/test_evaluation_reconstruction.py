@@ -24,28 +24,40 @@ def test_mse_by_hand(x):
 
 def test_r2_is_one_zero_and_negative_where_it_should(x):
     mean = x.mean(0)
-    assert r.r2_against_mean(x, x, mean) == 1
-    assert r.r2_against_mean(x, np.broadcast_to(mean, x.shape), mean) == pytest.approx(0)
+    assert r.r2_against_mean(x, x, mean) == pytest.approx(np.ones(6))
+    assert r.r2_against_mean(x, np.broadcast_to(mean, x.shape), mean) == pytest.approx(np.zeros(6))
     halfway = mean + (x - mean) / 2
-    assert r.r2_against_mean(x, halfway, mean) == pytest.approx(0.75, abs=1e-6)
-    assert r.r2_against_mean(x, 1 - x, mean) < -0.5
-    assert np.isnan(r.r2_against_mean(np.full((2, 3, 4), 0.5), np.zeros((2, 3, 4)), np.full((3, 4), 0.5)))
+    assert r.r2_against_mean(x, halfway, mean).mean() == pytest.approx(0.75, abs=1e-6)
+    assert r.r2_against_mean(x, 1 - x, mean).mean() < -0.5
+    assert np.isnan(r.r2_against_mean(np.full((2, 3, 4), 0.5), np.zeros((2, 3, 4)), np.full((3, 4), 0.5))).all()
 
 
 def test_edges_of_identity_blur_and_half_contrast(x):
-    assert r.edge_energy_ratio(x, x) == (1, 1)
-    assert r.edge_energy_ratio(x, 0.5 * x) == (pytest.approx(0.25), pytest.approx(0.25))
-    in_time = r.edge_energy_ratio(x, gaussian_filter1d(x, 1.5, axis=2))
-    in_frequency = r.edge_energy_ratio(x, gaussian_filter1d(x, 1.5, axis=1))
-    assert in_time.time < in_time.frequency < 1
-    assert in_frequency.frequency < in_frequency.time < 1
-    assert r.edge_energy_ratio(x, np.full_like(x, 0.5)) == (0, 0)
+    def kept(other):
+        return [r.edges_kept(x, other, axis).mean() for axis in ("time", "frequency")]
+
+    assert kept(x) == pytest.approx([1, 1])
+    assert kept(0.5 * x) == pytest.approx([0.25, 0.25])
+    in_time, in_frequency = kept(gaussian_filter1d(x, 1.5, axis=2)), kept(gaussian_filter1d(x, 1.5, axis=1))
+    assert in_time[0] < in_time[1] < 1
+    assert in_frequency[1] < in_frequency[0] < 1
+    assert kept(np.full_like(x, 0.5)) == [0, 0]
 
 
 def test_edges_of_flat_originals_are_undefined_along_that_axis():
     bands = np.tile(np.arange(4.0)[None, :, None], (1, 1, 5))
-    ratio = r.edge_energy_ratio(bands, 2 * bands)
-    assert np.isnan(ratio.time) and ratio.frequency == pytest.approx(4)
+    assert np.isnan(r.edges_kept(bands, 2 * bands, "time")).all()
+    assert r.edges_kept(bands, 2 * bands, "frequency").mean() == pytest.approx(4)
+
+
+def test_values_of_a_ratio_have_its_mean_and_its_spread():
+    rng = np.random.default_rng(0)
+    below = rng.uniform(0.1, 2, 400)
+    above = 0.6 * below + rng.normal(0, 0.1, 400)
+    values = r.ratio_values(above, below)
+    assert values.mean() == pytest.approx(above.sum() / below.sum())
+    drawn = rng.integers(0, 400, (2000, 400))
+    assert values.std() / 20 == pytest.approx((above[drawn].sum(1) / below[drawn].sum(1)).std(), rel=0.1)
 
 
 def test_onset_envelope_by_hand():
@@ -74,7 +86,8 @@ def test_a_flat_reconstruction_scores_zero_and_a_silent_original_is_left_out(x):
 
 
 @pytest.mark.parametrize(
-    "metric", [r.mse_per_bin, r.mse_per_clip, r.mse_by_band, r.edge_energy_ratio, r.onset_correlation]
+    "metric",
+    [r.mse_per_bin, r.mse_per_clip, r.mse_by_band, lambda a, b: r.edges_kept(a, b, "time"), r.onset_correlation],
 )
 def test_shapes_must_agree(metric, x):
     with pytest.raises(InputError):

@@ -241,10 +241,15 @@ class Run:
         with self.lock:
             return self.model.sample(n, classes, temperature, seed, shared).squeeze(1).numpy()
 
-    @torch.inference_mode()
     def responsibilities(self, split: str, tracks: bool = False) -> np.ndarray:
-        """(clip, K) p(c|clip) of a VaDE run: the windows of a clip share one cluster variable.
+        """(clip, K) p(c|clip) of a VaDE run, arguments as `log_responsibilities`."""
+        return np.exp(self.log_responsibilities(split, tracks))
 
+    @torch.inference_mode()
+    def log_responsibilities(self, split: str, tracks: bool = False) -> np.ndarray:
+        """(clip, K) log p(c|clip) of a VaDE run: the windows of a clip share one cluster variable.
+
+        Differences between components stay exact where the probabilities themselves are rounded to 0 and 1.
         With `tracks`, (track, K): all windows of all segments of a track share it.
         """
         if not isinstance(self.model, VaDE):
@@ -252,10 +257,10 @@ class Run:
         with self.lock:
             codes = window_codes(self.model, self.clips(split), self.config.training.eval_windows)
             if not tracks:
-                return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).exp().numpy()
+                return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).numpy()
             first, number = self.store.tracks(self.store.rows(split))
             of_track = [codes[torch.from_numpy(number == t)].flatten(0, 1) for t in range(len(first))]
-            return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).exp().numpy()
+            return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).numpy()
 
     def decibels(self, x: np.ndarray) -> np.ndarray:
         """(…, mel, frame) in [0, 1] → dB."""
@@ -433,6 +438,16 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
         newest[run.name, run.config.training.seed] = run
     order = list(MODELS)
     return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))
+
+
+def describe(store: Store) -> str:
+    """One line that a notebook begins with: corpus, clips of each split, window, device."""
+    fe, clips = store.front_end, " / ".join(f"{len(store.rows(split)):,}" for split in SPLITS)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({torch.get_num_threads()} threads)"
+    return (
+        f"{store.attrs['corpus']}: {clips} clips ({' / '.join(SPLITS)}), windows of {fe.n_mels} bands × {fe.frames} "
+        f"frames ({fe.window_seconds:.1f} s), {device}"
+    )
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:

@@ -87,6 +87,30 @@ def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, flo
 
 
 @many_classes()
+def leave_one_out_values(
+    metric: Callable[[np.ndarray, np.ndarray], float], labels: np.ndarray, assignments: np.ndarray
+) -> np.ndarray:
+    """Values (N,) whose mean is `metric(labels, assignments)` and whose spread is that of its jackknife.
+
+    A score of all clips together (ARI, AMI) is no mean over clips; what it changes by without each of them gives it
+    an interval over clips nevertheless, and the difference of two clusterings of the same clips a paired one (Tukey
+    1958; Efron & Stein 1981, doi:10.1214/aos/1176345462). Clips of one class in one cluster are interchangeable, so
+    that the metric is computed once for each such group.
+    """
+    labels, assignments = np.asarray(labels), np.asarray(assignments)
+    _, first, group = np.unique(_pairs(labels, assignments), return_index=True, return_inverse=True)
+    keep = ~np.eye(len(labels), dtype=bool)[first]
+    without = np.array([metric(labels[k], assignments[k]) for k in keep])[group]
+    return metric(labels, assignments) + (len(labels) - 1) * (without.mean() - without)
+
+
+def _pairs(labels: np.ndarray, assignments: np.ndarray) -> np.ndarray:
+    """(N,) a number for every pair of class and cluster."""
+    a, b = (np.unique(x, return_inverse=True)[1] for x in (labels, assignments))
+    return a * (b.max() + 1) + b
+
+
+@many_classes()
 def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Shape of the groups in their space: silhouette (up), Davies-Bouldin (down), Calinski-Harabasz (up).
 

@@ -1,11 +1,12 @@
-"""Do generated spectrograms look like their class to a classifier trained on real ones?"""
+"""Do generated spectrograms look like their class to classifiers trained on real ones?"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.pipeline import Pipeline
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from vaelib.config import InputError
 from vaelib.evaluation.separation import fit_linear
@@ -15,13 +16,17 @@ from vaelib.evaluation.stats import mean_known
 class JudgeReport(NamedTuple):
     """The judge on real and on generated clips, balanced over classes.
 
-    `per_class` maps a class to {"test": recall, "generated": recall, "n": generated}; nan without clips.
+    `per_class` maps a class to {"test": recall, "generated": recall, "n": generated}; nan without clips. The values
+    behind the accuracies, (N,) and (M,), are 0 for a clip that is taken for another class and alike within a class;
+    their means are the accuracies.
     """
 
     test_accuracy: float
     generated_accuracy: float
     chance: float
     per_class: dict[str, dict[str, float]]
+    test_values: np.ndarray
+    generated_values: np.ndarray
 
 
 class SwapReport(NamedTuple):
@@ -33,16 +38,35 @@ class SwapReport(NamedTuple):
 
 
 def spectrogram_features(x: np.ndarray) -> np.ndarray:
-    """What the judge hears of (N, F, T): mean, spread and mean change over time per band, (N, 3F)."""
+    """What the judge of spectra hears of (N, F, T): mean, spread and mean change over time per band, (N, 3F).
+
+    Deaf to when anything happens, and strict about how much changes: samples that are too smooth fail it.
+    """
     x = np.asarray(x, dtype=float)
     return np.concatenate([x.mean(2), x.std(2), np.abs(np.diff(x, axis=2)).mean(2)], axis=1)
 
 
-def fit_judge(train_x: np.ndarray, train_y: np.ndarray, seed: int = 0) -> Pipeline:
-    """Logistic regression on standardised features (N, D) of real clips; InputError for one class."""
+def pixels(x: np.ndarray, most: int = 64) -> np.ndarray:
+    """What the judge of pixels sees of (N, F, T): the window itself, thinned to at most `most` bands and frames."""
+    bands, frames = (-(-n // most) for n in x.shape[1:])
+    return np.asarray(x[:, ::bands, ::frames], np.float32).reshape(len(x), -1)
+
+
+def fit_judge(train_x: np.ndarray, train_y: np.ndarray, seed: int = 0, components: int = 0) -> Pipeline:
+    """Logistic regression on standardised features (N, D) of real clips.
+
+    Args:
+        components: On so many principal components of the features, for features that are many (pixels); 0: on all.
+
+    Raises:
+        InputError: fewer than two classes.
+    """
     if len(train_x) != len(train_y) or len(np.unique(train_y)) < 2:
         raise InputError("a judge needs one label per clip and at least two classes to tell apart")
-    return fit_linear(train_x, train_y, seed)
+    if not components:
+        return fit_linear(train_x, train_y, seed)
+    pca = PCA(min(components, *train_x.shape), svd_solver="randomized", random_state=seed).fit(train_x)
+    return make_pipeline(pca, fit_linear(pca.transform(train_x), train_y, seed))
 
 
 def judge_report(
@@ -78,7 +102,8 @@ def judge_report(
         for name in known
     }
     accuracy = [mean_known(row[key] for row in per_class.values()) for key in ("test", "generated")]
-    return JudgeReport(*accuracy, 1 / len(known), per_class)
+    values = _balanced(real == test_y, test_y), _balanced(made == gen_y, gen_y)
+    return JudgeReport(*accuracy, 1 / len(known), per_class, *values)
 
 
 def swap_report(judge: Pipeline, x: np.ndarray, source: np.ndarray, target: np.ndarray) -> SwapReport:
@@ -88,6 +113,12 @@ def swap_report(judge: Pipeline, x: np.ndarray, source: np.ndarray, target: np.n
         raise InputError("a label swap needs a target class that differs from the source")
     to, back = float((guess == target).mean()), float((guess == source).mean())
     return SwapReport(to, back, float(((guess != target) & (guess != source)).mean()))
+
+
+def _balanced(right: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is the mean recall over the classes of `truth` (N,)."""
+    names, of_class, count = np.unique(truth, return_inverse=True, return_counts=True)
+    return right * len(truth) / (len(names) * count[of_class]) if len(truth) else np.zeros(0)
 
 
 def _recall(guess: np.ndarray, truth: np.ndarray, name: object) -> float:

@@ -13,13 +13,6 @@ from vaelib.config import InputError
 from vaelib.evaluation.stats import mean_known
 
 
-class EdgeRatio(NamedTuple):
-    """Gradient energy, reconstruction / original, along each axis; 1 is as sharp as the original."""
-
-    time: float
-    frequency: float
-
-
 class OnsetCorrelation(NamedTuple):
     """Mean over clips, and each clip's correlation, (N,)."""
 
@@ -54,7 +47,20 @@ def mse_by_band(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
     return ((x - xhat) ** 2).mean(axis=(0, 2))
 
 
-def r2_against_mean(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> float:
+def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is sum(numerator) / sum(denominator) and whose spread is that of the ratio.
+
+    The ratio linearised clip by clip (Cochran 1977, Sampling Techniques, §6.3): with them a ratio of sums has an
+    interval over clips like any mean. nan where the denominators (N,) are all 0.
+    """
+    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    if not denominator.any():
+        return np.full(len(denominator), np.nan)
+    ratio = numerator.sum() / denominator.sum()
+    return ratio + (numerator - ratio * denominator) / denominator.mean()
+
+
+def r2_against_mean(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> np.ndarray:
     """Share of the variance explained beyond always answering the mean training spectrogram.
 
     Args:
@@ -63,14 +69,15 @@ def r2_against_mean(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarra
         mean_spectrogram: Mean of the training clips, (F, T), or (F, 1) for the mean over time.
 
     Returns:
-        1 is perfect, 0 no better than the mean, negative worse; nan if the originals are that mean.
+        (N,) values whose mean is the R² of all clips together (`ratio_values`): 1 is perfect, 0 no better than the
+        mean, negative worse; nan if the originals are that mean.
 
     Raises:
         InputError: The shapes differ.
     """
     x, xhat = _pair(x, xhat)
-    total = ((x - np.asarray(mean_spectrogram, dtype=float)) ** 2).sum()
-    return float(1 - ((x - xhat) ** 2).sum() / total) if total > 0 else np.nan
+    spread = ((x - np.asarray(mean_spectrogram, dtype=float)) ** 2).mean(axis=(1, 2))
+    return 1 - ratio_values(mse_per_clip(x, xhat), spread)
 
 
 def edge_energy(x: np.ndarray, axis: str) -> np.ndarray:
@@ -78,19 +85,19 @@ def edge_energy(x: np.ndarray, axis: str) -> np.ndarray:
     return (np.diff(np.asarray(x, dtype=float), axis={"time": 2, "frequency": 1}[axis]) ** 2).sum(axis=(1, 2))
 
 
-def edge_energy_ratio(x: np.ndarray, xhat: np.ndarray) -> EdgeRatio:
-    """Gradient energy of the reconstructions over that of the originals, summed over clips.
+def edges_kept(x: np.ndarray, xhat: np.ndarray, axis: str) -> np.ndarray:
+    """Gradient energy of the reconstructions along `time` or `frequency` over that of the originals.
 
-    Below 1 is blurred, above 1 sharper or noisier than the original (noise has edges: read it beside the
-    MSE). nan along an axis where the originals are flat. Arguments and errors as `mse_per_bin`.
+    Below 1 is blurred, above 1 sharper or noisier than the original (noise has edges: read it beside the MSE).
+
+    Returns:
+        (N,) values whose mean is the ratio of all clips together (`ratio_values`); nan where the originals are flat.
+
+    Raises:
+        InputError: The shapes differ.
     """
     x, xhat = _pair(x, xhat)
-
-    def ratio(axis: str) -> float:
-        energy = edge_energy(x, axis).sum()
-        return float(edge_energy(xhat, axis).sum() / energy) if energy > 0 else np.nan
-
-    return EdgeRatio(ratio("time"), ratio("frequency"))
+    return ratio_values(edge_energy(xhat, axis), edge_energy(x, axis))
 
 
 def onset_envelope(x: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -39,11 +41,13 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         scores["free"].append(paths_smoothness(raw))
         scores["dead"].append(paths_smoothness(np.broadcast_to(path[:, :1], path.shape), gap))
     found, null, free, dead = ({k: np.concatenate([s[k] for s in rows]) for k in rows[0]} for rows in scores.values())
-    alive, gradual = ~found["collapsed"], _gradual(found)
-    numbers = {
-        "share of gradual paths": float(gradual.mean()),
-        "untrained decoder: share of gradual paths": float(_gradual(null).mean()),
-        "constant decoder: share of gradual paths": float(_gradual(dead).mean()),
+    alive = ~found["collapsed"]
+    gradual = {  # 0 or 1 for every pair
+        "share of gradual paths": _gradual(found),
+        "untrained decoder: share of gradual paths": _gradual(null),
+        "constant decoder: share of gradual paths": _gradual(dead),
+    }
+    numbers = {name: float(paths.mean()) for name, paths in gradual.items()} | {
         "largest step / mean step": float(np.mean(found["step_ratio"][alive])) if alive.any() else np.inf,
         "path length / end-point distance": float(np.mean(found["length_ratio"][alive])) if alive.any() else np.inf,
         "paths that hardly move": float(np.mean(found["collapsed"])),
@@ -57,7 +61,7 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
     lengths = np.linalg.norm(np.diff(first.reshape(steps, -1), axis=0), axis=1)
     jump = np.zeros(steps - 1)
     jump[(steps - 1) // 2] = 1.0
-    names = run.store.table.loc[rows[ends[0]], "path"].str.rsplit("/", n=1).str[-1].tolist()
+    names = [Path(run.store.name(r)).stem for r in rows[ends[0]]]
     figure, _ = plots.paths(
         first,
         run.store.front_end,
@@ -76,7 +80,7 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
         f"two spectrograms: 1 and 1). {verdict if empty else ''}Smooth is not the same as musical: nothing here says "
         "that the middle sounds like a song."
     )
-    per_clip = {"share of gradual paths": gradual} | (
+    per_clip = gradual | (
         {"largest step / mean step": found["step_ratio"], "path length / end-point distance": found["length_ratio"]}
         if alive.all() else {}
     )  # fmt: skip
@@ -109,7 +113,7 @@ def mean_window(run: Run, split: str, block: int = 64) -> np.ndarray:
     return (total / n).astype(np.float32)
 
 
-def reconstruction(*runs: Run, shown: int = 5) -> Proof:
+def reconstruction(*runs: Run, shown: int = 6) -> Proof:
     """Test reconstructions of one or several runs: error per bin and band, edges, onsets; R² against the mean picture.
 
     Raises:
@@ -121,20 +125,21 @@ def reconstruction(*runs: Run, shown: int = 5) -> Proof:
     for name, run in zip(labels_of(runs), runs, strict=True):
         x, copy = run.reconstruct("test")
         mean = mean_window(run, "train")
-        edges, onsets = rec.edge_energy_ratio(x, copy), rec.onset_correlation(x, copy)
+        onsets = rec.onset_correlation(x, copy)
         low, middle, high = (float(part.mean()) for part in np.array_split(rec.mse_by_band(x, copy), 3))
-        per_clip[name] = {"MSE per bin": rec.mse_per_clip(x, copy)}
-        if not np.isnan(onsets.per_clip).any():
-            per_clip[name]["onset-envelope correlation"] = onsets.per_clip
-        scores[name] = {
-            "MSE per bin": rec.mse_per_bin(x, copy),
+        values = {
+            "MSE per bin": rec.mse_per_clip(x, copy),
             "R² against the mean spectrogram": rec.r2_against_mean(x, copy, mean),
+            "edge energy kept, time": rec.edges_kept(x, copy, "time"),
+            "edge energy kept, frequency": rec.edges_kept(x, copy, "frequency"),
+            "onset-envelope correlation": onsets.per_clip,
+        }
+        per_clip[name] = {k: v for k, v in values.items() if not np.isnan(v).any()}
+        scores[name] = {k: float(v.mean()) for k, v in values.items()} | {
             "MSE of the mean spectrogram": float(((x - mean) ** 2).mean()),
             "MSE per bin, low third of the bands": low,
             "MSE per bin, middle third of the bands": middle,
             "MSE per bin, high third of the bands": high,
-            "edge energy kept, time": edges.time,
-            "edge energy kept, frequency": edges.frequency,
             "onset-envelope correlation": onsets.mean,
         }
         pick = np.linspace(0, len(x) - 1, shown).astype(int)
@@ -148,9 +153,10 @@ def reconstruction(*runs: Run, shown: int = 5) -> Proof:
         f"{compared}: MSE {s['MSE per bin']:.4f} per bin on test (inputs in [0, 1]), R² "
         f"{s['R² against the mean spectrogram']:.2f} (always answering the mean training spectrogram: 0), "
         f"{s['edge energy kept, time']:.0%} of the edge energy along time kept, onset envelopes correlate "
-        f"{s['onset-envelope correlation']:.2f}. One seed: the ranking can change with another."
+        f"{s['onset-envelope correlation']:.2f}."
     )
     several = len(runs) > 1
+    sentence += " One seed: the ranking can change with another." if several else ""
     numbers = {f"{run}: {k}" if several else k: v for run, row in scores.items() for k, v in row.items()}
     values = {f"{run}: {k}" if several else k: v for run, row in per_clip.items() for k, v in row.items()}
     return Proof("reconstruction", " and ".join(scores), numbers, sentence, figure, values)
