@@ -45,7 +45,7 @@ class Corpus:
         name: Folder name; part of the names of stores and runs.
         root: Folder that `path` is relative to.
         table: One row per file: path, language, genre, family, and any further columns of a manifest.
-        factors: Numeric columns of a manifest that describe the sound (tempo, key, …).
+        factors: Numeric columns of a manifest that describe the sound (tempo, key, …) and differ between clips.
         left_out: (path, reason) of files that are there and cannot be used, known before any is opened.
         notes: Sentences for the owner of the collection.
         record: Of a rendered corpus what it was rendered with (`corpus.json`); {} for a person's own music.
@@ -148,7 +148,8 @@ def read_corpus(
         named = named.where(named.eq("") | artist.eq(""), artist + ": " + named)
     table["track"] = named.where(named.ne(""), table["path"])
     table = table.sort_values("path", ignore_index=True)
-    factors = tuple(c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c]))
+    numeric = [c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c])]
+    factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
     return Corpus(root.resolve().name, root.resolve(), table, factors, tuple(left_out), tuple(notes), record)
 
 

@@ -22,7 +22,7 @@ import zarr
 from distributed import Client
 from zarr.codecs import BloscCodec
 
-from . import audio, duplicates
+from . import audio, demo, duplicates
 from .config import FrontEnd, InputError, unwritable
 from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen, write_rejected
 from .devices import keep_freed_memory
@@ -247,13 +247,15 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
     coords |= {c: ("clip", np.zeros(n, np.float32)) for c in MEASURED}
     coords |= {"n_frames": ("clip", np.zeros(n, np.int32)), "split": ("clip", np.full(n, REJECTED, object))}
     coords["duplicate_of"] = ("clip", np.full(n, "", object))
-    for c, unit in UNITS.items():
+    units = {f: demo.UNITS[f] for f in corpus.factors if demo.UNITS.get(f)} if corpus.record else {}
+    for c, unit in (UNITS | units).items():
         coords[c] = (*coords[c], {"units": unit})
     coords["mel_hz"] = ("mel", audio.mel_frequencies(fe).astype(np.float32), {"units": "Hz"})
     given = wanted | {
         "title": f"log-mel spectrograms of {corpus.name}, {fe.name} front end",
         "corpus_root": str(corpus.root),
         "factors": list(corpus.factors),
+        "units": units,
         "notes": list(corpus.notes),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "torchaudio", "soundfile", "zarr")},
     }

@@ -142,6 +142,11 @@ class Store:
         return list(self.attrs["factors"])
 
     @property
+    def units(self) -> dict[str, str]:
+        """Unit of each factor that has a known one."""
+        return dict(self.attrs["units"])
+
+    @property
     def heard_frames(self) -> int:
         """Frames of a clip that models see: all of them, or those of its first window."""
         return self.front_end.frames if self.attrs["windows"] == "start" else self.log_mel.shape[2]

@@ -32,13 +32,13 @@ from vaelib.demo.dials import (
     read_record,
     rung,
 )
-from vaelib.demo.factors import DESK, FACTORS, draw_factors, draw_levels
+from vaelib.demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
 from vaelib.demo.render import DESK_GENRE, Job, read_row, render_clip, start_worker
 from vaelib.demo.tables import load_tables
 from vaelib.demo.voice import build_bank
 from vaelib.progress import Progress
 
-__all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "LADDER", "VARIATION"]
+__all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "LADDER", "UNITS", "VARIATION"]
 __all__ += ["corpus_name", "read_record", "render_corpus", "rung", "variation_of"]
 
 LABELS = ("path", "language", "genre", "family")

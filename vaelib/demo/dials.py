@@ -74,7 +74,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def rung(parameters: Mapping[str, Any], windows: str) -> str:
-    """Rung of the ladder of difficulty: one of `LADDER`, or what is turned.
+    """Rung of the ladder of difficulty: one of `LADDER`, or one that says which dial stands elsewhere.
 
     Args:
         parameters: Of a rendered corpus, as in its `corpus.json`.
@@ -82,10 +82,13 @@ def rung(parameters: Mapping[str, Any], windows: str) -> str:
     """
     if parameters["demo"] == "desk":
         return "desk"
-    if parameters["composition"] == 1:
-        return "composed"
-    if parameters["composition"]:
-        return f"composition {parameters['composition']:g}"
-    if windows == "anywhere":
-        return "loops, cut anywhere"
-    return "loops" if parameters["fixed"] else "loops, full range"
+    composition, variation, fixed = (parameters[name] for name in ("composition", "variation", "fixed"))
+    usual = (VARIATION, 1)
+    if composition:
+        name = "composed" if composition == 1 else f"composition {composition:g}"
+    elif windows == "anywhere":
+        name = "loops, cut anywhere"
+    else:
+        name, usual = ("loops", (VARIATION,)) if fixed else ("loops, full range", (1,))
+    name += "" if variation in usual else f", variation {variation:g}"
+    return name + ("" if tuple(fixed) in ((), FIXED) else f", {'+'.join(fixed)} fixed")

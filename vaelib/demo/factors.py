@@ -10,6 +10,9 @@ from vaelib.demo.tables import Genre, Tables, load_tables
 
 FACTORS: tuple[str, ...] = tuple(row["factor"] for row in load_tables().factors)
 DESK: tuple[str, ...] = tuple(row["factor"] for row in load_tables().desk)
+UNITS = {row["factor"]: row["unit"] for row in (*load_tables().factors, *load_tables().desk)} | {
+    "bpm": "beats per minute"
+}
 
 
 def draw_factors(
