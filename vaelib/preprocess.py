@@ -94,7 +94,7 @@ def build_store(
     """
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     cut = check_cut(fe, segment_seconds, hop_seconds)
-    chosen, named = choose_windows(corpus, windows)
+    chosen, named = choose_windows(bool(corpus.record), windows)
     path = store_path(corpus.name, fe.name, named)
     unfinished = path.absolute().with_suffix(".partial.zarr")
     progress = unfinished.with_suffix(".progress.jsonl")

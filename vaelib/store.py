@@ -36,16 +36,17 @@ def store_path(corpus_name: str, profile: str, windows: str = "") -> Path:
     return data_dir() / "stores" / f"{corpus_name}{windows and f'-{windows}'}-{profile}.zarr"
 
 
-def choose_windows(corpus: Corpus, windows: str) -> tuple[str, str]:
+def choose_windows(rendered: bool, windows: str) -> tuple[str, str]:
     """Where the windows of a corpus's store begin, and the part of the store's name that says so.
 
     Args:
+        rendered: Whether the corpus is rendered.
         windows: `start` or `anywhere`; "": `start` for a rendered corpus, `anywhere` for a person's own music.
 
     Raises:
         InputError: another word.
     """
-    usual = "start" if corpus.record else "anywhere"
+    usual = "start" if rendered else "anywhere"
     chosen = one_of("windows", windows, WINDOWS) if windows else usual
     return chosen, "" if chosen == usual else chosen
 
@@ -60,7 +61,7 @@ def is_current(
 ) -> bool:
     """Whether the store of a corpus is there and made from the files as they are now, in this way."""
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    chosen, named = choose_windows(corpus, windows)
+    chosen, named = choose_windows(bool(corpus.record), windows)
     wanted = identity(corpus, fe, split_seed, check_cut(fe, segment_seconds, hop_seconds), chosen)
     return attributes(store_path(corpus.name, fe.name, named)).items() >= wanted.items()
 
