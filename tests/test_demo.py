@@ -10,10 +10,11 @@ import pytest
 import soundfile
 
 from vaelib.config import DEMO_TABLES, InputError
-from vaelib.demo import COLUMNS, FACTORS, corpus_name, render, render_corpus
-from vaelib.demo.compose import Note, Score, compose
-from vaelib.demo.factors import draw_factors
-from vaelib.demo.tables import load_tables
+from vaelib.corpus import read_corpus
+from vaelib.demo import COLUMNS, DESK, FACTORS, LADDER, corpus_name, read_record, render, render_corpus, rung
+from vaelib.demo.compose import Chance, Note, Score, compose
+from vaelib.demo.factors import draw_factors, draw_levels
+from vaelib.demo.tables import PARTS, load_tables
 from vaelib.demo.voice import build_bank, sing
 
 pytest.importorskip("tinysoundfont")
@@ -40,13 +41,16 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    """`perform` with SoundFont and voices in this process; `record(genre, **factors)` gives (sound, row)."""
+    """`perform` with SoundFont and voices in this process; `record(genre, **factors)` gives (sound, row).
+
+    Everything is composed anew unless `composition` says otherwise.
+    """
     bank = tmp_path_factory.mktemp("voices") / "voices.npz"
     assert build_bank(bank)
     render.start_worker(bank)
 
-    def record(genre: str, seconds: float = 4, clip: int = 0, **factors):
-        return render.perform(render.Job(Path(), genre, clip, {**MIDDLE, **factors}, seconds, 0))
+    def record(genre: str, seconds: float = 4, clip: int = 0, composition: float = 1.0, **factors):
+        return render.perform(render.Job(Path(), "styles", genre, clip, {**MIDDLE, **factors}, seconds, 0, composition))
 
     return record
 
@@ -127,6 +131,62 @@ def test_variation_scales_the_ranges():
     assert spread[0.5]["key"] < spread[1.0]["key"]
 
 
+def test_fixed_factors_stand_still_and_the_others_are_drawn_as_without_them():
+    genre = TABLES.genres["bangla_baul"]
+    free = draw_factors(genre, TABLES, 20, 0.3, 0)
+    held = draw_factors(genre, TABLES, 20, 0.3, 0, ("tempo", "ensemble"))
+    assert {(d["tempo"], d["ensemble"]) for d in held} == {(1.0, "full")}
+    assert len({d["tempo"] for d in free}) == 20 and len({d["ensemble"] for d in free}) == 2
+    others = set(FACTORS) - {"tempo", "ensemble"}
+    assert [[d[f] for f in others] for d in held] == [[d[f] for f in others] for d in free]
+
+
+def test_levels_of_the_desk_are_even_and_independent():
+    drawn = draw_levels(TABLES, 400, 0)
+    levels = np.array([[d[name] for name in DESK] for d in drawn])
+    assert (np.sort(np.floor((levels + 18) / 24 * 400), axis=0) == np.arange(400)[:, None]).all()  # one in each bin
+    assert np.abs(np.corrcoef(levels.T) - np.eye(5)).max() < 4 / np.sqrt(400)
+
+
+# -- composition
+
+
+def written(genre: str, clip: int, composition: float, seconds: float = 30.0, **factors) -> Score:
+    chance = Chance(0, TABLES.genres[genre].index, clip, composition)
+    return compose(TABLES.genres[genre], {**MIDDLE, **factors}, TABLES, seconds, chance)
+
+
+@pytest.mark.parametrize("genre", GENRES)
+def test_without_composition_all_clips_of_a_genre_play_its_loop(studio, genre):
+    first, second = (written(genre, clip, 0.0) for clip in (0, 7))
+    assert first == second != written(genre, 7, 1.0) != written(genre, 8, 1.0)
+    sounds = [studio(genre, clip=clip, composition=0.0)[0] for clip in (0, 7)]
+    assert np.array_equal(*sounds)
+
+
+def test_a_part_that_is_missing_leaves_the_notes_of_the_others_alone():
+    full, light = (written("english_house", 0, 0.0, ensemble=name) for name in ("full", "light"))
+    parts = [{part: [(n.start, n.cents) for n in s.notes if n.part == part] for part in PARTS} for s in (full, light)]
+    assert parts[0]["bass"] and parts[0]["pad"] and not parts[1]["bass"] and not parts[1]["pad"]
+    for part in ("comp", "lead"):
+        assert parts[0][part] == parts[1][part] != []
+    assert full.sung == light.sung and full.hits == light.hits
+
+
+@pytest.mark.parametrize("composition", [0.25, 0.5, 0.75])
+def test_between_loop_and_new_that_share_of_phrases_is_composed_anew(composition):
+    """Times and velocities of the bass, turn by turn: they depend on nothing but the turn's own chance."""
+    size = len(TABLES.genres["english_house"].bass.hits())
+
+    def turns(clip: int, share: float) -> list[list[tuple[float, float]]]:
+        notes = [(n.start, n.velocity) for n in written("english_house", clip, share).notes if n.part == "bass"]
+        return [notes[i : i + size] for i in range(0, len(notes), size)]
+
+    loop = turns(0, 0.0)
+    kept = [a == b for clip in range(40) for a, b in zip(turns(clip, composition), loop, strict=True)]
+    assert len(kept) >= 400 and np.mean(kept) == pytest.approx(1 - composition, abs=0.08)
+
+
 # -- what it sounds like
 
 
@@ -173,7 +233,7 @@ def test_tempo_is_heard(studio):
 
 def test_key_transposes_the_notes():
     genre = TABLES.genres["english_art_song"]
-    scores = [compose(genre, {**MIDDLE, "key": key}, TABLES, 8, np.random.default_rng(1)) for key in (0, 3)]
+    scores = [compose(genre, {**MIDDLE, "key": key}, TABLES, 8, Chance(0, genre.index, 0, 1.0)) for key in (0, 3)]
     classes = [{round(n.cents % 1200) for n in s.notes} for s in scores]
     assert classes[1] == {(c + 300) % 1200 for c in classes[0]}
     assert [h[0] for h in scores[0].hits] == [h[0] for h in scores[1].hits]
@@ -229,7 +289,7 @@ def test_same_bytes_with_any_number_of_workers(corpus, tmp_path):
 
 def test_manifest_and_files(corpus):
     rows = rows_of(corpus / "manifest.csv")
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == COLUMNS["styles"]
     assert len(rows) == 2 * len(GENRES) and len({r["seed"] for r in rows}) == len(rows)
     for row in rows:
         info = soundfile.info(corpus / row["path"])
@@ -256,7 +316,62 @@ def test_resume_keeps_what_is_there(corpus, tmp_path):
     render_corpus(tmp_path, **arguments)
     with pytest.raises(InputError, match="other seed"):
         render_corpus(tmp_path, **arguments, seed=1)
+    with pytest.raises(InputError, match="other composition, fixed"):
+        render_corpus(tmp_path, **arguments, composition=0.5, fixed=())
     assert json.loads((tmp_path / "corpus.json").read_text())["seconds"] == 3
+
+
+def test_a_corpus_of_older_code_is_told_in_one_sentence_and_kept(tmp_path):
+    record = tmp_path / "corpus.json"
+    record.write_text(json.dumps({"clips_per_genre": 2, "seconds": 3, "rendering": 1}))
+    (tmp_path / "manifest.csv").write_text("path\n")
+    before = files_of(tmp_path)
+    with pytest.raises(InputError, match=r"another version of the code \(rendering 1, this is \d+\): render it again"):
+        render_corpus(tmp_path, clips_per_genre=2, seconds=3, workers=1)
+    with pytest.raises(InputError, match="another version"):
+        read_corpus(tmp_path)
+    record.write_text("[]")
+    with pytest.raises(InputError, match="no record of a rendered corpus"):
+        render_corpus(tmp_path, clips_per_genre=2, seconds=3, workers=1)
+    record.unlink()
+    assert files_of(tmp_path) == {k: v for k, v in before.items() if k != "corpus.json"}
+
+
+# -- the desk
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    render_corpus(folder, demo="desk", clips_per_genre=12, seconds=2, workers=1)
+    return folder
+
+
+def test_the_manifest_of_the_desk_says_what_is_heard(desk, studio):
+    """The levels that mix the stems best are those of the manifest, and no mix is turned down or clips."""
+    stems = np.array(list(render.desk_stems(2, 0).values()))
+    rms = np.sqrt((stems**2).mean(1))
+    assert np.allclose(rms, rms[0]) and tuple(render.desk_stems(2, 0)) == DESK
+    rows = rows_of(desk / "manifest.csv")
+    assert tuple(rows[0]) == COLUMNS["desk"] and len(rows) == 12
+    for row in rows:
+        sound, _ = soundfile.read(desk / row["path"])
+        gains = np.linalg.lstsq(stems.T, sound, rcond=None)[0]
+        assert 20 * np.log10(gains) == pytest.approx([float(row[name]) for name in DESK], abs=0.05)
+    loudest, _ = render.mix(render.Job(Path(), "desk", render.DESK_GENRE, 0, dict.fromkeys(DESK, 6.0), 2, 0, 0.0))
+    assert 0.2 < np.abs(loudest).max() < 0.99
+
+
+def test_the_desk_has_the_same_bytes_with_any_number_of_workers(desk, tmp_path):
+    render_corpus(tmp_path, demo="desk", clips_per_genre=12, seconds=2, workers=2)
+    assert files_of(tmp_path) == files_of(desk)
+
+
+def test_without_espeak_there_is_no_desk(tmp_path, studio, monkeypatch):
+    render.desk_stems.cache_clear()
+    monkeypatch.setattr(render, "_state", (render._state[0], {}))
+    with pytest.raises(InputError, match="the desk has no voice"):
+        render.desk_stems(1, 0)
 
 
 def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
@@ -274,13 +389,20 @@ def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "bad",
     [
-        {"clips_per_genre": 0},
+        {"clips_per_genre": -1},
         {"clips_per_genre": 2.5},
         {"seconds": 0},
         {"seconds": float("nan")},
         {"seconds": "10"},
         {"variation": 1.5},
         {"variation": -0.1},
+        {"composition": 1.01},
+        {"composition": float("nan")},
+        {"fixed": ["tempi"]},
+        {"fixed": "tempo+keys"},
+        {"demo": "desks"},
+        {"demo": "desk", "composition": 0.5},
+        {"demo": "desk", "fixed": ()},
         {"seed": -1},
         {"workers": 0},
         {"genres": ["english_hause"]},
@@ -294,6 +416,18 @@ def test_bad_arguments_are_refused_and_nothing_is_written(tmp_path, bad):
 
 
 def test_name_and_length():
-    assert corpus_name() == "demo-40x10s-v1-s0"
-    assert corpus_name(8, 30.0, 0.25, 3) == "demo-8x30s-v0.25-s3"
-    assert render.Job(Path(), "english_house", 0, {}, 30, 0).samples >= 661_504
+    assert corpus_name() == "demo-40x6s-c0-v0.3-tempo-s0" and corpus_name("desk") == "desk-1500x6s-s0"
+    assert corpus_name("styles", 8, 30.0, 0.5, 0.25, "key+tempo", 3) == "demo-8x30s-c0.5-v0.25-tempo+key-s3"
+    assert corpus_name(fixed=()) == corpus_name(fixed="") == "demo-40x6s-c0-v0.3-s0"
+    assert render.Job(Path(), "styles", "english_house", 0, {}, 30, 0, 0.0).samples >= 661_504
+
+
+def test_rungs_of_the_ladder(corpus, desk):
+    loops = read_record(corpus)
+    assert rung(loops, "start") == "loops" and rung(read_record(desk), "start") == "desk"
+    assert rung(loops, "anywhere") == "loops, cut anywhere"
+    assert rung(loops | {"fixed": [], "variation": 1.0}, "start") == "loops, full range"
+    assert rung(loops | {"composition": 1.0, "fixed": [], "variation": 1.0}, "anywhere") == "composed"
+    assert rung(loops | {"composition": 0.5}, "start") == "composition 0.5"
+    other = [loops | {"variation": 0.0}, loops | {"variation": 1.0}, loops | {"fixed": ["key"]}, loops | {"fixed": []}]
+    assert not {rung(o, "start") for o in other} & set(LADDER) and len({rung(o, "start") for o in other}) == 4
