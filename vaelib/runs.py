@@ -22,7 +22,7 @@ from .devices import launch
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
 from .progress import Progress
-from .store import Store, open_store
+from .store import Store, choose_windows, open_store, store_path
 from .training import TrainingDivergedError, check, train, window_codes, write_config
 from .windows import Clips
 
@@ -216,6 +216,11 @@ class Run:
             out = self.model.decode_in_blocks(codes, None if y is None else torch.as_tensor(np.asarray(y)))
         return out.squeeze(1).numpy()
 
+    def middle_windows(self, rows: np.ndarray, block: int = 256) -> np.ndarray:
+        """(B, mel, frame) in [0, 1]: the middle windows of the clips `rows` (B,), as the model is given them."""
+        parts = [Clips.read(self.store, self.scaler, rows[i : i + block]) for i in range(0, len(rows), block)]
+        return np.concatenate([c.even_windows(torch.arange(len(c)), 1)[:, 0, 0].numpy() for c in parts])
+
     @torch.inference_mode()
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
         """The middle window of one clip.
@@ -304,8 +309,10 @@ def plan(
         "prior": prior,
     }
     training.setdefault("beta", DEFAULT_BETA.get(model, 1.0))
+    corpus, windows = store.attrs["corpus"], store.attrs.get("windows", "")
+    named = choose_windows(store.attrs.get("rung", corpus) != corpus, windows)[1]  # two cuts of one corpus are two
     return RunConfig(
-        corpus=f"{store.attrs['corpus']}-{store.front_end.name}",
+        corpus=store_path(corpus, store.front_end.name, named).stem,
         fingerprint=store.attrs["fingerprint"],
         front_end=store.front_end,
         model=ModelConfig.from_dict(settings | (model_settings or {})),
@@ -378,7 +385,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
 
     Args:
         wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `fingerprint`, `detilt`, `beta`, `target`, `epochs`
-            (VaDE: pretraining epochs); None matches all.
+            (VaDE: pretraining epochs), `sigma` (0: learned), `start_components`; None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
@@ -397,6 +404,8 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
             "beta": config.training.beta,
             "target": config.training.target,
             "epochs": config.training.first_phase,
+            "sigma": config.training.sigma,
+            "start_components": config.training.start_components,
         }
         if all(v is None or has[k] == v for k, v in wanted.items()):
             found.append((done.stat().st_mtime, done.parent))
