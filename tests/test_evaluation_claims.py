@@ -57,16 +57,38 @@ def test_values_of_clips_widen_the_interval_and_a_ratio_is_that_of_their_means()
     assert judge(claim(low=0.5), clips.mean(1))[1] == "supported"
     found, said = judge(claim("difference"), clips + 1, clips)  # the same clips: paired
     assert found == (1, 1, 1, 3) and said == "supported"
-    found, _ = judge(claim("ratio"), clips, np.tile([1.0, 0, 0, 1], (3, 1)))
-    assert found == (2, 2, 2, 3)
+    found, _ = judge(claim("ratio"), clips + 1, np.tile([1.0, 0, 0, 1], (3, 1)))
+    assert found.mean == 4 and found.low < 4 < found.high  # (1, 1, 1, 5) and (1, 0, 0, 1): not in proportion
+    assert judge(claim("ratio"), 3 * clips, clips)[0] == pytest.approx((3, 3, 3, 3))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_decide_nothing(seeds):
+def test_fewer_than_three_seeds_decide_about_their_own_clips_only(seeds):
     found, said = judge(claim(), np.full(seeds, 5.0))
     assert found.mean == 5 and found.n == seeds and said == "inconclusive"
-    assert judge(claim(), np.ones((seeds, 40)))[1] == "inconclusive"  # many clips are not many seeds
-    assert judge(claim(), np.full(2, 5.0), min_seeds=2)[1] == "supported"
+    clips = np.tile([4.0, 5, 6, 5], (seeds, 1)) + np.arange(seeds)[:, None]
+    found, said = judge(claim(), clips)
+    assert found.n == seeds and found.low < clips.mean() == found.mean < found.high and said == "supported in this run"
+    assert judge(claim(low=9.0), clips)[1] == "refuted in this run"
+    assert judge(claim(low=clips.mean()), clips)[1] == "inconclusive"
+
+
+def test_turns_of_a_stopwatch_are_no_seeds_however_many():
+    found, said = judge(claim("ratio", low=1.0), np.full(9, 4.0), np.full(9, 2.0), turns=True)
+    assert found == pytest.approx((2, 2, 2, 9)) and said == "supported in this run"
+    busy, said = judge(claim("ratio", low=1.0), np.array([4.0, 1, 4]), np.array([2.0, 2, 2]), turns=True)
+    assert busy.low < 1 < busy.mean and said == "inconclusive"
+
+
+@pytest.mark.parametrize("how", ["value", "difference"])
+def test_shares_and_scores_do_not_leave_their_bounds(how):
+    share = Claim("X1", "is good", "share", "", how, "above", 0.5, 0.5, share=True)
+    rival = np.zeros(3) if how == "difference" else None
+    found, _ = judge(share, np.array([0.99, 0.9, 0.99]), rival)  # without bounds: up to 1.04
+    assert 0.5 < found.low < found.mean < found.high <= 1
+    assert judge(claim(how), np.array([0.99, 0.9, 0.99]), rival)[0].high > 1
+    found, _ = judge(share, np.array([0.02, -0.03, 0.0]), rival)  # an ARI may fall below 0
+    assert -1 < found.low < found.mean < 0 < found.high < 1
 
 
 def test_what_is_counted_needs_one_value():

@@ -57,6 +57,22 @@ def test_interval_degenerate_cases():
         bootstrap_interval(np.array([]))
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_of_shares_cover_the_truth_and_stay_within_their_bounds(seeds):
+    rng = np.random.default_rng(0)
+    draws = [bootstrap_interval(rng.beta(19, 1, seeds), n=400, seed=s, bounds=(0, 1)) for s in range(400)]
+    assert all(0 <= i.low <= i.mean <= i.high <= 1 for i in draws)
+    assert 0.9 < np.mean([i.low < 0.95 < i.high for i in draws]) < 0.995
+
+
+def test_clips_that_are_all_alike_at_a_bound_leave_it_open_how_rare_others_are():
+    low, high = bootstrap_interval(np.ones((1, 64)), bounds=(0, 1))[1:3]
+    assert 0.94 < low < 0.98 and high == 1  # Jeffreys' interval of 64 of 64
+    assert bootstrap_interval(np.zeros((3, 64)), bounds=(0, 1))[1:3] == pytest.approx((0, 1 - low))
+    assert bootstrap_interval(np.ones((1, 4)), bounds=(0, 1)).low < 0.6
+    assert bootstrap_interval(np.ones(3), bounds=(0, 1)) == (1, 1, 1, 3)  # scores of seeds, not of clips
+
+
 @pytest.mark.parametrize(
     ("interval", "threshold", "direction", "expected"),
     [
@@ -81,6 +97,13 @@ def test_interval_degenerate_cases():
 )
 def test_verdicts(interval, threshold, direction, expected):
     assert verdict(interval, threshold, direction) == expected
+
+
+def test_an_interval_over_clips_decides_about_its_run():
+    sure = {"threshold": 0.3, "direction": "above", "of_this_run": True}
+    assert verdict(Interval(0.5, 0.4, 0.6, 1), **sure) == "supported in this run"
+    assert verdict(Interval(0.2, 0.1, 0.25, 1), **sure) == "refuted in this run"
+    assert verdict(Interval(0.3, 0.1, 0.4, 1), **sure) == verdict(Interval(0.5, np.nan, np.nan, 1), **sure)
 
 
 def test_counted_quantities_need_one_run():

@@ -90,7 +90,6 @@ def judge(
 def _ratio(x: np.ndarray, rival: np.ndarray) -> np.ndarray:
     """Ratio of each seed, (S,); of clips, (S, N), values whose mean it is and whose spread is that of the ratio."""
     if x.ndim > 1:
-        return np.stack(
-            [ratio_values(a, b) if b.mean() > 0 else np.full(len(a), np.nan) for a, b in zip(x, rival, strict=True)]
-        )
+        known = [ratio_values(a, b) if b.mean() > 0 else np.full(len(a), np.nan) for a, b in zip(x, rival, strict=True)]
+        return np.stack(known)
     return np.divide(x, rival, out=np.full_like(x, np.nan), where=rival > 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .classes import generate, separation
 from .clusters import clustering, hierarchy
-from .factors import LIVE_KL, disentanglement, factors_of, live_dimensions, name_dimensions, traversal
+from .factors import LIVE_KL, Meaning, disentanglement, factors_of, label, live_dimensions, meanings, traversal
 from .filters import filters
 from .guide import selection_guide
 from .ledger import ledger, read_claims
@@ -16,11 +16,12 @@ from .networks import reconstruction, smoothness
 from .proof import NotTested, Proof
 from .registry import PROOFS, attempt, measure
 from .speed import speed
-from .table import comparison_intervals, comparison_row, difficulty_table, sweep_table
+from .table import comparison_intervals, comparison_row, ladder_table, runs_of_rungs, sweep_table
 
 __all__ = [
     "LIVE_KL",
     "PROOFS",
+    "Meaning",
     "NotTested",
     "Proof",
     "attempt",
@@ -29,19 +30,21 @@ __all__ = [
     "clustering_comparison",
     "comparison_intervals",
     "comparison_row",
-    "difficulty_table",
     "disentanglement",
     "factors_of",
     "filters",
     "generate",
     "gmm_components",
     "hierarchy",
+    "label",
+    "ladder_table",
     "ledger",
     "live_dimensions",
+    "meanings",
     "measure",
-    "name_dimensions",
     "read_claims",
     "reconstruction",
+    "runs_of_rungs",
     "selection_guide",
     "separation",
     "smoothness",

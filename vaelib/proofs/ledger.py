@@ -1,14 +1,16 @@
-"""The claims ledger: every claim of the source document as measured rows with interval, null and verdict."""
+"""The claims ledger: every claim of the source document on every rung, measured, with interval, null and verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..config import ROOT, InputError
+from ..demo import LADDER
 from ..evaluation.claims import Claim, judge
 from ..evaluation.stats import MIN_SEEDS
 from ..manifest import UNLABELLED
@@ -18,9 +20,10 @@ from .factors import true_factors
 from .registry import measure
 
 CLAIMS = ROOT / "data" / "claims.csv"
-COLUMNS = ("id", "claim", "metric", "expected", "run", "proof", "number", "against_run", "against_number", "how",
-           "direction", "low", "high", "null", "notebook")  # fmt: skip
+COLUMNS = ("id", "claim", "metric", "expected", "rung", "run", "proof", "number", "against_run", "against_number",
+           "how", "direction", "low", "high", "share", "baseline", "null", "notebook")  # fmt: skip
 ESTIMATED = " (factors: librosa's estimates)"
+NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 Extras = Mapping[str, Mapping[str, float | np.ndarray]]
 
 
@@ -37,55 +40,149 @@ def read_claims(path: Path = CLAIMS) -> pd.DataFrame:
     return table.astype({"low": float, "high": float})
 
 
+def by_rung(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the rung of the ladder that their store stands on, in the ladder's order; other corpora follow.
+
+    Two stores of one rung stand on their own, the second under its corpus's name.
+    """
+    stores: dict[str, list[Run]] = {}
+    for run in runs:
+        stores.setdefault(run.config.fingerprint, []).append(run)
+    found: dict[str, list[Run]] = {}
+    for own in stores.values():
+        rung = own[0].store.attrs.get("rung", own[0].config.corpus)
+        found[own[0].config.corpus if rung in found else rung] = own
+    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
+
+
+def _place(rung: str) -> int:
+    """Where on the ladder; what is not on it comes last."""
+    return LADDER.index(rung) if rung in LADDER else len(LADDER)
+
+
 def ledger(
     runs: Sequence[Run],
     extras: Extras | None = None,
     claims: pd.DataFrame | None = None,
     show: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
-    """Judge every claim on finished runs.
+    """Judge every claim on finished runs: on the rung where it is first measured, and on all that are harder.
 
-    What a claim needs and is not there makes it `not tested`, with the reason, and stops nothing.
+    What a claim needs and is not there makes it `not tested`, with the reason, and stops nothing. On harder rungs it is
+    left out if it was tested elsewhere.
 
     Args:
-        runs: Runs on one store, any number of seeds.
-        extras: Numbers that come from no run: `parameters` (counted: one decides), `speed` (one per round).
+        runs: Runs on one or several stores, any number of seeds.
+        extras: Numbers that come from no run: `parameters` (counted: one decides), `speed` (one per turn).
         claims: From `read_claims`.
         show: Called with a line of progress.
 
     Returns:
-        One row per part of a claim: `id`, `claim`, `metric`, `expected`, `direction`, `threshold_low`,
-        `threshold_high`, `value`, `low`, `high` (95 % interval), `null`, `n` (seeds), `verdict`, `reason`,
-        `run` (the variants that were measured), `notebook`.
+        One row per part of a claim and rung: `id`, `claim`, `metric`, `expected`, `rung`, `direction`,
+        `threshold_low`, `threshold_high`, `value`, `low`, `high` (95 % interval), `baseline` (what a simpler method
+        reaches; of most differences and ratios, the rival), `null`, `n` (seeds, or turns), `verdict`, `reason`,
+        `how_far` (over all rungs), `run` (the variants that were measured), `notebook`.
     """
-    claims, found, book = read_claims() if claims is None else claims, [], _Book(runs, extras or {})
+    claims, found, rungs = read_claims() if claims is None else claims, [], by_rung(runs)
+    books = {rung: _Book(own, extras or {}) for rung, own in rungs.items()}
+    nothing = _Book([], extras or {})
     for i, row in enumerate(claims.to_dict("records")):
         show(f"claim {i + 1}/{len(claims)}: {row['id']}")
-        spec = Claim(*(row[k] for k in ("id", "claim", "metric", "expected", "how", "direction", "low", "high")))
-        line = {
-            **{k: row[k] for k in ("id", "claim", "metric", "expected", "direction")},
-            "threshold_low": row["low"], "threshold_high": row["high"],
-            "value": np.nan, "low": np.nan, "high": np.nan, "null": np.nan, "n": 0,
-            "verdict": "not tested", "reason": "", "run": "", "notebook": row["notebook"],
-        }  # fmt: skip
-        try:
-            values, rival, null, line["run"] = book.values(row)
-            if row["proof"] == "disentanglement" and book.estimated:
-                line["metric"] += ESTIMATED
-            interval, line["verdict"] = judge(spec, values, rival, exact=row["proof"] == "parameters")
-            line |= {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n, "null": null}
-            if line["verdict"] == "not tested":
-                line["reason"] = "undefined on this corpus"
-            elif interval.n < MIN_SEEDS and line["verdict"] == "inconclusive":
-                line["reason"] = f"{interval.n} seed{'s' if interval.n > 1 else ''}: three are needed to decide"
-        except InputError as e:
-            line["reason"] = str(e)
-        found.append(line)
-    return pd.DataFrame(found)
+        if row["rung"] == NO_RUNG:
+            lines = [_judged(nothing, row, NO_RUNG)]
+        else:
+            lines = [_judged(b, row, r) for r, b in books.items() if _place(r) >= _place(row["rung"])]
+            lines = lines or [_judged(nothing, row, row["rung"])]
+        tested = [line for line in lines if line["verdict"] != "not tested"]
+        kept = [line for line in lines if line in tested or line["rung"] == row["rung"]] or lines[:1]
+        far = how_far({line["rung"]: line["verdict"] for line in kept})
+        found += [line | {"how_far": far} for line in kept]
+    order = [*LINE, "how_far", "run", "notebook"]
+    return pd.DataFrame(found, columns=order)
+
+
+LINE = ("id", "claim", "metric", "expected", "rung", "direction", "threshold_low", "threshold_high", "value", "low",
+        "high", "baseline", "null", "n", "verdict", "reason")  # fmt: skip
+
+
+def _judged(book: _Book, row: dict, rung: str) -> dict:
+    """A part of a claim on one rung."""
+    spec = Claim(*(row[k] for k in ("id", "claim", "metric", "expected", "how", "direction", "low", "high")),
+                 share=row["share"] == "yes")  # fmt: skip
+    line = {
+        **{k: row[k] for k in ("id", "claim", "metric", "expected", "direction", "notebook")}, "rung": rung,
+        "threshold_low": row["low"], "threshold_high": row["high"],
+        **dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan), "n": 0,
+        "verdict": "not tested", "reason": "", "run": "",
+    }  # fmt: skip
+    try:
+        measured = book.values(row)
+    except InputError as e:
+        return line | {"reason": str(e)}
+    if row["proof"] == "disentanglement" and book.estimated:
+        line["metric"] += ESTIMATED
+    turns = row["proof"] == "speed"
+    found, said = judge(spec, measured.values, measured.rival, exact=row["proof"] == "parameters", turns=turns)
+    seeds = f"{found.n} seed{'s' if found.n > 1 else ''}"
+    reason = ""
+    if said == "not tested":
+        reason = "undefined on this corpus"
+    elif turns:
+        reason = f"on this machine, {found.n} turns of a stopwatch"
+    elif row["proof"] != "parameters" and found.n < MIN_SEEDS:
+        if measured.values.ndim > 1:
+            reason = f"over the clips of {seeds}: three decide beyond this run"
+        elif row["against_number"].endswith("95th percentile") and found.mean > 0:
+            said, reason = "supported in this run", f"above 95 % of its null, {seeds}"  # the null is the interval
+        else:
+            reason = f"{seeds}: three are needed to decide"
+    return line | {
+        "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": said, "reason": reason,
+        "baseline": measured.baseline, "null": measured.null, "run": measured.used,
+    }  # fmt: skip
+
+
+def how_far(verdicts: Mapping[str, str]) -> str:
+    """In one phrase how far up the ladder a part of a claim holds.
+
+    Args:
+        verdicts: Rung → verdict, in the ladder's order.
+    """
+    tested = {rung: said for rung, said in verdicts.items() if said != "not tested"}
+    if not tested:
+        return "not tested"
+    here = " (in this run)" if all("in this run" in s or s == "inconclusive" for s in tested.values()) else ""
+    holds, breaks, open_ = (
+        [rung for rung, said in tested.items() if said.startswith(start)]
+        for start in ("supported", "refuted", "inconclusive")
+    )
+    if not holds and not breaks:
+        return "undecided"
+    if NO_RUNG in tested:
+        return ("holds" if holds else "does not hold") + here
+    if not holds and not open_:
+        return "holds nowhere" + here
+    parts = []
+    if holds:
+        in_a_row = list(tested)[: len(holds)] == holds
+        parts.append(f"holds up to {holds[-1]}" if in_a_row and len(holds) > 2 else "holds on " + " and ".join(holds))
+    parts += ["breaks on " + " and ".join(breaks)] if breaks else []
+    parts += ["undecided on " + " and ".join(open_)] if open_ else []
+    return "; ".join(parts) + here
+
+
+class _Measured(NamedTuple):
+    """Values (S,) or (S, N) of a part, those of its rival, mean baseline and null, and the variants that were read."""
+
+    values: np.ndarray
+    rival: np.ndarray | None
+    baseline: float
+    null: float
+    used: str
 
 
 class _Book:
-    """Runs by variant and seed, and the numbers measured on them."""
+    """Runs of one store by variant and seed, and the numbers measured on them."""
 
     def __init__(self, runs: Sequence[Run], extras: Extras) -> None:
         self.runs: dict[str, dict[int, Run]] = {}
@@ -95,31 +192,59 @@ class _Book:
         self.estimated = bool(runs) and not true_factors(runs[0])
         self.extras = extras
 
-    def values(self, row: dict) -> tuple[np.ndarray, np.ndarray | None, float, str]:
-        """Values (S,) or (S, N) of a row, those of its rival, the mean null, and the variants that were read."""
+    def values(self, row: dict) -> _Measured:
+        """What a row asks for; its `number` may be the best of several, `a|b`.
+
+        Raises:
+            InputError: something of it is not there.
+        """
         if row["proof"] in ("parameters", "speed"):
             return self._extra(row)
-        subject = self._choose(row["run"], row["proof"], row["number"], row["direction"])
+        subject = self._choose(row["run"], row["proof"], row["number"].split("|")[0], row["direction"])
         seeds, rival, used = sorted(self.runs[subject]), None, subject
+        number, used_number = self._best_number(subject, seeds, row)
+        used += used_number
         if row["how"] != "value":
             seeds, rival, name = self._rival(row, subject, seeds)
             used += f" against {name}" if name != subject else ""
-        values = self._stack(subject, seeds, row["proof"], row["number"])
-        if rival is not None and values.shape != rival.shape:  # clips on one side only
+        values = self._stack(subject, seeds, row["proof"], number)
+        if rival is not None and values.shape != rival.shape:  # clips on one side only, or others
             values, rival = (v.mean(1) if v.ndim > 1 else v for v in (values, rival))
-        null = np.nan
-        if row["null"]:
-            found = [measure(self.runs[subject][s], row["proof"]) for s in seeds]
-            null = float(np.mean([self._known(m.numbers, row["null"]) for m in found]))
-        return values, rival, null, used
+        null, baseline = (self._beside(row, subject, seeds, row[k]) for k in ("null", "baseline"))
+        baseline = baseline if row["baseline"] or rival is None else float(np.mean(rival))
+        return _Measured(values, rival, baseline, null, used)
 
-    def _extra(self, row: dict) -> tuple[np.ndarray, np.ndarray | None, float, str]:
+    def _best_number(self, subject: str, seeds: Sequence[int], row: dict) -> tuple[str, str]:
+        """The number of a row, and, if it is the best of several, which."""
+        numbers = row["number"].split("|")
+        if len(numbers) == 1:
+            return numbers[0], ""
+        there = [n for n in numbers if np.isfinite(self._mean(subject, row["proof"], n))]
+        if not there:
+            raise InputError(f"none of {', '.join(map(repr, numbers))} was measured")
+        best = max(there, key=lambda n: self._mean(subject, row["proof"], n))
+        return best, f" ({best})"
+
+    def _beside(self, row: dict, subject: str, seeds: Sequence[int], number: str) -> float:
+        """A baseline or a null: a number of this or another proof, one that is known, or (`–`) why there is none."""
+        if number.startswith("–") or not number:
+            return np.nan
+        try:
+            return float(number)
+        except ValueError:
+            proof, _, name = number.rpartition(" > ")
+            return float(self._stack(subject, seeds, proof or row["proof"], name).mean())
+
+    def _extra(self, row: dict) -> _Measured:
         given = self.extras.get(row["proof"])
         if given is None:
             raise InputError(f"no {row['proof']} was measured")
         rivals = [np.atleast_1d(self._known(given, n)) for n in row["against_number"].split("|") if n]
         best = self._hardest(rivals, row["direction"])
-        return np.atleast_1d(self._known(given, row["number"])), None if best is None else rivals[best], np.nan, ""
+        rival = None if best is None else rivals[best]
+        baseline = np.nan if rival is None else float(rival.mean())
+        null = self._beside(row, "", [], row["null"])
+        return _Measured(np.atleast_1d(self._known(given, row["number"])), rival, baseline, null, "")
 
     def _rival(self, row: dict, subject: str, seeds: list[int]) -> tuple[list[int], np.ndarray, str]:
         """Seeds in common, the values of the rival that is hardest to beat, and its variant.
@@ -140,7 +265,7 @@ class _Book:
         seeds = [s for s in seeds if all(s in self.runs[v] for v in variants)]
         if not seeds:
             raise InputError(f"{subject} and its rivals {', '.join(variants)} have no seed that all of them share")
-        if "|" not in row["against_run"]:  # one against one: fair only after equally long training
+        if "|" not in row["against_run"]:  # one against one: fair only if the rival was trained as long
             seeds = self._as_long(subject, variants[0], seeds)
         proof, _, numbers = row["against_number"].rpartition(" > ")
         candidates, names, refused = [], [], []
@@ -157,14 +282,14 @@ class _Book:
         return seeds, candidates[best], names[best]
 
     def _as_long(self, subject: str, rival: str, seeds: list[int]) -> list[int]:
-        """Seeds for which both were trained for as many epochs."""
+        """Seeds for which the rival was trained for as many epochs as the subject, or for more."""
         ours, theirs = ([self.runs[v][s].summary["epochs"] for s in seeds] for v in (subject, rival))
-        same = [s for s, a, b in zip(seeds, ours, theirs, strict=True) if a == b]
-        if not same:
+        fair = [s for s, a, b in zip(seeds, ours, theirs, strict=True) if a <= b]
+        if not fair:
             raise InputError(
-                f"{subject} and {rival} were trained for {ours[0]} and {theirs[0]} epochs: train both equally long"
+                f"{subject} was trained for {ours[0]} epochs and {rival} for {theirs[0]}: train {rival} as long"
             )
-        return same
+        return fair
 
     def _choose(self, wanted: str, proof: str, number: str, direction: str) -> str:
         """The first variant of `a>b` that is there; of `a|b` the one with the best mean."""

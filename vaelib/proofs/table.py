@@ -1,4 +1,4 @@
-"""The comparison: the same metrics for every run, and their intervals over seeds."""
+"""The comparison: the same metrics for every run, their intervals over seeds, and what they are on every rung."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import InputError
-from ..demo import variation_of
+from ..config import DEFAULT_BETA, InputError
 from ..evaluation.stats import bootstrap_interval
 from ..models import VaDE
 from ..runs import Run, find_runs, newest_of_each
+from .ledger import by_rung
 from .registry import measure
+
+SCORES = ("ari", "ami", "nmi", "purity", "silhouette", "mig")  # at most 1, and so are the ends of their intervals
 
 
 def comparison_row(run: Run) -> dict[str, float | str]:
@@ -32,6 +34,7 @@ def comparison_row(run: Run) -> dict[str, float | str]:
         "seed": run.config.training.seed,
         "epochs": run.summary["epochs"],
         "mse": rec["MSE per bin"],
+        "r2": rec["R² against the mean spectrogram"],
         "classes": label,
         "clusters": f"own mixture, {run.config.model.components}" if mixture else "K-Means",
         **{m: clusters.get(f"{label}: {n}", np.nan)
@@ -40,8 +43,8 @@ def comparison_row(run: Run) -> dict[str, float | str]:
         "silhouette": clusters.get(f"{label}: silhouette of the classes", np.nan),
         "mig": factors.get("MIG", np.nan),
         "mig_null_p95": factors.get("MIG with permuted factors, 95th percentile", np.nan),
-        "live": factors.get("live dimensions", np.nan),
-        "parameters": training["parameters"],
+        "live": int(factors["live dimensions"]) if factors else np.nan,
+        "parameters": int(training["parameters"]),
         "clips_per_s": training["training clips per second"],
         "seconds_per_epoch": training["seconds per epoch"],
         "train_seconds": run.summary["train_seconds"],
@@ -63,7 +66,8 @@ def comparison_intervals(table: pd.DataFrame, metrics: Sequence[str]) -> pd.Data
         for metric in metrics:
             values = group[metric].astype(float).dropna().to_numpy()
             if len(values):
-                mean, low, high, n = bootstrap_interval(values)
+                bounds = (0.0 if values.mean() >= 0 else -1.0, 1.0) if metric in SCORES else None
+                mean, low, high, n = bootstrap_interval(values, bounds=bounds)
                 rows.append({"model": model, "metric": metric, "mean": mean, "low": low, "high": high, "seeds": n})
     return pd.DataFrame(rows)
 
@@ -71,17 +75,20 @@ def comparison_intervals(table: pd.DataFrame, metrics: Sequence[str]) -> pd.Data
 def sweep_table(runs: Sequence[Run]) -> pd.DataFrame:
     """β of the Conv network against error and disentanglement, one row per run: what notebook 04 draws.
 
-    Plain runs on the unchanged input only: a Conv VAE is β = 1. Empty where the corpus has no usable factors.
+    Plain runs on the unchanged input only, with a learned σ and a random start: a Conv VAE is β = 1. Empty where the
+    corpus has no usable factors.
     """
     rows = []
     for run in runs:
         c = run.config
-        if c.model.name in ("conv_vae", "beta_vae") and not c.detilt and c.training.target == "same":
+        t = c.training
+        plain = not c.detilt and t.target == "same" and not t.sigma and not t.start_components
+        if c.model.name in ("conv_vae", "beta_vae") and plain:
             numbers = _or_nothing(run, "disentanglement")
             if not numbers:
                 continue
             rows.append({
-                "beta": c.training.beta, "seed": c.training.seed, "epochs": run.summary["epochs"],
+                "beta": t.beta, "seed": t.seed, "epochs": run.summary["epochs"],
                 "mse": measure(run, "reconstruction").numbers["MSE per bin"], "mig": numbers["MIG"],
                 "mig_rotated": numbers["MIG after random rotations, mean"],
                 "mig_null": numbers["MIG with permuted factors, 95th percentile"],
@@ -90,37 +97,70 @@ def sweep_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["beta", "seed"], ignore_index=True) if rows else pd.DataFrame()
 
 
-def difficulty_table(root: Path | str | None = None) -> pd.DataFrame:
-    """ARI, AMI and MIG against the demo corpus's `variation`: models, and baselines as further rows.
+def runs_of_rungs(
+    root: Path | str | None, corpus: str, among: Sequence[Path] | None = None, epochs: int | None = None
+) -> list[Run]:
+    """The newest run of every variant and seed on a corpus, and on the newest corpus of every other rung of the ladder.
 
-    From all runs on demo corpora that differ in nothing but variation; where there are several such families of
-    corpora, from the one with most values of it. Empty with fewer than two.
+    Args:
+        root: Folder of the runs.
+        corpus: The main one, with its profile.
+        among: Only these folders; None for all.
+        epochs: Runs on the main corpus of so many epochs only; None: of any number.
+    """
+    profile, found = corpus.rpartition("-")[2], newest_of_each(root, among=among, corpus=corpus, epochs=epochs)
+    rungs = set(by_rung(found))
+    others = dict.fromkeys(f.parent.name for f in reversed(among or find_runs(root)))  # the newest first
+    for other in others:
+        if other == corpus or not other.endswith(f"-{profile}"):
+            continue
+        runs = newest_of_each(root, among=among, corpus=other)
+        if runs and "rung" in runs[0].store.attrs and not rungs & set(by_rung(runs)):
+            rungs |= set(by_rung(runs))
+            found += runs
+    return found
+
+
+def ladder_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """What models and baselines reach on every rung of the ladder.
 
     Returns:
-        Columns variation, model, seed, ari, ami, mig; nan where a baseline has no such score.
+        One row per rung, model or baseline, and seed: `rung`, `model`, `seed`, `ari` (clusters against the genres; not
+        of a model that is given the languages), `mig`, `r2` (against the mean training spectrogram), `samples` (share
+        that the judge hears as the class that was asked for; its chance and what real clips get are rows too). nan
+        where there is no such number. The sweep over β is left out.
     """
-    families: dict[tuple, dict[float, str]] = {}
-    for folder in find_runs(root):
-        corpus = folder.parent.name
-        if recipe := variation_of(corpus):
-            families.setdefault(recipe[1], {})[recipe[0]] = corpus
-    corpora = max(families.values(), key=len, default={})
-    if len(corpora) < 2:
-        return pd.DataFrame()
-    rows = []
-    for variation, corpus in sorted(corpora.items()):
-        runs = newest_of_each(root, corpus=corpus)
-        for run in runs:
-            numbers, factors = _or_nothing(run, "clustering"), _or_nothing(run, "disentanglement")
-            head = {"variation": variation, "seed": run.config.training.seed}
-            rows.append(head | {
-                "model": run.name, "ari": numbers.get("genre: ARI", np.nan), "ami": numbers.get("genre: AMI", np.nan),
-                "mig": factors.get("MIG", np.nan),
-            })  # fmt: skip
-            for name in ("PCA of the log-mel", "MFCC statistics") if run.config.model.name == "conv_vae" else ():
-                scores = {m: numbers.get(f"genre: {name} + K-Means, {m.upper()}", np.nan) for m in ("ari", "ami")}
-                told = f"{name}, detilt" if run.config.detilt else name
-                rows.append(head | {"model": f"{told} + K-Means", "mig": np.nan} | scores)
-    # several Conv runs of one seed read the same input: their baselines are one measurement
-    table = pd.DataFrame(rows, columns=["variation", "model", "seed", "ari", "ami", "mig"])
-    return table.drop_duplicates(["variation", "model", "seed"], ignore_index=True)
+    rows: dict[tuple, dict] = {}
+    for rung, own in by_rung(runs).items():
+        for run in own:
+            m, t = run.config.model, run.config.training
+            if t.beta != DEFAULT_BETA.get(m.name, 1.0):
+                continue
+            clusters, factors, judged = (_or_nothing(run, p) for p in ("clustering", "disentanglement", "generate"))
+            scores = {
+                _told(run): {
+                    "ari": np.nan if m.condition == "language" else clusters.get("genre: ARI", np.nan),
+                    "mig": factors.get("MIG", np.nan),
+                    "r2": _or_nothing(run, "reconstruction").get("R² against the mean spectrogram", np.nan),
+                    "samples": judged.get("judge on samples", np.nan),
+                }
+            }
+            if m.name == "conv_vae":
+                for name in ("PCA of the log-mel", "MFCC statistics", "untrained encoder"):
+                    scores[name] = {"ari": clusters.get(f"genre: {name} + K-Means, ARI", np.nan)}
+                scores["PCA of the log-mel"]["mig"] = factors.get("MIG of PCA components", np.nan)
+                scores["FastICA"] = {"mig": factors.get("MIG of FastICA components", np.nan)}
+                scores["mean spectrogram"] = {"r2": 0.0}
+            if m.name == "cvae":
+                scores[f"real clips, {m.condition}"] = {"samples": judged.get("judge on real test clips", np.nan)}
+                scores[f"chance, {m.condition}"] = {"samples": judged.get("chance", np.nan)}
+            for model, found in scores.items():  # several runs of one seed have the same baselines
+                rows.setdefault((rung, model, t.seed), {"rung": rung, "model": model, "seed": t.seed} | found)
+    return pd.DataFrame(rows.values(), columns=["rung", "model", "seed", "ari", "mig", "r2", "samples"])
+
+
+def _told(run: Run) -> str:
+    """A variant's name on the ladder: the default of each rung under the model's own name."""
+    t = run.config.training
+    name = "-".join(p for p in run.name.split("-") if not p.startswith("sigma") and p != "components")
+    return name + (", random start" if t.sigma and not t.start_components else "")
