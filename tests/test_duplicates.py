@@ -56,7 +56,7 @@ def clips(tmp_path_factory) -> list[np.ndarray]:
     from vaelib.demo.tables import load_tables
 
     genres = list(load_tables().genres)[::22][:2]
-    render_corpus(folder, clips_per_genre=6, seconds=7.0, variation=0.0, workers=1, genres=genres)
+    render_corpus(folder, clips_per_genre=6, seconds=7.0, composition=1.0, variation=0.0, workers=1, genres=genres)
     return [soundfile.read(p, dtype="float32")[0] for p in sorted(folder.rglob("*.flac"))]
 
 

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import xarray as xr
 import zarr
 from conftest import RATE, TINY, write_tones
 
-from vaelib import audio, corpus
+from vaelib import audio, corpus, demo
 from vaelib.config import COMPACT, InputError
 from vaelib.preprocess import build_store
-from vaelib.store import fingerprint_of, is_current, open_store
+from vaelib.store import fingerprint_of, is_current, open_store, store_path
 
 
 def test_a_store_describes_itself(store, corpus):
@@ -91,3 +93,69 @@ def test_another_split_is_another_store_to_a_run(tmp_path, data):
     assert is_current(folder, TINY, 0) and not is_current(folder, TINY, 1)
     build_store(folder, TINY, split_seed=1)
     assert fingerprint_of(path) != first and is_current(folder, TINY, 1)
+
+
+def rendered(folder, **dials):
+    """A folder of tones that says of itself what a rendered corpus says."""
+    write_tones(folder, clips=10, languages=("arabic",))
+    record = {
+        "demo": "styles",
+        "composition": 0.0,
+        "variation": 0.3,
+        "fixed": ["tempo"],
+        "rendering": demo.dials.RENDERING,
+    }
+    (folder / "corpus.json").write_text(json.dumps(record | dials))
+    return folder
+
+
+def test_a_store_knows_its_windows_and_its_rung(tmp_path, data):
+    loops, own = rendered(tmp_path / "loops"), write_tones(tmp_path / "own", clips=4)
+    found = {}
+    for folder in (loops, own):
+        for windows in ("", "start", "anywhere"):
+            path = build_store(folder, TINY, windows=windows)
+            assert is_current(folder, TINY, windows=windows)
+            attrs = open_store(path).attrs
+            found[folder.name, windows] = (path.name, attrs["windows"], attrs["rung"], fingerprint_of(path))
+    names = {place: told[:3] for place, told in found.items()}
+    usual = ("loops-tiny.zarr", "start", "loops"), ("own-tiny.zarr", "anywhere", "own")
+    assert names["loops", ""] == names["loops", "start"] == usual[0]
+    assert names["own", ""] == names["own", "anywhere"] == usual[1]
+    assert names["loops", "anywhere"] == ("loops-anywhere-tiny.zarr", "anywhere", "loops, cut anywhere")
+    assert names["own", "start"] == ("own-start-tiny.zarr", "start", "own")
+    assert len({told[3] for told in found.values()}) == 4
+    assert store_path("own", "tiny", "start").name == "own-start-tiny.zarr"
+    with pytest.raises(InputError, match="did you mean 'start'"):
+        build_store(own, TINY, windows="strat")
+
+
+def test_rendered_clips_are_not_taken_for_copies(tmp_path, data):
+    """Loops of a genre are near copies by construction; tied together, a genre would be in one split only."""
+    folder, t, rng = rendered(tmp_path / "loops"), np.arange(RATE // 4) / RATE, np.random.default_rng(0)
+    notes = [sum(np.sin(2 * np.pi * f0 * k * t) / k for k in range(1, 20)) for f0 in rng.uniform(90, 900, 28)]
+    melody = np.concatenate([n * rng.uniform(0.02, 0.4) for n in notes])
+    for path in folder.rglob("arabic_pop/*.flac"):
+        soundfile.write(path, melody, RATE)
+    table = open_store(build_store(folder, COMPACT)).table
+    counts = table.groupby("genre")["split"].value_counts().unstack()
+    assert (table["duplicate_of"] == "").all()
+    assert (counts[["train", "validation", "test"]] == [7, 1, 2]).all(axis=None)
+    (folder / "corpus.json").unlink()  # the same files as a person's own music
+    assert (open_store(build_store(folder, COMPACT)).table["duplicate_of"] != "").sum() == 9
+
+
+def test_factors_that_do_not_vary_are_none_and_those_of_rendered_corpora_have_units(tmp_path, data):
+    folder = rendered(tmp_path / "loops")
+    table = pd.read_csv(folder / "manifest.csv").assign(energy=0.5, vocal_level=range(20))
+    table.to_csv(folder / "manifest.csv", index=False)
+    store = open_store(build_store(folder, TINY))
+    assert store.factors == ["tempo", "vocal_level"] and store.units == {"tempo": "ratio", "vocal_level": "dB"}
+
+
+def test_a_store_of_an_older_version_is_refused(store, tmp_path):
+    old = shutil.copytree(store.path, tmp_path / "old.zarr")
+    group = zarr.open_group(old, mode="a")
+    group.attrs.put({k: v for k, v in group.attrs.items() if k != "windows"})
+    with pytest.raises(InputError, match=r"made by an older version: run `vaelib preprocess`"):
+        open_store(old)

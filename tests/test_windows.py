@@ -10,7 +10,7 @@ from conftest import TINY, model_config
 
 from vaelib.models import build
 from vaelib.steps import window_codes
-from vaelib.windows import Clips, StreamedClips
+from vaelib.windows import Clips, StreamedClips, load_data
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,20 @@ def test_windows_that_would_all_be_the_same_are_one(store):
     assert clips.distinct(5) == 1
     alike = dataclasses.replace(store, table=store.table.assign(n_frames=store.front_end.frames))
     assert StreamedClips(alike, scaler, rows).distinct(5) == 1
+
+
+def test_of_a_store_from_the_start_every_window_is_the_first(store, scaler, clips):
+    first = dataclasses.replace(store, attrs=store.attrs | {"windows": "start"})
+    rows = store.rows("train")
+    found, streamed = Clips.read(first, scaler, rows), StreamedClips(first, scaler, rows, pool_clips=10)
+    assert torch.equal(found.mel, clips.mel[..., : TINY.frames]) and found.n_frames.unique().tolist() == [TINY.frames]
+    index = torch.arange(len(rows))
+    wanted = clips.cut(index, torch.zeros_like(index))
+    assert torch.equal(found.random_windows(index), wanted)
+    assert torch.equal(found.even_windows(index, 3)[:, 2], wanted)
+    assert found.distinct(5) == streamed.distinct(5) == 1
+    assert all(torch.equal(x, wanted[i]) for x, i in streamed.batches(4))
+    assert load_data(first, scaler, "", torch.device("cpu")).train.mel.shape[2] == TINY.frames
 
 
 @pytest.mark.parametrize(("batch", "per_clip"), [(8, 1), (7, 2), (24, 1), (64, 1)])
