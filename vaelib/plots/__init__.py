@@ -20,10 +20,10 @@ from .comparing import (
     comparison,
     contents,
     dendrogram,
-    difficulty,
     error_by_band,
     error_map,
     kl_spectrum,
+    ladder,
     sweep,
 )
 from .ledger import claims
@@ -36,7 +36,6 @@ __all__ = [
     "comparison",
     "contents",
     "dendrogram",
-    "difficulty",
     "durations",
     "ellipses",
     "error_by_band",
@@ -47,6 +46,7 @@ __all__ = [
     "heatmap",
     "history",
     "kl_spectrum",
+    "ladder",
     "loudness",
     "maps",
     "paths",

@@ -145,45 +145,76 @@ def _spread(y: np.ndarray, gap: float) -> np.ndarray:
     return placed
 
 
-def difficulty(
-    table: pd.DataFrame, metrics: Mapping[str, str] | None = None, expected: Mapping[str, float] | None = None
+def ladder(
+    table: pd.DataFrame,
+    metrics: Mapping[str, str],
+    expected: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Drawn:
-    """Scores against the `variation` of the demo corpus: one line per model or baseline, named at its right end.
+    """Scores against the rung of the ladder of difficulty: a line per model, grey ones for baselines, named at its end.
 
     Args:
-        table: One row per run: `variation`, `model`, `seed` and the metrics.
-        metrics: Column → title; by default those of `ari`, `mig` and `ami` that `table` has.
-        expected: Model → the source document's ARI, a dotted line in the panel of `ari`.
+        table: One row per run: `rung` (in the order of the ladder), `model`, `baseline` (whether it is one), `seed` and
+            the metrics.
+        metrics: Column → title, one panel each.
+        expected: Column → model → what the source document expects, a dashed line.
     """
-    metrics = metrics or {c: c.upper() for c in ("ari", "mig", "ami") if c in table}
-    styles = _styles(table["model"])
-    height = max(4.4, 1.2 + 0.2 * len(styles))
-    fig, axes = plt.subplots(1, len(metrics), figsize=(5.6 * len(metrics), height), layout="constrained", squeeze=False)
-    for ax, (column, title) in zip(axes[0], metrics.items(), strict=True):
-        wanted = (expected or {}) if column == "ari" else {}
+    rungs = list(dict.fromkeys(table["rung"]))
+    table = table.assign(x=table["rung"].map(rungs.index))
+    plain = table["baseline"].astype(bool)
+    styles = _styles(table["model"][~plain])
+    greys = ("#555555", "#777777", "#999999")
+    for i, name in enumerate(dict.fromkeys(table["model"][plain])):
+        styles[name] = {"color": greys[i % 3], "marker": MARKERS[i % len(MARKERS)], "ls": DASHES[2]}
+    rows = -(-len(metrics) // 2)
+    fig, axes = plt.subplots(
+        rows, min(2, len(metrics)), figsize=(13.5, 4.6 * rows), layout="constrained", squeeze=False
+    )  # fmt: skip
+    for ax, (column, title) in zip(axes.flat, metrics.items(), strict=False):
+        wanted = (expected or {}).get(column, {})
         means = {}
         for model, style in styles.items():
             own = table[table["model"] == model]
-            means[model] = _curve(ax, own["variation"], own[column], model, **style)
-            if model in wanted:
-                ax.axhline(wanted[model], color=style["color"], ls=(0, (1, 2)), lw=1.2, zorder=0)
-        ax.set_title(_plain(title) + (" (dotted: the source document's)" if wanted else ""), fontsize=10)
-        ax.set(xlabel="variation of the demo corpus", xticks=np.unique(table["variation"].astype(float)))
+            if own[column].notna().any():
+                means[model] = _curve(ax, own["x"], own[column], model, **style)
+                if model in wanted:
+                    ax.axhline(wanted[model], color=style["color"], ls="--", lw=0.9, alpha=0.7, zorder=0)
+        ax.set_title(_plain(title), fontsize=10.5, loc="left")
+        ax.set_xticks(range(len(rungs)), [_plain(r.replace(", ", ",\n")) for r in rungs], fontsize=9)
+        ax.set_xlim(-0.15, len(rungs) - 0.85)
         ax.grid(alpha=0.25)
-        low, high = ax.get_ylim()
-        ends = {m: mean for m, mean in means.items() if len(mean)}
-        heights = _spread([(mean.iloc[-1] - low) / (high - low) for mean in ends.values()], 0.19 / (height - 0.9))
-        for (model, mean), y in zip(ends.items(), heights, strict=True):
-            name = str(model) if len(str(model)) <= 28 else f"{str(model)[:27]}…"
-            name += f", {wanted[model]:g} expected" if model in wanted else ""
-            colour = styles[model]["color"]
-            ax.annotate(
-                _plain(name), (mean.index[-1], mean.iloc[-1]), (1.08, y), textcoords="axes fraction", va="center",
-                fontsize=8.5, color=colour,
-                arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "relpos": (0, 0.5), "shrinkB": 4},
-            )  # fmt: skip
-        ax.set_ylim(low, high)
-    return fig, axes[0]
+        ax.spines[["top", "right"]].set_visible(False)
+        _name_ends(ax, means, styles, wanted, 0.19 / 3.6)
+    for ax in axes.flat[len(metrics) :]:
+        ax.set_visible(False)
+    return fig, axes
+
+
+def _name_ends(
+    ax: Axes,
+    means: Mapping[str, pd.Series],
+    styles: Mapping[str, dict],
+    wanted: Mapping[str, float],
+    gap: float,
+) -> None:
+    """Names beside the right ends of lines, moved apart; `wanted` is what the source document expects of some."""
+    low, high = ax.get_ylim()
+    last = max((mean.index[-1] for mean in means.values()), default=0)
+    for model, mean in means.items():
+        if mean.index[-1] < last:  # at the line's end itself: a long pointer would look like data
+            ax.annotate(_plain(model), (mean.index[-1], mean.iloc[-1]), (7, 0), textcoords="offset points", va="center",
+                        fontsize=8.5, color=styles[model]["color"])  # fmt: skip
+    means = {model: mean for model, mean in means.items() if mean.index[-1] == last}
+    heights = _spread([(mean.iloc[-1] - low) / (high - low) for mean in means.values()], gap)
+    for (model, mean), y in zip(means.items(), heights, strict=True):
+        name = str(model) if len(str(model)) <= 28 else f"{str(model)[:27]}…"
+        name += f", {wanted[model]:g} expected" if model in wanted else ""
+        colour = styles[model]["color"]
+        ax.annotate(
+            _plain(name), (mean.index[-1], mean.iloc[-1]), (1.04, y), textcoords="axes fraction", va="center",
+            fontsize=8.5, color=colour, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "relpos": (0, 0.5), "shrinkB": 4},
+        )  # fmt: skip
+    ax.set_ylim(low, high)
 
 
 def kl_spectrum(kl: Mapping[str, np.ndarray], threshold: float) -> Drawn:

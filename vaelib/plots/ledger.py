@@ -21,11 +21,12 @@ GROUPS = {
     "G": "VaDE", "S": "Training speed", "A": "Our own aims",
 }  # fmt: skip
 OTHER = "Other claims"
-NUMBERS = ("threshold_low", "threshold_high", "value", "low", "high", "null", "n")
+NUMBERS = ("threshold_low", "threshold_high", "value", "low", "high", "baseline", "null", "n")
 # Told apart by sign and lightness too; dark enough to be read as text on white.
 VERDICTS = {
-    "supported": ("✓", "#0064a3"), "refuted": ("✗", "#b84a00"), "inconclusive": ("?", "#555555"),
-    "not tested": ("–", "#808080"),
+    "supported": ("✓", "#0064a3"), "supported in this run": ("✓", "#3a83b8"),
+    "refuted": ("✗", "#b84a00"), "refuted in this run": ("✗", "#b5652e"),
+    "inconclusive": ("?", "#555555"), "not tested": ("–", "#808080"),
 }  # fmt: skip
 SHADE, INK, FAINT = "#d3e4f2", "#1b1b1b", "#666666"
 
@@ -43,8 +44,8 @@ def claims(ledger: pd.DataFrame) -> Drawn:
 
     Args:
         ledger: One row per measurement: `id`, `claim`, `metric`, `expected` (the source document's words),
-            `direction` (above, below, within), `threshold_low`, `threshold_high`, `value`, `low`, `high`, `null`
-            (nan where there is none), `n` (seeds), `verdict`, `reason` (why it was not tested).
+            `rung`, `direction` (above, below, within), `threshold_low`, `threshold_high`, `value`, `low`, `high`,
+            `baseline`, `null` (nan where there is none), `n` (seeds), `verdict`, `reason` (why it was not tested).
     """
     rows = ledger.astype(dict.fromkeys(NUMBERS, float)).to_dict("records")
     groups: dict[str, list[dict]] = {name: [] for name in (*GROUPS.values(), OTHER)}
@@ -84,11 +85,12 @@ def _head(ax: Axes, rows: list[dict]) -> None:
         Line2D([], [], color=INK, lw=1.4, marker="|", ls="", ms=11, mew=1.6, label="threshold of the claim"),
         Line2D([], [], color=FAINT, marker="o", lw=5, solid_capstyle="butt", label="mean, 95 % interval", ms=6.5),
         Line2D([], [], color=INK, marker="D", mfc="none", ls="", ms=7, label="null: a control without the effect"),
+        Line2D([], [], color=INK, marker="s", mfc="none", ls="", ms=6, label="baseline: a simpler method"),
     ]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(EXPECTED - 2.0, 0.5), ncols=2, fontsize=9,
               bbox_transform=ax.transData, frameon=False, borderpad=0, handlelength=1.8)  # fmt: skip
     names = {CLAIM: "claim, and what is measured", STRIP: "every row on its own scale", EXPECTED: "expected",
-             MEASURED: "measured, null, seeds", VERDICT: "verdict"}  # fmt: skip
+             MEASURED: "measured, baseline, null", VERDICT: "verdict, n, rung"}  # fmt: skip
     for x, text in names.items():
         _put(ax, x, HEAD - 0.09, text, 3, 9, color=FAINT, style="italic")
 
@@ -109,11 +111,14 @@ def _row(ax: Axes, y: float, row: dict, above: dict) -> None:
     else:
         _strip(ax, y, row, colour)
         _put(ax, MEASURED, first, _measured(row), VERDICT - MEASURED - GAP, 9)
-        notes = [f"null {_number(row['null'])}"] if not np.isnan(row["null"]) else []
-        notes += [f"n = {row['n']:.0f}"] if row["n"] > 0 else []
+        notes = [f"{k} {_number(row[k])}" for k in ("baseline", "null") if not np.isnan(row[k])]
         _put(ax, MEASURED, second, " · ".join(notes), VERDICT - MEASURED - GAP, 8.5, color=FAINT)
     _put(ax, EXPECTED, first, row["expected"], MEASURED - EXPECTED - GAP, 9, 2)
-    _put(ax, VERDICT, first, f"{sign} {_words(row['verdict'])}", WIDTH - VERDICT - 0.1, 10, color=colour, weight="bold")
+    said, _, here = _words(row["verdict"]).partition(" in this ")
+    _put(ax, VERDICT, first, f"{sign} {said}", WIDTH - VERDICT - 0.1, 10, color=colour, weight="bold")
+    notes = [f"in this {here}"] if here else [f"n = {row['n']:.0f}"] if row["n"] > 0 else []
+    notes += [row["rung"]] if row["rung"] != "–" else []
+    _put(ax, VERDICT, second, " · ".join(notes), WIDTH - VERDICT - 0.1, 8.5, color=FAINT)
 
 
 def _strip(ax: Axes, y: float, row: dict, colour: str) -> None:
@@ -137,10 +142,11 @@ def _strip(ax: Axes, y: float, row: dict, colour: str) -> None:
             ax.add_patch(Rectangle((a, middle - half), b - a, 2 * half, color=SHADE, lw=0, zorder=1.1))
         for v in {v for v in (low, high) if np.isfinite(v)}:
             ax.plot([at(v)] * 2, [middle - half, middle + half], color=INK, lw=1.4, zorder=2)
-    value, low, high, null = shown[2:]
+    value, low, high, baseline, null = shown[2:]
     if not np.isnan([low, high]).any():
         ax.plot([at(low), at(high)], [middle] * 2, color=colour, lw=5, alpha=0.55, solid_capstyle="butt", zorder=3)
-    for v, marker, size, face, edge in ((value, "o", 6.5, colour, colour), (null, "D", 7, "none", INK)):
+    marks = ((value, "o", 6.5, colour, colour), (baseline, "s", 6, "none", INK), (null, "D", 7, "none", INK))
+    for v, marker, size, face, edge in marks:
         if not np.isnan(v):
             arrow = {np.inf: ">", -np.inf: "<"}.get(v, marker)
             ax.plot(at(v), middle, arrow, ms=size, mfc=face, mec=edge, zorder=4, clip_on=False)

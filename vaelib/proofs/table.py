@@ -125,7 +125,7 @@ def ladder_table(runs: Sequence[Run]) -> pd.DataFrame:
     """What models and baselines reach on every rung of the ladder.
 
     Returns:
-        One row per rung, model or baseline, and seed: `rung`, `model`, `seed`, `ari` (clusters against the genres; not
+        One row per rung, model or `baseline` (True), and seed: `rung`, `model`, `seed`, `ari` (clusters against the genres; not
         of a model that is given the languages), `mig`, `r2` (against the mean training spectrogram), `samples` (share
         that the judge hears as the class that was asked for; its chance and what real clips get are rows too). nan
         where there is no such number. The sweep over β is left out.
@@ -155,8 +155,9 @@ def ladder_table(runs: Sequence[Run]) -> pd.DataFrame:
                 scores[f"real clips, {m.condition}"] = {"samples": judged.get("judge on real test clips", np.nan)}
                 scores[f"chance, {m.condition}"] = {"samples": judged.get("chance", np.nan)}
             for model, found in scores.items():  # several runs of one seed have the same baselines
-                rows.setdefault((rung, model, t.seed), {"rung": rung, "model": model, "seed": t.seed} | found)
-    return pd.DataFrame(rows.values(), columns=["rung", "model", "seed", "ari", "mig", "r2", "samples"])
+                head = {"rung": rung, "model": model, "baseline": model != _told(run), "seed": t.seed}
+                rows.setdefault((rung, model, t.seed), head | found)
+    return pd.DataFrame(rows.values(), columns=["rung", "model", "baseline", "seed", "ari", "mig", "r2", "samples"])
 
 
 def _told(run: Run) -> str:
