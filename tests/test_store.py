@@ -122,7 +122,11 @@ def test_a_store_knows_its_windows_and_its_rung(tmp_path, data):
     usual = ("loops-tiny.zarr", "start", "loops"), ("own-tiny.zarr", "anywhere", "own")
     assert names["loops", ""] == names["loops", "start"] == usual[0]
     assert names["own", ""] == names["own", "anywhere"] == usual[1]
-    assert names["loops", "anywhere"] == ("loops-anywhere-tiny.zarr", "anywhere", "loops, cut anywhere")
+    assert names["loops", "anywhere"] == (
+        "loops-anywhere-tiny.zarr",
+        "anywhere",
+        "loops, cut anywhere, variation 0.3, tempo fixed",
+    )
     assert names["own", "start"] == ("own-start-tiny.zarr", "start", "own")
     assert len({told[3] for told in found.values()}) == 4
     assert store_path("own", "tiny", "start").name == "own-start-tiny.zarr"

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -39,7 +38,7 @@ from vaelib.demo.voice import build_bank
 from vaelib.progress import Progress
 
 __all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "LADDER", "UNITS", "VARIATION"]
-__all__ += ["corpus_name", "read_record", "render_corpus", "rung", "variation_of"]
+__all__ += ["corpus_name", "read_record", "render_corpus", "rung"]
 
 LABELS = ("path", "language", "genre", "family")
 COLUMNS = {
@@ -47,12 +46,6 @@ COLUMNS = {
     "desk": (*LABELS, *DESK),
 }
 PACKAGES = ("tinysoundfont", "pretty_midi", "espeakng-loader", "numpy", "scipy", "soundfile")
-
-
-def variation_of(name: str) -> tuple[float, str] | None:
-    """The `variation` in a demo corpus's (or store's) name, and the name without it; None for other corpora."""
-    found = re.fullmatch(r"(demo-\d+x[\d.]+s)-v([\d.]+)(-s\d+.*)", name)
-    return (float(found[2]), found[1] + found[3]) if found else None
 
 
 def render_corpus(

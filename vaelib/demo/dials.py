@@ -81,14 +81,23 @@ def rung(parameters: Mapping[str, Any], windows: str) -> str:
         windows: Of its store: `start` or `anywhere`.
     """
     if parameters["demo"] == "desk":
-        return "desk"
+        return "desk" if windows == "start" else "desk, cut anywhere"
     composition, variation, fixed = (parameters[name] for name in ("composition", "variation", "fixed"))
-    usual = (VARIATION, 1)
-    if composition:
-        name = "composed" if composition == 1 else f"composition {composition:g}"
+    usual = {"variation": 1, "fixed": (), "windows": "anywhere"}
+    if composition == 1:
+        name = "composed"
+    elif composition:
+        name, usual = f"composition {composition:g}", {"variation": VARIATION, "fixed": FIXED, "windows": "start"}
     elif windows == "anywhere":
         name = "loops, cut anywhere"
+    elif not fixed:
+        name, usual["windows"] = "loops, full range", "start"
     else:
-        name, usual = ("loops", (VARIATION,)) if fixed else ("loops, full range", (1,))
-    name += "" if variation in usual else f", variation {variation:g}"
-    return name + ("" if tuple(fixed) in ((), FIXED) else f", {'+'.join(fixed)} fixed")
+        name, usual = "loops", {"variation": VARIATION, "fixed": FIXED, "windows": "start"}
+    said = {
+        "variation": f"variation {variation:g}",
+        "fixed": f"{', '.join(fixed) or 'nothing'} fixed",
+        "windows": "from the start" if windows == "start" else "cut anywhere",
+    }
+    stands = {"variation": variation, "fixed": tuple(fixed), "windows": windows}
+    return ", ".join([name, *(said[dial] for dial in said if stands[dial] != usual[dial])])
