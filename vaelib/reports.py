@@ -15,21 +15,31 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from PIL import Image
 
 from . import provenance
 from .config import COMPACT, FULL, ROOT, InputError, ModelConfig, papermill_dir, write_atomic
+from .evaluation.stats import MIN_SEEDS
 from .models import MODELS, build
+from .plots.ledger import VERDICTS
 from .proofs import Proof
+from .proofs.ledger import NO_RUNG, place
 from .proofs.proof import png
 from .runs import Run
 
 # the source document's expectations, millions; never measured by anyone
 EXPECTED_MILLIONS = {"basic_vae": 5.0, "conv_vae": 3.0, "beta_vae": 3.0, "cvae": 3.5, "vade": 5.5}
 
-# ARI it expects against the genres, for the variants that plans/difficulty.yaml trains
-EXPECTED_ARI = {"basic_vae": 0.35, "conv_vae-detilt": 0.48, "beta_vae": 0.42, "cvae-genre-fixed": 0.63,
-                "vade-detilt": 0.71}  # fmt: skip
+# what it expects of scores on the picture of the ladder, by metric and model
+EXPECTED_SCORES = {
+    "ari": {"basic_vae": 0.35, "conv_vae": 0.48, "beta_vae": 0.42, "cvae-genre-fixed": 0.63, "vade": 0.71},
+    "mig": {"beta_vae": 0.38},
+}
+LADDER_METRICS = {
+    "ari": "ARI with the genres ↑ (K-Means; VaDE: its own components)", "mig": "mutual information gap ↑",
+    "r2": "R² against the mean training spectrogram ↑", "samples": "samples heard as the class asked for ↑",
+}  # fmt: skip
 
 # how notebooks become HTML; `make setup` shows it to `jupyter nbconvert` and JupyterLab, which then write the same file
 NBCONVERT = ROOT / "jupyter_nbconvert_config.py"
@@ -92,7 +102,10 @@ Part = str | tuple[str, bytes]  # of a page: HTML, or a picture (PNG) with its w
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the comparison: a heading, a sentence or two, a table, a figure with its file name, a picture file."""
+    """A part of the comparison: a heading, a sentence or two, a table, a figure with its file name, a picture file.
+
+    `part_of` is the entry of the contents list that it stands under; its own heading if it is empty.
+    """
 
     heading: str
     text: str = ""
@@ -100,13 +113,14 @@ class Section:
     figure: Figure | None = None
     name: str = ""
     picture: Path | None = None
+    part_of: str = ""
 
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
 th,td{border-bottom:1px solid #ddd;padding:.3rem .5rem;text-align:left;vertical-align:top}
-td:first-child{white-space:nowrap}
+td:first-child{white-space:nowrap} nav ul{columns:3;padding-left:1.2rem;font-size:14px}
 img{max-width:100%} h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.2rem} .note{color:#555}
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#15161a} th,td{border-color:#444}
  img{background:#fff;border-radius:4px} .note{color:#aaa} a{color:#8ab4ff}}
@@ -125,33 +139,51 @@ def write_comparison(
     """
     pictures = folder / "visualizations"
     pictures.mkdir(parents=True, exist_ok=True)
+    paths = [os.path.relpath(p, folder) for p in links]  # relative: the folders can be moved together
+    hrefs = [f"<a href='{html.escape(quote(p), quote=True)}'>{html.escape(p)}</a>" for p in paths]
     md = [f"# {_md(title)}", _md(note)]
     page: list[Part] = [f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>"]
-    for s in sections:
+    if links:
+        md += ["Executed notebooks, with maps, explorers and sound:", "\n".join(f"- {_md(p)}" for p in paths)]
+        page.append(f"<p>Executed notebooks, with maps, explorers and sound: {', '.join(hrefs)}</p>")
+    entries: dict[str, int] = {}  # of the contents list → number of the first section under it
+    for i, s in enumerate(sections):
+        entries.setdefault(s.part_of or s.heading, i)
+    items = "".join(f"<li><a href='#s{i}'>{html.escape(name)}</a>" for name, i in entries.items())
+    page.append(f"<nav><ul>{items}</ul></nav>")
+    for i, s in enumerate(sections):
         md.append(f"## {_md(s.heading)}")
-        page.append(f"<h2>{html.escape(s.heading)}</h2>")
+        page.append(f"<h2 id='s{i}'>{html.escape(s.heading)}</h2>")
         if s.text:
             md.append(_md(s.text))
             page += [f"<p>{html.escape(p)}</p>" for p in s.text.split("\n\n")]
         if s.table is not None:
             md.append(_md_table(s.table))
-            page.append(s.table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format))
+            page.append(whole(s.table).to_html())
         if s.figure is not None:
             path = write_atomic(pictures / f"{s.name}.png", png(s.figure))
             md.append(f"![{_md(s.heading)}](visualizations/{s.name}.png)")
             page.append((s.heading, path.read_bytes()))
         if s.picture is not None and s.picture.is_file():
             page.append((s.heading, s.picture.read_bytes()))
-    if links:
-        paths = [os.path.relpath(p, folder) for p in links]  # relative: the folders can be moved together
-        items = "".join(f"<li><a href='{html.escape(quote(p), quote=True)}'>{html.escape(p)}</a>" for p in paths)
-        page.append(f"<h2>Executed notebooks</h2><ul>{items}</ul>")
-        md += ["## Executed notebooks", "\n".join(f"- {_md(p)}" for p in paths)]
     md.append(_md("\n".join(f"- {name}: {said}" for name, said in provenance.record().items())))
     return (
         write_atomic(folder / "MODEL_COMPARISON_RESULTS.md", "\n\n".join(md) + "\n"),
         write_atomic(folder / "model_comparison.html", _document(title, page)),
     )
+
+
+SIGNS = {verdict: sign for verdict, (sign, _) in VERDICTS.items()}
+SHADES = {"✓": "#0064a333", "✗": "#b84a0033", "?": "#80808026"}
+
+
+def whole(table: pd.DataFrame) -> Styler:
+    """A table for notebooks and pages: no row, column or word is cut off, labels stay text, verdicts are coloured."""
+    shade = lambda v: f"background:{SHADES[v[0]]}" if isinstance(v, str) and v[:1] in SHADES else ""  # noqa: E731
+    number = lambda v: f"{v:.3g}" if isinstance(v, float | np.floating) else v  # noqa: E731
+    shown = table.rename(columns=lambda c: html.escape(str(c))).reset_index(drop=True)
+    style = Styler(shown, cell_ids=False).hide(axis="index").format(number, escape="html", na_rep="–")
+    return style.map(shade)
 
 
 def parameter_table() -> pd.DataFrame:
@@ -179,12 +211,15 @@ def parameter_counts() -> dict[str, float]:
 
 
 def claims_table(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The ledger for reading: numbers with their intervals as text, one row per part of a claim."""
-    measured = [r["reason"] if np.isnan(r["value"]) else _with_interval(r) for r in ledger.to_dict("records")]
+    """The ledger for reading: numbers with their intervals as text, one row per part of a claim and rung."""
+    rows = ledger.to_dict("records")
     return pd.DataFrame({
-        "id": ledger["id"], "claim": ledger["claim"], "measured as": ledger["metric"], "verdict": ledger["verdict"],
-        "expected": ledger["expected"], "measured [95 %]": measured, "null": ledger["null"], "n": ledger["n"],
-        "run": ledger["run"], "notebook": ledger["notebook"],
+        "id": ledger["id"], "claim": ledger["claim"], "measured as": ledger["metric"], "rung": ledger["rung"],
+        "verdict": [f"{SIGNS[v]} {v}" for v in ledger["verdict"]], "expected": ledger["expected"],
+        "measured [95 %]": [r["reason"] if np.isnan(r["value"]) else _with_interval(r) for r in rows],
+        "baseline": ledger["baseline"], "null": ledger["null"], "n": ledger["n"],
+        "remark": ["" if np.isnan(r["value"]) else r["reason"] for r in rows],
+        "how far": ledger["how_far"], "run": ledger["run"], "notebook": ledger["notebook"],
     })  # fmt: skip
 
 
@@ -195,14 +230,109 @@ def _with_interval(row: dict) -> str:
 
 
 def claims_in_short(ledger: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim: the first of its parts with its figure, and how all of its parts were judged."""
+    """One row per claim: its first part's verdict and figure on every rung, and the signs of all of its parts."""
+    rungs = sorted(set(ledger["rung"]), key=lambda r: (r != NO_RUNG, place(r)))
     rows = []
     for name, parts in ledger.groupby("id", sort=False):
-        first = claims_table(parts).iloc[0]
-        count = parts["verdict"].value_counts(sort=False)
-        said = ", ".join(f"{v} {n}" for v, n in count.items()) if len(parts) > 1 else parts["verdict"].iloc[0]
-        rows.append({"id": name, **first[["claim", "measured as", "expected", "measured [95 %]"]], "verdicts": said})
+        first = parts.iloc[0]
+        row = {"id": name, "claim": first["claim"], "measured as": first["metric"], "expected": first["expected"]}
+        for rung in rungs:
+            cell = _cell(parts[parts["rung"] == rung], first["metric"])
+            row["any corpus" if rung == NO_RUNG else rung] = cell
+        rows.append(row | {"how far": first["how_far"]})
     return pd.DataFrame(rows)
+
+
+def _cell(parts: pd.DataFrame, metric: str) -> str:
+    """Verdict and figure of the part in question on one rung, and, of several parts, how many have which verdict."""
+    if parts.empty:
+        return ""
+    signs = parts["verdict"].map(SIGNS)
+    count = " ".join(f"{sign}{n}" for sign, n in signs.value_counts(sort=False).items()) if len(parts) > 1 else ""
+    own = parts[parts["metric"].str.startswith(metric)].to_dict("records")
+    if not own:
+        return count
+    here = "in this run" if own[0]["verdict"].endswith("in this run") else ""
+    figure = "" if np.isnan(own[0]["value"]) else _with_interval(own[0])
+    head = " ".join(w for w in (SIGNS[own[0]["verdict"]], figure, here) if w)
+    return f"{head} · all parts: {count}" if count else head
+
+
+def learned(ledger: pd.DataFrame, ladder: pd.DataFrame, main: str) -> str:
+    """What the numbers say, in a few sentences.
+
+    Args:
+        ledger: `proofs.ledger`.
+        ladder: `proofs.ladder_table`.
+        main: The main corpus's rung.
+    """
+    here = ladder[ladder["rung"] == main].groupby(["baseline", "model"])[["ari", "mig", "r2", "samples"]].mean()
+    models = here.loc[False] if False in here.index else here.iloc[:0]
+    plain = here.loc[True] if True in here.index else here.iloc[:0]
+
+    def best(table: pd.DataFrame, column: str) -> tuple[str, float]:
+        known = table[column].dropna()
+        return (known.idxmax(), known.max()) if len(known) else ("", np.nan)
+
+    said = [_told_of_claims(ledger)]
+    name, value = best(models, "r2")
+    last, lowest = (models["r2"].idxmin(), models["r2"].min()) if name else ("", np.nan)
+    if name and last != name:
+        said.append(
+            f"On {main}, {name} reconstructs best: R² {value:.2f} against the mean spectrogram ({last}: {lowest:.2f})."
+        )
+    name, value = best(models, "ari")
+    rival, reached = best(plain, "ari")
+    if name and rival:
+        ahead = "more than" if value > reached else "no more than"
+        said.append(
+            f"The clusters that agree best with the genres are {name}'s, ARI {value:.2f}: {ahead} those of {rival}, "
+            f"which learned nothing ({reached:.2f})."
+        )
+    said += [text for rung in dict.fromkeys(["desk", main]) if (text := _told_of_factors(ladder, rung))]
+    name, value = best(models, "samples")
+    if name:
+        what = name.split("-")[1] if "-" in name else "class"
+        chance = plain["samples"].get(f"chance, {what}", np.nan)
+        said.append(
+            f"Samples of a {what} are heard as what was asked for in {value:.0%} of the cases (chance {chance:.0%})."
+        )
+    seeds = ladder["seed"].nunique()
+    said.append(
+        "All of this is one seed: what holds in this run may be luck." if seeds == 1
+        else f"{seeds} seeds were trained" + (": too few to decide beyond these runs." if seeds < MIN_SEEDS else ".")
+    )  # fmt: skip
+    return " ".join(said)
+
+
+def _told_of_claims(ledger: pd.DataFrame) -> str:
+    far = ledger.drop_duplicates(["id", "metric"])[["id", "how_far"]]
+    tested = far[far["how_far"] != "not tested"]
+    holds = tested["how_far"].str.startswith("hold") & ~tested["how_far"].str.startswith("holds nowhere")
+    breaks = tested["how_far"].str.contains("breaks on")
+    nowhere = tested["how_far"].str.match("holds nowhere|does not hold")
+    everywhere = holds & ~breaks & ~tested["how_far"].str.contains("undecided")
+    told = (
+        f"Of {len(far)} parts of {far['id'].nunique()} claims, {everywhere.sum()} hold wherever they were measured, "
+        f"{(holds & ~everywhere).sum()} hold on some rungs, {nowhere.sum()} nowhere, and "
+        f"{(~holds & ~nowhere).sum()} are undecided."
+    )
+    lost = list(dict.fromkeys(tested.loc[nowhere, "id"]))
+    return told + (f" Nowhere holds something of {', '.join(lost)}." if lost else "")
+
+
+def _told_of_factors(ladder: pd.DataFrame, rung: str) -> str:
+    """Whether Beta's dimensions are the factors of a rung, beside β = 1 and the best linear method."""
+    mig = ladder[ladder["rung"] == rung].groupby("model")["mig"].mean().dropna()
+    if "beta_vae" not in mig:
+        return ""
+    others = {name: mig[name] for name in ("conv_vae", "FastICA", "PCA of the log-mel") if name in mig}
+    beaten = all(mig["beta_vae"] > v for v in others.values())
+    words = ", ".join(f"{name} {v:.2f}" for name, v in others.items())
+    return (
+        f"On {rung}, beta_vae has a mutual information gap of {mig['beta_vae']:.2f}, "
+        f"{'more than' if beaten else 'not more than all of'} the others: {words}."
+    )
 
 
 def compare(
@@ -213,17 +343,21 @@ def compare(
     intervals: pd.DataFrame,
     ledger: pd.DataFrame,
     guide: pd.DataFrame,
+    lesson: str,
     figures: Mapping[str, Figure],
     missing: Sequence[str] = (),
 ) -> Path:
     """Write the comparison of several runs: CSV, Markdown, HTML and pictures.
 
     Args:
+        runs: On the main corpus.
         table: One row per run (`proofs.comparison_row`); written as `comparison_table.csv`.
         intervals: Of its metrics over seeds (`proofs.comparison_intervals`).
         ledger: `proofs.ledger`; written as `claims.csv`.
         guide: `proofs.selection_guide`.
-        figures: File name → picture; `model_comparison` is the one at a glance, `claims` the ledger's.
+        lesson: From `learned`.
+        figures: File name → picture; `ladder` is the first, `claims` the ledger's, `model_comparison` the one at a
+            glance.
         missing: What a plan asked for and is not there.
 
     Returns:
@@ -235,25 +369,35 @@ def compare(
     write_atomic(folder / "claims.csv", ledger.to_csv(index=False))
     verdicts = ledger["verdict"].value_counts()
     told = ", ".join(f"{n} {v}" for v, n in verdicts.items())
+    pictures = {n: Section(_HEADINGS.get(n, n), figure=f, name=n) for n, f in figures.items()}
+    first = [pictures.pop(n) for n in ("ladder",) if n in pictures]
+    page = [pictures.pop(n) for n in ("claims",) if n in pictures]
+    glance = [pictures.pop(n) for n in ("model_comparison",) if n in pictures]
     sections = [
-        Section("The claims", f"{told}, of {len(ledger)} measured parts. " + _CLAIMS_NOTE, figure=figures.get("claims"),
-                name="claims"),
-        Section("Every claim, measured", table=claims_table(ledger)),
+        *first,
+        Section("What we learned", lesson),
+        Section("The claims in short", f"{told}, of {len(ledger)} measured parts on all rungs. {_CLAIMS_NOTE}",
+                claims_in_short(ledger)),
         Section("Which model for what", "From the measured figures; the last column is what the source document "
                 "advises.", guide),
-        *(Section(_HEADINGS.get(n, n), figure=f, name=n) for n, f in figures.items() if n != "claims"),
+        *page,
+        Section("Every claim, measured", table=claims_table(ledger)),
+        *glance,
         Section("Measured on test clips", _TABLE_NOTE, table.drop(columns=["run"])),
+        *pictures.values(),
         Section("Parameters", "Trainable parameters beside the source document's expectation.", parameter_table()),
     ]  # fmt: skip
     if missing:
         sections.insert(0, Section("Missing", " · ".join(missing)))
-    first = {}
+    named = {}
     for run in runs:
-        first.setdefault(run.name, run)
-    for r in first.values():  # one seed of each: the numbers of all seeds stand in the tables
+        named.setdefault(run.name, run)
+    for r in named.values():  # one seed of each: the numbers of all seeds stand in the tables
+        subject = f"{r.name}, seed {r.config.training.seed}"
         for text in sorted((r.folder / "figures").glob("*.txt")):
-            heading = f"{r.name}, seed {r.config.training.seed}: {text.stem.replace('_', ' ')}"
-            sections.append(Section(heading, text.read_text(), picture=text.with_suffix(".png")))
+            heading = f"{subject}: {text.stem.replace('_', ' ')}"
+            picture = text.with_suffix(".png")
+            sections.append(Section(heading, text.read_text(), picture=picture, part_of=f"Proofs on {subject}"))
     note = (
         f"Corpus and front end: {corpus} (fingerprint {runs[0].config.fingerprint}), {len(runs)} runs. "
         + ("The demo corpus is rendered: synthetic styles, not evidence about musical traditions. "
@@ -265,22 +409,24 @@ def compare(
 
 
 _HEADINGS = {
-    "model_comparison": "At a glance", "reconstructions": "Reconstructions of test clips",
+    "ladder": "The ladder: what holds on which rung", "claims": "The claims at a glance",
+    "model_comparison": "The models at a glance", "reconstructions": "Reconstructions of test clips",
     "umap": "UMAP of the latent spaces", "tsne": "t-SNE of the latent spaces", "training_curves": "Training curves",
-    "beta_sweep": "β against error and disentanglement", "difficulty": "The difficulty curve",
-    "kl": "KL of every latent dimension",
+    "beta_sweep": "β against error and disentanglement", "kl": "KL of every latent dimension",
 }  # fmt: skip
 _CLAIMS_NOTE = (
-    "Expectations are the source document's, which nobody had measured. An interval is over seeds (where a number is "
-    "a mean over test clips, over seeds and clips); comparisons are paired by seed. Inconclusive: the interval covers "
-    "the threshold, or there are fewer than three seeds. A refuted claim is a result."
+    "Expectations are the source document's, which nobody had measured. From three seeds on an interval is over seeds "
+    "(and over clips, where a number is one of test clips), and comparisons are paired by seed. With fewer seeds it is "
+    "over the clips of the run, and what it decides holds in this run; training speed is timed in turns on this "
+    "machine. Inconclusive: the interval covers the threshold, or nothing gives one. A refuted claim is a result."
 )
 _TABLE_NOTE = (
-    "mse: squared error per bin, inputs in [0, 1] (of detilted inputs not comparable with the others). ari, ami, nmi, "
-    "purity: clusters against the genres (conditional models: against the classes of their condition, labels "
-    "inferred). ari_null_p95 and mig_null_p95: 95th percentile with permuted labels or factors. mig: mutual "
-    "information gap on the true factors (a corpus without any: descriptors measured by librosa), of all clips. "
-    "clips_per_s: training windows per second. One row per seed."
+    "mse: squared error per bin, inputs in [0, 1] (of detilted inputs not comparable with the others). r2: against the "
+    "mean training spectrogram. ari, ami, nmi, purity: clusters against the genres (conditional models: against the "
+    "classes of their condition, labels inferred). ari_null_p95 and mig_null_p95: 95th percentile with permuted "
+    "labels or factors. mig: mutual information gap on the true factors (a corpus without any: descriptors measured by "
+    "librosa), of all clips, not of test alone, as nothing is fitted to them. live: dimensions whose KL exceeds 0.05 "
+    "nats. clips_per_s: training windows per second. One row per seed."
 )
 
 

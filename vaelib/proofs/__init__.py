@@ -10,13 +10,13 @@ from .clusters import clustering, hierarchy
 from .factors import LIVE_KL, Meaning, disentanglement, factors_of, label, live_dimensions, meanings, traversal
 from .filters import filters
 from .guide import selection_guide
-from .ledger import ledger, read_claims
+from .ledger import by_rung, ledger, read_claims
 from .mixture import cluster_contents, clustering_comparison, gmm_components, soft_clustering
 from .networks import reconstruction, smoothness
 from .proof import NotTested, Proof
 from .registry import PROOFS, attempt, measure
 from .speed import speed
-from .table import comparison_intervals, comparison_row, ladder_table, runs_of_rungs, sweep_table
+from .table import comparison_intervals, comparison_row, ladder_table, main_corpus, runs_of_rungs, sweep_table
 
 __all__ = [
     "LIVE_KL",
@@ -25,6 +25,7 @@ __all__ = [
     "NotTested",
     "Proof",
     "attempt",
+    "by_rung",
     "cluster_contents",
     "clustering",
     "clustering_comparison",
@@ -40,6 +41,7 @@ __all__ = [
     "ladder_table",
     "ledger",
     "live_dimensions",
+    "main_corpus",
     "meanings",
     "measure",
     "read_claims",

@@ -52,10 +52,10 @@ def by_rung(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for own in stores.values():
         rung = own[0].store.attrs.get("rung", own[0].config.corpus)
         found[own[0].config.corpus if rung in found else rung] = own
-    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
+    return dict(sorted(found.items(), key=lambda item: place(item[0])))
 
 
-def _place(rung: str) -> int:
+def place(rung: str) -> int:
     """Where on the ladder; what is not on it comes last."""
     return LADDER.index(rung) if rung in LADDER else len(LADDER)
 
@@ -91,7 +91,7 @@ def ledger(
         if row["rung"] == NO_RUNG:
             lines = [_judged(nothing, row, NO_RUNG)]
         else:
-            lines = [_judged(b, row, r) for r, b in books.items() if _place(r) >= _place(row["rung"])]
+            lines = [_judged(b, row, r) for r, b in books.items() if place(r) >= place(row["rung"])]
             lines = lines or [_judged(nothing, row, row["rung"])]
         tested = [line for line in lines if line["verdict"] != "not tested"]
         kept = [line for line in lines if line in tested or line["rung"] == row["rung"]] or lines[:1]

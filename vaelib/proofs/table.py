@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import DEFAULT_BETA, InputError
+from ..config import DEFAULT_BETA, InputError, outputs_dir
 from ..evaluation.stats import bootstrap_interval
 from ..models import VaDE
 from ..runs import Run, find_runs, newest_of_each
@@ -95,6 +95,18 @@ def sweep_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "live": numbers["live dimensions"],
             })  # fmt: skip
     return pd.DataFrame(rows).sort_values(["beta", "seed"], ignore_index=True) if rows else pd.DataFrame()
+
+
+def main_corpus(root: Path | str | None = None, among: Sequence[Path] | None = None) -> str:
+    """Corpus and profile of the newest run, that on the desk left aside if there are others.
+
+    Raises:
+        InputError: no run at all.
+    """
+    corpora = dict.fromkeys(f.parent.name for f in reversed(among or find_runs(root)))
+    if not corpora:
+        raise InputError(f"no finished run in {root or outputs_dir()}: train one first, e.g. `vaelib train`")
+    return next((c for c in corpora if not c.startswith("desk-")), next(iter(corpora)))
 
 
 def runs_of_rungs(
