@@ -1,16 +1,18 @@
 # Two commands do everything: `make demo` and `make test`. Everything is installed into .venv; no root needed.
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(p))))
 CLIPS ?= 40
-EPOCHS ?= 16
+EPOCHS ?=
 BIN := .venv/bin
+# A container may ask for no bytecode: every kernel and worker would compile all that it imports, half a minute each.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo proof difficulty test test-all lab bench bench-ui lint clean
+.PHONY: help setup demo proof ladder test test-all lab bench bench-ui lint clean
 
 help:
-	@echo "make demo                  render, preprocess, train, prove and compare everything"
+	@echo "make demo                  render, preprocess, train, prove and compare everything; says how long it takes"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
 	@echo "make proof                 every claim with three seeds (plans/proof.yaml; hours on a busy machine, resumable)"
-	@echo "make difficulty            the models on corpora of growing difficulty (plans/difficulty.yaml; resumable)"
+	@echo "make ladder                the models on corpora of growing difficulty (plans/ladder.yaml; resumable)"
 	@echo "make test                  the tests, but for those in a browser and the slowest"
 	@echo "make test-all              all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
@@ -47,9 +49,9 @@ setup: .venv/.ready
 	 outputs would be committed; run \`make setup\` again." >&2
 
 demo: setup
-	@$(BIN)/vaelib demo --clips $(CLIPS) --epochs $(EPOCHS)
+	@$(BIN)/vaelib demo --clips $(CLIPS) $(EPOCHS:%=--epochs %)
 
-proof difficulty: setup
+proof ladder: setup
 	@$(BIN)/vaelib batch plans/$@.yaml
 
 test: setup

@@ -1,16 +1,21 @@
 """Plans: what a file expands to and in which order, what is refused and where, which runs belong to it."""
 
 import csv
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import TINY, write_tones
 
 from vaelib import engine, plans, runs
 from vaelib.config import ROOT, InputError
-from vaelib.jobs import Job, NotebookFailedError, Outcome
+from vaelib.jobs import MODEL_NOTEBOOKS, Job, NotebookFailedError, Outcome
 from vaelib.plans import read_plan, runs_of, training_jobs
+from vaelib.preprocess import build_store
+from vaelib.store import open_store
 
 QUICK = {"batch_size": 10, "eval_windows": 2, "precision": "32-true"}
 SMALL = {"latent": 8, "components": 4}
@@ -42,22 +47,22 @@ def test_grids_seeds_and_defaults(written):
         "runs:\n  - {model: beta_vae, beta: [2, 8.5]}\n  - {model: cvae, condition: [language, genre], epochs: 5}\n"
     )
     first = [
-        "conditional_vae-language-fixed-5epochs-seed0", "conditional_vae-genre-fixed-5epochs-seed0",
         "beta_vae-3epochs-beta2-seed0", "beta_vae-3epochs-beta8.5-seed0",
+        "conditional_vae-language-fixed-5epochs-seed0", "conditional_vae-genre-fixed-5epochs-seed0",
     ]  # fmt: skip
     assert said(plan) == first + [title.replace("seed0", "seed1") for title in first]
-    job = training_jobs(plan)[2]
-    assert job.parameters == {"store": str(plan.corpora[0].store), "epochs": 3, "beta": 2.0, "seed": 0}
+    job = training_jobs(plan)[0]
+    assert job.parameters == {"store": str(plan.corpora[0].store), "desk": "", "epochs": 3, "beta": 2.0, "seed": 0}
     assert isinstance(job.parameters["beta"], float)  # as the notebook's default, so that both spellings are one job
-    assert plan.corpora[0].store.name == "demo-40x10s-v1-s0-compact.zarr" and plan.seeds == (0, 1)
+    assert plan.corpora[0].store.name == "demo-40x6s-c0-v0.3-tempo-s0-compact.zarr" and plan.seeds == (0, 1)
 
 
-def test_runs_that_others_are_compared_with_come_first(written):
+def test_the_longest_comes_first_and_then_whoever_others_wait_for(written):
     plan = written(
-        "seeds: [1, 0]\nruns:\n  - model: beta_vae\n  - {model: vade, epochs: 9}\n  - {model: conv_vae, epochs: 9}\n"
-        "  - model: [conv_vae, cvae]\n  - model: basic_vae\n"
+        "seeds: [1, 0]\nruns:\n  - model: cvae\n  - {model: vade, epochs: 9}\n  - {model: conv_vae, epochs: 9}\n"
+        "  - model: [conv_vae, beta_vae]\n  - model: basic_vae\n"
     )
-    order = ["basic_vae", "conv_vae-9epochs", "conv_vae", "conditional_vae-language", "vade-9epochs", "beta_vae"]
+    order = ["beta_vae", "basic_vae", "conv_vae-9epochs", "conv_vae", "vade-9epochs", "conditional_vae-language"]
     assert said(plan) == [f"{name}-seed{seed}" for seed in (1, 0) for name in order]
 
 
@@ -67,26 +72,71 @@ def test_the_same_run_twice_is_one(written):
     assert said(written("seeds: [3, 3]\nruns: [{model: vade}]\n")) == ["vade-seed3"]
 
 
-def test_a_list_in_corpus_is_a_grid_of_corpora(written):
-    plan = written("corpus: {clips_per_genre: 4, variation: [0, 0.5]}\nseeds: [0, 1]\nruns: [{model: vade}]\n")
-    assert [c.store.stem for c in plan.corpora] == ["demo-4x10s-v0-s0-compact", "demo-4x10s-v0.5-s0-compact"]
+def test_a_list_in_a_corpus_is_a_grid_of_corpora(written):
+    plan = written(
+        "corpora: {a: {clips_per_genre: 4, variation: [0, 0.5], fixed: [key, tempo]}}\nseeds: [0, 1]\n"
+        "runs: [{model: vade}]\n"
+    )
+    assert [c.store.stem for c in plan.corpora] == [f"demo-4x6s-c0-v{v}-tempo+key-s0-compact" for v in ("0", "0.5")]
     assert plan.corpora[1].job.parameters == {
-        "clips_per_genre": 4, "clip_seconds": 10.0, "variation": 0.5, "seed": 0, "profile": "compact",
+        "demo": "styles", "clips_per_genre": 4, "clip_seconds": 6.0, "composition": 0.0, "variation": 0.5,
+        "fixed": "tempo+key", "seed": 0, "profile": "compact",
     }  # fmt: skip
     stores = [Path(job.parameters["store"]).stem for job in training_jobs(plan)]
     assert stores == [c.store.stem for c in plan.corpora] * 2  # the first seed of every corpus before the second
     assert len({job.title for job in training_jobs(plan)}) == 4
 
 
+DESK = "corpora:\n  desk: {demo: desk, clips_per_genre: 60}\n  a: {seed: 1}\n  b: {fixed: [], windows: anywhere}\n"
+
+
+def test_the_desk_goes_to_notebook_04_of_the_first_corpus(written):
+    plan = written(DESK + "runs:\n  - model: [vade, beta_vae]\n    desk_epochs: 3\n".replace("vade, ", ""))
+    assert [(c.name, c.store.stem) for c in plan.corpora] == [
+        ("desk", "desk-60x6s-s0-compact"), ("a", "demo-40x6s-c0-v0.3-tempo-s1-compact"),
+        ("b", "demo-40x6s-c0-v0.3-s0-anywhere-compact"),
+    ]  # fmt: skip
+    assert plan.desk == plan.corpora[0] and plan.music == plan.corpora[1:]
+    assert plan.desk.job.parameters == {
+        "demo": "desk", "clips_per_genre": 60, "clip_seconds": 6.0, "seed": 0, "profile": "compact",
+    }  # fmt: skip
+    first, second = (job.parameters for job in training_jobs(plan))
+    assert (first["store"], first["desk"]) == (str(plan.corpora[1].store), str(plan.desk.store))
+    assert (second["store"], second["desk"]) == (str(plan.corpora[2].store), "")
+    assert first["desk_epochs"] == 3 and "desk_epochs" not in second
+
+
+def test_a_run_names_its_corpora(written):
+    plan = written(
+        DESK + "runs:\n  - {model: vade, corpora: b}\n  - {model: basic_vae, corpora: [a, b]}\n"
+        "  - {model: beta_vae, beta: 2, corpora: [b]}\n  - {model: beta_vae, beta: 4, corpora: [b, desk]}\n"
+    )
+    jobs = [(j.notebook[3:], Path(j.parameters["store"]).stem[-12:], j.parameters.get("desk")) for j in
+            training_jobs(plan)]  # fmt: skip
+    assert jobs == [
+        ("basic_vae", "mpo-s1-compact"[-12:], None), ("beta_vae", "here-compact", ""),
+        ("beta_vae", "here-compact", str(plan.desk.store)), ("basic_vae", "here-compact", None),
+        ("vade", "here-compact", None),
+    ]  # fmt: skip
+
+
+def test_a_desk_that_was_made_before_is_one(written, tmp_path):
+    made = tmp_path / "desk-60x6s-s0-compact.zarr"
+    made.mkdir()
+    (made / "zarr.json").write_text('{"attributes": {"rung": "desk"}}')
+    plan = written(f"corpora: {{loops: {{}}, mine: {{store: {made}}}}}\nruns: [{{model: [vade, beta_vae]}}]\n")
+    assert [job.parameters.get("desk") for job in training_jobs(plan)] == [str(made), None]
+
+
 def test_own_music_and_a_store_that_is_there(written, tmp_path, store):
-    plan = written(f"corpus: {{folder: {tmp_path / 'songs'}, split_seed: 3}}\nruns: [{{model: vade}}]\n")
+    plan = written(f"corpora: {{mine: {{folder: {tmp_path / 'songs'}, split_seed: 3}}}}\nruns: [{{model: vade}}]\n")
     given = plan.corpora[0].job.parameters
     assert given == {"corpus": str(tmp_path / "songs"), "split_seed": 3, "profile": "compact"}
-    assert plan.corpora[0].store.name == "songs-compact.zarr"
+    assert plan.corpora[0].store.name == "songs-compact.zarr" and not plan.corpora[0].desk
     with pytest.raises(InputError, match="no corpus at"):
         plan.corpora[0].is_current()
-    plan = written(f"corpus: {{store: {store.path}}}\nruns: [{{model: vade}}]\n")
-    assert plan.corpora == (plans.Corpus(store.path, None),) and plan.corpora[0].is_current()
+    plan = written(f"corpora: {{mine: {{store: {store.path}}}}}\nruns: [{{model: vade}}]\n")
+    assert plan.corpora == (plans.Corpus("mine", store.path, None),) and plan.corpora[0].is_current()
 
 
 def test_a_rendered_corpus_may_be_deleted_but_not_half_made(written, data):
@@ -101,19 +151,27 @@ def test_a_rendered_corpus_may_be_deleted_but_not_half_made(written, data):
 @pytest.mark.parametrize("path", sorted((ROOT / "plans").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_plans_of_the_house_are_good(path):
     plan = read_plan(path)
-    assert len(training_jobs(plan)) == len(plan.corpora) * len(plan.seeds) * len(plan.runs) >= 6
+    assert len(training_jobs(plan)) == sum(len(run["corpora"]) for run in plan.runs) * len(plan.seeds) - len(
+        [1 for run in plan.runs if plan.desk.name in run["corpora"]]
+    ) * len(plan.seeds)
+    assert {job.notebook for job in training_jobs(plan)} == set(MODEL_NOTEBOOKS.values())
     assert plan.saved() == path
 
 
 # --- changes on the command line ---
 
 
-def test_changes_reach_defaults_runs_seeds_and_corpus(written, monkeypatch, tmp_path):
+def test_changes_reach_defaults_runs_seeds_and_corpora(written, monkeypatch, tmp_path):
     monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "papermill"))
-    text = "seeds: [0, 1]\nruns:\n  - model: conv_vae\n  - {model: vade, epochs: 40}\n"
-    plan = written(text, "epochs=2", "seeds=4", "corpus.clips_per_genre=4", "corpus.variation=0,1", "lr=1e-2")
+    text = DESK + "seeds: [0, 1]\nruns:\n  - model: conv_vae\n  - {model: vade, epochs: 40}\n"
+    changes = ["epochs=2", "seeds=4", "corpora.clips_per_genre=4", "a.variation=0,1", "b.fixed=key,voice", "lr=1e-2"]
+    plan = written(text, *changes, "desk.clip_seconds=7", "pages=false")
     assert [run["epochs"] for run in plan.runs] == [2, 2] and plan.runs[0]["lr"] == 0.01
-    assert plan.seeds == (4,) and [c.store.stem[:9] for c in plan.corpora] == ["demo-4x10", "demo-4x10"]
+    assert plan.seeds == (4,) and not plan.pages and not any(job.page for job in training_jobs(plan))
+    assert [c.store.stem.removesuffix("-compact") for c in plan.corpora] == [
+        "desk-60x7s-s0", "demo-4x6s-c0-v0-tempo-s1", "demo-4x6s-c0-v1-tempo-s1",
+        "demo-4x6s-c0-v0.3-key+voice-s0-anywhere",
+    ]  # fmt: skip
     saved = read_plan(plan.saved())  # what notebook 07 is given says what is really run
     assert (saved.corpora, saved.seeds, saved.runs) == (plan.corpora, plan.seeds, plan.runs)
     assert plan.saved().parent == tmp_path / "papermill"
@@ -121,8 +179,10 @@ def test_changes_reach_defaults_runs_seeds_and_corpus(written, monkeypatch, tmp_
 
 
 def test_music_takes_the_place_of_the_rendered_corpus(written, tmp_path):
-    text = "corpus: {clips_per_genre: 4, seed: 1}\nruns: [{model: vade}]\n"
-    assert written(text, f"corpus.folder={tmp_path}/songs").corpora[0].store.name == "songs-compact.zarr"
+    text = "corpora: {a: {clips_per_genre: 4, seed: 1, windows: start}, desk: {demo: desk}}\nruns: [{model: vade}]\n"
+    for place in ("a", "corpora"):
+        plan = written(text, f"{place}.folder={tmp_path}/songs")
+        assert [c.store.name for c in plan.music] == ["songs-start-compact.zarr"] and plan.desk
 
 
 @pytest.mark.parametrize(
@@ -132,20 +192,34 @@ def test_music_takes_the_place_of_the_rendered_corpus(written, tmp_path):
         ("epochs=", "'epochs=' cannot be set"),
         ("=2", "'=2' cannot be set"),
         ("runs=2", "'runs=2' cannot be set"),
+        ("corpora={a: 1}", "'corpora={a: 1}' cannot be set"),
+        ("a={seed: 1}", "'a={seed: 1}' cannot be set"),
         ("model=vade", "'model=vade' cannot be set"),
         ("epochs=many", "epochs=many: parameter 'epochs' of notebook 06_vade is 'many'"),
         ("epocs=2", "epocs=2: unknown parameter of the notebooks of this plan 'epocs': did you mean 'epochs'"),
         ("seed=2", "seed=2: unknown parameter"),
         ("seeds=a", "seeds=a: parameter 'seed' of notebook"),
-        ("corpus.clips=2", "corpus.clips=2: unknown key of corpus 'clips'"),
-        ("corpus.clips_per_genre=2", "corpus.clips_per_genre=2: 2 clips per genre cannot be split"),
+        ("pages=2", "pages=2: 'pages' must be true or false, not 2"),
+        ("loops.clips=2", "loops.clips=2: unknown key of a corpus 'clips'"),
+        ("loop.seed=2", "loop.seed=2: unknown corpus of this plan 'loop': did you mean 'loops'"),
+        ("loops.clips_per_genre=2", "loops.clips_per_genre=2: 2 clips per genre cannot be split"),
+        ("corpora.composition=2", "corpora.composition=2: composition must be from 0 to 1"),
+        ("loops.fixed=temo", "loops.fixed=temo: unknown factor in fixed 'temo': did you mean 'tempo'"),
         ("profile=compct", "profile=compct: unknown profile 'compct': did you mean 'compact'"),
-        ("epochs=[2", "'epochs=\\[2' cannot be set"),
+        ("profile=2", "profile=2: 'profile' must be a word, not 2"),
+        ("epochs=[2", "'epochs=[2' cannot be set"),
     ],
 )
 def test_wrong_changes_are_named(written, change, says):
-    with pytest.raises(InputError, match=f"^{says}"):
+    with pytest.raises(InputError, match=f"^{re.escape(says)}"):
         written("runs: [{model: vade}]\n", change)
+
+
+def test_no_rendered_corpus_to_change_and_a_desk_of_own_music(written):
+    with pytest.raises(InputError, match=r"^corpora.seed=1: no corpus of this plan is rendered$"):
+        written("corpora: {a: {folder: x}}\nruns: [{model: vade}]\n", "corpora.seed=1")
+    with pytest.raises(InputError, match=r"^.*: a desk is rendered, it cannot be made of music of your own"):
+        written(DESK + "runs: [{model: vade}]\n", "desk.folder=x")
 
 
 # --- what is refused, and where ---
@@ -189,15 +263,51 @@ RUN = "runs: [{model: vade}]\n"
         (RUN + "seeds: [0, 1.5]\n", 2, "must be of type int"),
         (RUN + "profile: 2\n", 2, "'profile' must be a word"),
         (RUN + "profile: ful\n", 2, "did you mean 'full'"),
-        (RUN + "profile: full\ncorpus:\n  clip_seconds: 10\n", 4, "shorter than the 30.0-s window"),
-        (RUN + "profile: full\n", 1, "clips of 10 s are shorter"),
-        (RUN + "corpus: {variation: 2}\n", 2, "variation must be from 0 to 1"),
-        (RUN + "corpus: {variations: 1}\n", 2, "did you mean 'variation'"),
-        (RUN + "corpus: {clips_per_genre: [4, 2]}\n", 2, "2 clips per genre cannot be split"),
-        (RUN + "corpus: {seed: -1}\n", 2, "seed must not be negative"),
-        (RUN + "corpus:\n  folder: x\n  variation: 1\n", 4, "'variation' says how a corpus is made"),
-        (RUN + "corpus:\n  store: x\n  folder: x\n", 4, "'folder' says how a corpus is made"),
-        (RUN + "corpus:\n  split_seed: [0, 1]\n", 3, "two corpora would share the store demo-40x10s"),
+        (RUN + "profile: full\ncorpora:\n  a:\n    clip_seconds: 10\n", 5, "shorter than the 30.0-s window"),
+        (RUN + "profile: full\n", 1, "clips of 6 s are shorter"),
+        (RUN + "pages: 2\n", 2, "'pages' must be true or false, not 2"),
+        (RUN + "corpus: {variation: 1}\n", 2, "unknown key of a plan 'corpus': did you mean 'corpora'"),
+        (RUN + "corpora: [a]\n", 2, "'corpora' must be a mapping"),
+        (RUN + "corpora:\n  a: 40\n", 3, "corpus 'a' must be a mapping"),
+        (RUN + "corpora: {}\n", 1, "vade needs a corpus that is no desk"),
+        (RUN + "corpora: {a: {variation: 2}}\n", 2, "variation must be from 0 to 1, not 2"),
+        (RUN + "corpora:\n  a: {seed: 1,\n    composition: -0.1}\n", 4, "composition must be from 0 to 1, not -0.1"),
+        (RUN + "corpora: {a: {fixed: [tempo, kee]}}\n", 2, "unknown factor in fixed 'kee': did you mean 'key'"),
+        (RUN + "corpora: {a: {fixed: [[tempo]]}}\n", 2, "'fixed' must be names of factors"),
+        (RUN + "corpora: {a: {windows: anywere}}\n", 2, "did you mean 'anywhere'"),
+        (RUN + "corpora: {a: {demo: dsk}}\n", 2, "did you mean 'desk'"),
+        (RUN + "corpora: {a: {variations: 1}}\n", 2, "did you mean 'variation'"),
+        (RUN + "corpora: {a: {clips_per_genre: [4, 2]}}\n", 2, "2 clips per genre cannot be split"),
+        (
+            RUN + "corpora: {a: {}, d: {demo: desk, clips_per_genre: 9}}\n",
+            2,
+            "9 clips of a desk are too few; use at least 60",
+        ),
+        (RUN + "corpora: {a: {}, d: {demo: desk, fixed: key}}\n", 2, "'fixed' is no dial of a desk"),
+        (RUN + "corpora: {a: {}, d: {demo: desk, seed: [0, 1]}}\n", 2, "a second desk: a plan can have one"),
+        (
+            RUN + "corpora:\n  a: {}\n  d:\n    folder: x\n    demo: desk\n",
+            5,
+            "a desk is rendered, it cannot be made of music",
+        ),
+        (RUN + "corpora: {d: {demo: desk}}\n", 1, "vade needs a corpus that is no desk"),
+        (RUN + "corpora: {a: {seed: -1}}\n", 2, "seed must not be negative"),
+        (RUN + "corpora:\n  a:\n    folder: x\n    variation: 1\n", 5, "'variation' says how a corpus is made"),
+        (RUN + "corpora:\n  a:\n    store: x\n    folder: x\n", 5, "'folder' says how a corpus is made"),
+        (RUN + "corpora:\n  a: {split_seed: [0, 1]}\n", 3, "two corpora would share the store demo-40x6s"),
+        (RUN + "corpora:\n  a: {}\n  b: {seed: 0}\n", 4, "two corpora would share the store demo-40x6s"),
+        ("runs:\n  - {model: vade, corpora: lops}\n", 2, "unknown corpus of this plan 'lops': did you mean 'loops'"),
+        ("runs:\n  - {model: vade, desk: x.zarr}\n", 2, "'desk' is no parameter of a run"),
+        (
+            "corpora: {a: {}, d: {demo: desk}}\nruns:\n  - model: vade\n    corpora: [a, d]\n",
+            4,
+            "vade is not trained on a desk",
+        ),
+        (
+            "corpora: {a: {}, d: {demo: desk}}\nruns:\n  - model: beta_vae\n    corpora: d\n",
+            4,
+            "beta_vae needs a corpus that",
+        ),
         (RUN + "seeds: [0\n", 3, "this is not YAML"),
         (RUN + "\tseeds: 0\n", 2, "this is not YAML"),
         (RUN + "seeds: [0]\nseeds: [1]\n", 3, "'seeds' stands there twice"),
@@ -225,8 +335,18 @@ def test_files_that_are_no_plan(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def outputs(store, tmp_path_factory):
-    """Finished runs on the tones, one after the other."""
+def desk(folders):
+    """The store of a few other tones, which says that it is a desk."""
+    made = build_store(write_tones(folders / "mixes", languages=("english",), genres=("house",), clips=15), TINY)
+    about = json.loads((made / "zarr.json").read_text())
+    about["attributes"]["rung"] = "desk"
+    (made / "zarr.json").write_text(json.dumps(about))
+    return open_store(made)
+
+
+@pytest.fixture(scope="module")
+def outputs(store, desk, tmp_path_factory):
+    """Finished runs on the tones, one after the other, and on the desk."""
     root = tmp_path_factory.mktemp("outputs")
     trained = [
         ("conv_vae", {}), ("conv_vae", {"seed": 1}), ("conv_vae", {"lr": 2e-3}), ("conv_vae", {"detilt": True}),
@@ -239,6 +359,10 @@ def outputs(store, tmp_path_factory):
         for age, (model, changes) in enumerate(trained):
             config = runs.plan(store, model, model_settings=SMALL, **QUICK | {"epochs": 1} | changes)
             os.utime(runs.fit(config, store, show=False).folder / "done.json", (1e9 + age, 1e9 + age))
+        for model, changes in (("beta_vae", {"beta": 2.0}), ("conv_vae", {})):
+            start = {"sigma": 0.2, "start_components": 2}
+            config = runs.plan(desk, model, model_settings=SMALL, **QUICK | {"epochs": 1} | start | changes)
+            runs.fit(config, desk, show=False)
     return root
 
 
@@ -250,46 +374,70 @@ def found(plan, root) -> list[tuple]:
 
 def test_every_run_is_found_and_no_other(written, store, outputs):
     plan = written(
-        f"corpus: {{store: {store.path}}}\ndefaults: {{epochs: 1, batch_size: 10}}\nruns:\n"
+        f"corpora: {{mine: {{store: {store.path}}}}}\ndefaults: {{epochs: 1, batch_size: 10}}\nruns:\n"
         "  - {model: conv_vae, lr: [1e-3, 2e-3]}\n  - {model: conv_vae, epochs: 2}\n"
         "  - {model: conv_vae, detilt: true}\n  - {model: beta_vae, beta: [2, 8]}\n"
-        "  - {model: cvae, condition: genre}\n  - {model: vade, components: 4}\n"
+        "  - {model: cvae, condition: genre, priors: 'standard,fixed'}\n  - {model: vade, components: 4}\n"
     )
     assert runs_of(plan, outputs)[1] == []
     assert found(plan, outputs) == [
-        ("conv_vae", 1, 0, 1e-3), ("conv_vae", 1, 0, 2e-3), ("conv_vae", 2, 0, 1e-3), ("conv_vae-detilt", 1, 0, 1e-3),
-        ("cvae-genre-standard", 1, 0, 1e-3), ("cvae-genre-fixed", 1, 0, 1e-3), ("vade", 1, 0, 1e-3),
         ("beta_vae-b2", 1, 0, 1e-3), ("beta_vae-b8", 1, 0, 1e-3),
+        ("conv_vae", 1, 0, 1e-3), ("conv_vae", 1, 0, 2e-3), ("conv_vae", 2, 0, 1e-3), ("conv_vae-detilt", 1, 0, 1e-3),
+        ("vade", 1, 0, 1e-3), ("cvae-genre-standard", 1, 0, 1e-3), ("cvae-genre-fixed", 1, 0, 1e-3),
     ]  # fmt: skip
+
+
+def test_the_runs_of_the_desk_belong_to_the_plan(written, store, desk, outputs):
+    plan = written(
+        f"corpora: {{mine: {{store: {store.path}}}, desk: {{store: {desk.path}}}}}\n"
+        "defaults: {epochs: 1, batch_size: 10}\n"
+        "runs: [{model: beta_vae, beta: 2, desk_epochs: 1, desk_components: 2, desk_starts: 'components,random'}]\n"
+    )
+    assert [variant for variant, *_ in found(plan, outputs)] == [
+        "beta_vae-b2", "beta_vae-b2-sigma0.2-components", "conv_vae-sigma0.2-components",
+    ]  # fmt: skip
+    assert runs_of(plan, outputs)[1] == [
+        f"{model}, beta {beta}, 1 epochs, seed 0, from a random start, on mixes-tiny: no finished run"
+        for model, beta in (("beta_vae", 2), ("conv_vae", 1))
+    ]
+    without = written(
+        f"corpora: {{mine: {{store: {store.path}}}, desk: {{demo: desk, clips_per_genre: 61}}}}\n"
+        "runs: [{model: beta_vae, beta: 2, epochs: 1}]\n"
+    )
+    folders, missing = runs_of(without, outputs)
+    assert len(folders) == 1 and missing == ["desk-61x6s-s0-compact.zarr: no such mel store, so none of its runs"]
 
 
 def test_what_is_missing_is_said(written, store, outputs, tmp_path):
     plan = written(
-        f"corpus: {{store: {store.path}}}\nseeds: [0, 2]\ndefaults: {{epochs: 1}}\nruns:\n"
+        f"corpora: {{mine: {{store: {store.path}}}}}\nseeds: [0, 2]\ndefaults: {{epochs: 1}}\nruns:\n"
         "  - {model: conv_vae, detilt: true}\n  - {model: beta_vae, beta: 4}\n  - {model: vade, components: 5}\n"
-        "  - {model: cvae, condition: language}\n",
+        "  - {model: cvae, condition: language, priors: 'standard,fixed'}\n",
     )
     assert runs_of(plan, outputs)[1] == [
-        "cvae, language, 1 epochs, seed 0, prior fixed: no finished run",
-        "vade, 1 epochs, components 5, seed 0: no finished run",
         "beta_vae, 1 epochs, beta 4, seed 0: no finished run",
+        "vade, 1 epochs, components 5, seed 0: no finished run",
+        "cvae, language, 1 epochs, seed 0, prior fixed: no finished run",
+        "beta_vae, 1 epochs, beta 4, seed 2: no finished run",
         "conv_vae, 1 epochs, detilt, seed 2: no finished run",
+        "vade, 1 epochs, components 5, seed 2: no finished run",
         "cvae, language, 1 epochs, seed 2, prior standard: no finished run",
         "cvae, language, 1 epochs, seed 2, prior fixed: no finished run",
-        "vade, 1 epochs, components 5, seed 2: no finished run",
-        "beta_vae, 1 epochs, beta 4, seed 2: no finished run",
     ]
     assert len(runs_of(plan, outputs)[0]) == 2 and runs_of(plan, tmp_path)[0] == []
 
 
 def test_the_newest_of_several_matches(written, store, outputs):
-    plan = written(f"corpus: {{store: {store.path}}}\ndefaults: {{epochs: 1}}\nruns: [{{model: conv_vae}}]\n")
+    plan = written(
+        f"corpora: {{mine: {{store: {store.path}}}}}\ndefaults: {{epochs: 1}}\nruns: [{{model: conv_vae}}]\n"
+    )
     assert found(plan, outputs) == [("conv_vae", 1, 0, 2e-3)]
 
 
 def test_a_missing_store_is_a_sentence(written, store, outputs):
     plan = written(
-        f"corpus: {{store: [{store.path}, /none/a.zarr]}}\ndefaults: {{epochs: 1}}\nruns: [{{model: vade}}]\n"
+        f"corpora: {{mine: {{store: [{store.path}, /none/a.zarr]}}}}\ndefaults: {{epochs: 1}}\n"
+        "runs: [{model: vade}]\n"
     )
     folders, missing = runs_of(plan, outputs)
     assert len(folders) == 1 and missing == ["a.zarr: no such mel store, so none of its runs"]
@@ -302,8 +450,11 @@ def test_a_training_is_done_only_with_its_own_run(store, outputs, monkeypatch):
         return Job(notebook, {"store": str(store.path), "seed": 0, "epochs": 1} | given).left_its_run()
 
     assert left("03_conv_vae") and left("03_conv_vae", detilt=True) and not left("03_conv_vae", epochs=3)
-    assert left("04_beta_vae", beta=8) and left("04_beta_vae", beta="2") and not left("04_beta_vae")  # β is 4 there
-    assert left("05_conditional_vae", condition="genre") and not left("05_conditional_vae", condition="language")
+    assert left("04_beta_vae", beta=8, desk="") and left("04_beta_vae", beta="2", desk="")
+    assert not left("04_beta_vae", desk="")  # β is 4 there
+    both = {"priors": "standard,fixed"}
+    assert left("05_conditional_vae", condition="genre", **both)
+    assert not left("05_conditional_vae", condition="language", **both)
     assert left("05_conditional_vae", condition="language", priors="standard")
 
 
@@ -336,11 +487,12 @@ def stage(written, store, monkeypatch, tmp_path, in_process):
 
 
 def test_corpora_then_trainings_then_one_comparison(stage, store, tmp_path, data, capsys):
-    asked = stage("corpus: {clips_per_genre: 4, variation: [0, 1]}\nruns: [{model: vade}, {model: basic_vae}]\n")
+    asked = stage("corpora: {a: {clips_per_genre: 4, variation: [0, 1]}}\nruns: [{model: vade}, {model: basic_vae}]\n")
+    zero, one = (f"demo-4x6s-c0-v{v}-tempo-s0" for v in (0, 1))
     assert asked == [
-        ("01_preprocess-demo-4x10s-v0-s0", True), ("01_preprocess-demo-4x10s-v1-s0", True),
-        ("02_basic_vae-demo-4x10s-v0-s0-compact-seed0", False), ("06_vade-demo-4x10s-v0-s0-compact-seed0", False),
-        ("02_basic_vae-demo-4x10s-v1-s0-compact-seed0", False), ("06_vade-demo-4x10s-v1-s0-compact-seed0", False),
+        (f"01_preprocess-{zero}", True), (f"01_preprocess-{one}", True),
+        (f"02_basic_vae-{zero}-compact-seed0", False), (f"06_vade-{zero}-compact-seed0", False),
+        (f"02_basic_vae-{one}-compact-seed0", False), (f"06_vade-{one}-compact-seed0", False),
         ("07_compare", True),
     ]  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "papermill" / "summary.csv").open()))
@@ -349,49 +501,75 @@ def test_corpora_then_trainings_then_one_comparison(stage, store, tmp_path, data
                        "reason": ""}  # fmt: skip
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == len(asked) + 1 and "7/7 notebooks: 07_compare" in printed.err
+    assert re.match(r"7 notebooks, \d at a time: this takes about \d+ min\n", printed.err)
+
+
+def test_notebook_04_waits_for_the_corpus_and_for_the_desk(written, data):
+    tasks = plans._tasks(written(DESK + "runs: [{model: [beta_vae, basic_vae, conv_vae]}]\n"))
+    needs = {f"{t.job.notebook} {t.job.label}": (t.needs, t.after) for t in tasks[3:]}
+    first, second = (f"demo-40x6s-c0-v0.3-{dials}-compact" for dials in ("tempo-s1", "s0-anywhere"))
+    assert needs == {
+        f"04_beta_vae {first}": ((1, 0), ()), f"04_beta_vae {second}": ((2,), ()),
+        f"02_basic_vae {first}": ((1,), ()), f"03_conv_vae {first}": ((1,), (4,)),
+        f"02_basic_vae {second}": ((2,), ()), f"03_conv_vae {second}": ((2,), (7,)),
+    }  # fmt: skip
+    with_desk, without = tasks[3].seconds, tasks[6].seconds
+    assert with_desk > without > tasks[4].seconds > 0
+
+
+def test_one_corpus_with_two_kinds_of_windows_is_rendered_by_one_at_a_time(written, data):
+    tasks = plans._tasks(written("corpora: {a: {windows: [start, anywhere]}}\nruns: [{model: vade}]\n"))
+    assert [t.after for t in tasks[:2]] == [(), (0,)]
 
 
 def test_the_comparison_is_told_plan_and_corpus(stage, store, tmp_path):
-    one = stage(f"corpus: {{store: [{store.path}, {store.path}/]}}\nruns: [{{model: vade}}]\n")  # one store, said twice
-    assert stage.jobs[-1].parameters["corpus"] == store.path.stem and len(one) == 2
-    stage("corpus: {clips_per_genre: [4, 5]}\nruns: [{model: vade}]\n")
+    one = stage(f"corpora: {{mine: {{store: [{store.path}, {store.path}/]}}}}\nruns: [{{model: vade}}]\n")  # said twice
     told = stage.jobs[-1].parameters
-    assert (told["corpus"], told["plan"], told["epochs"]) == ("", str(tmp_path / "plan.yaml"), 0)
+    assert told["corpus"] == store.path.stem and told["target"].endswith("/comparison") and len(one) == 2
+    stage("corpora: {d: {demo: desk}, a: {clips_per_genre: [4, 5]}}\nruns: [{model: vade}]\npages: false\n")
+    told = stage.jobs[-1].parameters
+    assert told["corpus"] == "demo-4x6s-c0-v0.3-tempo-s0-compact" and told["target"].endswith("/comparison-plan")
+    assert (told["plan"], told["epochs"]) == (str(tmp_path / "plan.yaml"), 0)
+    assert stage.jobs[-1].page and not any(job.page for job in stage.jobs[-6:-1])
 
 
 def test_one_failure_leaves_the_others_running(stage, store):
     with pytest.raises(NotebookFailedError, match=r"^06_vade-seed0: oh$"):
-        stage(f"corpus: {{store: {store.path}}}\nruns: [{{model: vade}}, {{model: beta_vae}}]\n", vade="failed")
-    assert [title for title, _ in stage.asked] == ["06_vade-seed0", "04_beta_vae-seed0", "07_compare"]
+        stage(
+            f"corpora: {{mine: {{store: {store.path}}}}}\nruns: [{{model: vade}}, {{model: beta_vae}}]\n", vade="failed"
+        )
+    assert [title for title, _ in stage.asked] == ["04_beta_vae-seed0", "06_vade-seed0", "07_compare"]
 
 
 def test_trainings_without_their_corpus_are_left_out(stage, data, capsys):
-    with pytest.raises(InputError, match=r"^01_preprocess-demo-4x10s-v0-s0: oh$"):
-        stage("corpus: {clips_per_genre: 4, variation: [0, 1]}\nruns: [{model: vade}]\n", v0="refused")
-    assert [title[:30] for title, _ in stage.asked][2:] == ["06_vade-demo-4x10s-v1-s0-compa", "07_compare"]
+    with pytest.raises(InputError, match=r"^01_preprocess-demo-4x6s-c0-v0-tempo-s0: oh$"):
+        stage("corpora: {a: {clips_per_genre: 4, variation: [0, 1]}}\nruns: [{model: vade}]\n", v0="refused")
+    assert [title[:30] for title, _ in stage.asked][2:] == ["06_vade-demo-4x6s-c0-v1-tempo-", "07_compare"]
     assert "left out" in capsys.readouterr().out
 
 
 def test_nothing_to_compare(stage, store, capsys):
     stage.monkeypatch.setattr(plans, "runs_of", lambda plan, root: ([], ["all"]))
     with pytest.raises(NotebookFailedError):
-        stage(f"corpus: {{store: {store.path}}}\nruns: [{{model: vade}}]\n", vade="failed")
+        stage(f"corpora: {{mine: {{store: {store.path}}}}}\nruns: [{{model: vade}}]\n", vade="failed")
     assert [title for title, _ in stage.asked] == ["06_vade-seed0"]
     assert "the plan has no finished run" in capsys.readouterr().out
 
 
 def test_a_label_with_one_class_is_left_out_and_no_failure(stage, store, capsys):
     stage.monkeypatch.setattr(plans, "too_few_classes", lambda store, label: "too few" * (label == "genre"))
-    asked = stage(f"corpus: {{store: {store.path}}}\nruns: [{{model: cvae, condition: [genre, language]}}]\n")
+    asked = stage(
+        f"corpora: {{mine: {{store: {store.path}}}}}\nruns: [{{model: cvae, condition: [genre, language]}}]\n"
+    )
     assert [title for title, _ in asked] == ["05_conditional_vae-language-seed0", "07_compare"]
     assert "left out" in capsys.readouterr().out
 
 
 def test_a_missing_folder_is_refused_before_anything_runs(stage, tmp_path):
     with pytest.raises(InputError, match="no corpus at"):
-        stage(f"corpus: {{folder: {tmp_path}/none}}\nruns: [{{model: vade}}]\n")
+        stage(f"corpora: {{mine: {{folder: {tmp_path}/none}}}}\nruns: [{{model: vade}}]\n")
     with pytest.raises(InputError, match="no mel store at"):
-        stage(f"corpus: {{store: {tmp_path}/none.zarr}}\nruns: [{{model: vade}}]\n")
+        stage(f"corpora: {{mine: {{store: {tmp_path}/none.zarr}}}}\nruns: [{{model: vade}}]\n")
     assert stage.asked == [] and not (tmp_path / "papermill").exists()
 
 

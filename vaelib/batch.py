@@ -24,13 +24,16 @@ from rich.text import Text
 from . import engine
 from .cluster import NOTEBOOK, Workers, connected
 from .config import papermill_dir, write_atomic
-from .jobs import FAILURES, Job, Outcome, checked, raise_failures
+from .jobs import FAILURES, Job, Outcome, checked, defaults, raise_failures
 from .progress import clock
 
 # Whose runs a notebook puts beside its own
 BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}
-# For the time left: cost of an epoch (Conv VAE = 1; 05 trains two models, VaDE half as long again) and of the proofs.
-COST, PROOFS_COST = {"02_basic_vae": 0.2, "05_conditional_vae": 2.0, "06_vade": 1.5}, 5
+# For the time that work takes, roughly, on one core of 2026: seconds of an epoch of 1,000 windows of 64 × 64 in batches
+# of 8 (VaDE: half as many joint epochs, of its own) …
+EPOCH = {"02_basic_vae": 1.5, "03_conv_vae": 6.0, "04_beta_vae": 6.0, "05_conditional_vae": 6.0, "06_vade": 3.5}
+# … of all else in a notebook (imports, proofs, explorers), and of rendering 1,000 training windows of 1 s
+REST, OTHERS_REST, MUSIC = {"04_beta_vae": 60, "07_compare": 75}, 40, 7.0
 GONE = "the Dask scheduler went away; the same command continues on another one"
 EVERY = 0.3  # seconds between two words of a notebook that are passed on
 COLOURS = {"running": "bold", "failed": "bold red", "refused": "bold red", "left out": "yellow", "done": "green"}
@@ -46,6 +49,8 @@ class Task:
         after: Numbers of earlier tasks that it waits for, whatever comes of them.
         again: Execute it in any case.
         check: Called before it starts: a reason to leave it out, or "".
+        windows: Training windows of an epoch on its store, and on the desk, in thousands of 64 × 64: they tell how
+            long it takes.
     """
 
     job: Job
@@ -53,6 +58,19 @@ class Task:
     after: tuple[int, ...] = ()
     again: bool = False
     check: Callable[[Job], str] | None = None
+    windows: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes on one core."""
+        rest, given = REST.get(self.job.notebook, OTHERS_REST), self.job.parameters
+        if self.job.notebook not in EPOCH:
+            return rest + MUSIC * self.windows[0] * given.get("clip_seconds", 0)
+        values = defaults(self.job.notebook) | given
+        trained = self.windows[0] * values["epochs"] * len(values.get("priors", "one").split(","))
+        if given.get("desk"):
+            trained += self.windows[1] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
+        return rest + EPOCH[self.job.notebook] * trained
 
 
 class Summary:
@@ -61,14 +79,15 @@ class Summary:
     Where nobody watches (a log file), a line for each run that is over.
 
     Args:
-        jobs: All runs of the batch.
+        tasks: All runs of the batch.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, tasks: Sequence[Task]) -> None:
         self.console, self.lock = Console(stderr=True), threading.Lock()
         self.lines: dict[int, str] = {}
         self.over: dict[int, Outcome] = {}
-        self.jobs, self.worked, self.started = list(jobs), 0.0, time.monotonic()
+        self.jobs, self.costs = [t.job for t in tasks], [t.seconds for t in tasks]
+        self.worked, self.started = 0.0, time.monotonic()
         self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=4)
         self.shown = self.console.is_terminal or self.console.is_jupyter
 
@@ -92,19 +111,15 @@ class Summary:
         with self.lock:
             self.lines.pop(number, None)
             self.over[number] = outcome
-            self.worked += self._cost(outcome.job) * (outcome.state in ("done", "failed"))
+            self.worked += self.costs[number] * (outcome.state in ("done", "failed"))
             if not self.shown:
                 line = f"{self.progress()}: {outcome.job.title}: {outcome.state}"
                 took = f" in {clock(outcome.seconds)}" if outcome.state == "done" else ""
                 print(line + took + (f": {outcome.reason}" if outcome.reason else ""), file=sys.stderr, flush=True)
 
-    @staticmethod
-    def _cost(job: Job) -> float:
-        return COST.get(job.notebook, 1) * job.parameters.get("epochs", 16) + PROOFS_COST
-
     def progress(self) -> str:
         """`12/42 notebooks, about 31:00 min left`; the time once a tenth of the work is done."""
-        left = sum(self._cost(job) for i, job in enumerate(self.jobs) if i not in self.over)
+        left = sum(cost for i, cost in enumerate(self.costs) if i not in self.over)
         known = left and self.worked >= 0.1 * (self.worked + left)
         time_left = (time.monotonic() - self.started) * left / self.worked if known else 0
         return f"{len(self.over)}/{len(self.jobs)} notebooks" + (f", about {clock(time_left)} left" if known else "")
@@ -150,7 +165,7 @@ def run(tasks: Sequence[Task], workers: Workers | None = None) -> list[Outcome]:
     """
     for task in tasks:
         checked(task.job.notebook, task.job.parameters)
-    with connected(workers or Workers(), len(tasks)) as client, Summary([t.job for t in tasks]) as summary:
+    with connected(workers or Workers(), len(tasks)) as client, Summary(tasks) as summary:
         topic = f"vaelib-{uuid4().hex}"  # other batches may have the same scheduler
         client.subscribe_topic(topic, lambda event: summary.tell(event[1]["number"], event[1]["line"]))
         try:
@@ -161,6 +176,20 @@ def run(tasks: Sequence[Task], workers: Workers | None = None) -> list[Outcome]:
             print(f"\ninterrupted: {hint}", file=sys.stderr, flush=True)
             raise
     return [outcomes[i] for i in range(len(tasks))]
+
+
+def duration(tasks: Sequence[Task], workers: int) -> float:
+    """About how many seconds the tasks take that are not done yet, handed out like `_run` does."""
+    seconds = [t.seconds if t.again or not t.job.is_done() else 0.0 for t in tasks]
+    waiting, ends, now = list(range(len(tasks))), {}, 0.0
+    while waiting:
+        over = {i for i, end in ends.items() if end <= now}
+        ready = [i for i in waiting if over >= {*tasks[i].needs, *tasks[i].after}]
+        for i in ready[: workers - len(ends) + len(over)]:
+            waiting.remove(i)
+            ends[i] = now + seconds[i]
+        now = min((end for end in ends.values() if end > now), default=now)
+    return max(ends.values(), default=0.0)
 
 
 def _run(client: Client, tasks: Sequence[Task], summary: Summary, topic: str) -> dict[int, Outcome]:
@@ -260,7 +289,7 @@ def run_alone(job: Job, again: bool = False) -> Path:
         InputError: unknown notebook or parameters, or input that the notebook refused.
         NotebookFailedError: a cell raised.
     """
-    with Summary([job]) as summary:
+    with Summary([Task(job)]) as summary:
         summary.tell(0, "starting")
         outcome = engine.attempt(job, lambda line: summary.tell(0, line), again)
         summary.finish(0, outcome)

@@ -59,25 +59,33 @@ def _extra(args: list[str]) -> dict[str, str]:
 
 @app.command()
 def demo(
-    clips: Annotated[int, typer.Option(help="Clips of each of the 45 genres.")] = 40,
-    epochs: int = 16,
-    seconds: Annotated[
-        float | None, typer.Option(help="Length of a clip; default 10, 30 for the full profile.")
-    ] = None,
-    variation: Annotated[float, typer.Option(help="How much the factors vary, 0 to 1.")] = 1.0,
+    clips: Annotated[int, typer.Option(help="Clips of each of the 45 genres; the desk has 37 times as many.")] = 40,
+    epochs: Annotated[int | None, typer.Option(help="Of every training; default: what the plan says of each.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a clip; default 6, 30 for the full profile.")] = None,
+    composition: Annotated[
+        float, typer.Option(help="Share of phrases composed anew in every clip; 0: a genre plays one loop.")
+    ] = 0.0,
+    variation: Annotated[float, typer.Option(help="How much the factors vary, 0 to 1.")] = 0.3,
     seed: int = 0,
     profile: str = "compact",
 ) -> None:
-    """Everything: render the demo corpus, preprocess, train all models, compare; prints the report to open."""
-    seconds = seconds or (30.0 if profile == "full" else 10.0)
-    drawn = {"clips_per_genre": clips, "clip_seconds": seconds, "variation": variation, "seed": seed}
-    changes = [f"corpus.{name}={value}" for name, value in drawn.items()]
-    _execute_plan(ROOT / "plans" / "demo.yaml", [*changes, f"profile={profile}", f"seeds={seed}", f"epochs={epochs}"])
+    """Everything: render loops and desk, preprocess, train all models, compare; prints the report to open."""
+    from .demo import CLIPS
+    from .planfile import FEWEST_CLIPS
+
+    seconds = seconds or (30.0 if profile == "full" else 6.0)
+    mixes = max(FEWEST_CLIPS["desk"], clips * CLIPS["desk"] // CLIPS["styles"])
+    both = {"clip_seconds": seconds, "seed": seed}
+    loops = {"clips_per_genre": clips, "composition": composition, "variation": variation} | both
+    desk = {"clips_per_genre": mixes} | both
+    changes = [f"{corpus}.{k}={v}" for corpus, given in (("loops", loops), ("desk", desk)) for k, v in given.items()]
+    changes += [f"epochs={epochs}", f"desk_epochs={epochs}"] if epochs is not None else []
+    _execute_plan(ROOT / "plans" / "demo.yaml", [*changes, f"profile={profile}", f"seeds={seed}"])
 
 
 @app.command()
 def batch(
-    plan: Annotated[Path, typer.Argument(help="YAML file: corpus, seeds, defaults and runs; see plans/.")],
+    plan: Annotated[Path, typer.Argument(help="YAML file: corpora, seeds, defaults and runs; see plans/.")],
     workers: Annotated[
         int | None, typer.Option(min=1, help="Notebooks at a time; default: one per GPU, else per core (at most 4).")
     ] = None,
@@ -119,22 +127,26 @@ def preprocess(
     segment_seconds: Annotated[float, typer.Option(help="Longer files are cut into pieces of this; 0: never.")] = 30.0,
     hop_seconds: Annotated[float, typer.Option(help="From piece to piece; 0: end to end.")] = 0.0,
     split_seed: int = 0,
+    windows: Annotated[
+        str, typer.Option(help="What models see of a clip: start (its first window) or anywhere; music: anywhere.")
+    ] = "",
 ) -> None:
     """Turn a folder of music into a mel store (notebook 01, which is also the report on the collection)."""
     from .batch import run_alone
     from .corpus import read_corpus
     from .jobs import Job
-    from .store import is_current, store_path
+    from .store import choose_windows, is_current, store_path
 
     fe = front_end(profile)
     table = str(Path(manifest).expanduser().resolve()) if manifest else ""
     reading = {"labels": labels, "manifest": table, "mirdata": mirdata, "allow_outside": allow_outside}
-    cut = {"segment_seconds": segment_seconds, "hop_seconds": hop_seconds}
+    cut = {"segment_seconds": segment_seconds, "hop_seconds": hop_seconds, "windows": windows}
     found = read_corpus(corpus, **reading)  # what is refused is refused before a kernel starts
+    named = choose_windows(bool(found.record), windows)[1]
     again = not is_current(found, fe, split_seed, **cut)
     given = {"corpus": str(found.root), "profile": profile, "split_seed": split_seed, **reading, **cut}
     run_alone(Job("01_preprocess", given, found.name), again=again)
-    typer.echo(store_path(found.name, profile))
+    typer.echo(store_path(found.name, profile, named))
 
 
 @app.command(context_settings=FREE)
@@ -366,6 +378,9 @@ def report(run: Path, output: Path | None = None) -> None:
 
 def main() -> None:
     """Run a command; bad input ends with one sentence and exit code 2, a failed notebook with exit code 1."""
+    # A container may ask for no bytecode: what is imported from here on is compiled once, not again by every worker
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     from .jobs import NotebookFailedError
     from .provenance import COMMAND
     from .training import TrainingDivergedError

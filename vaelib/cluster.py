@@ -96,10 +96,21 @@ def _check_resources(client: Client, address: str) -> None:
         raise InputError(f"{why}: start them in this environment with `{start}` (or more threads)")
 
 
+def count_here(workers: Workers, most: int) -> int:
+    """How many workers of this machine execute a batch; 0: others do, or GPUs.
+
+    Raises:
+        InputError: no such GPU.
+    """
+    if workers.scheduler or workers.slurm or workers.pbs or _gpus(workers.gpus):
+        return 0
+    return workers.count or min(len(os.sched_getaffinity(0)), 4, most)
+
+
 def _local(workers: Workers, most: int) -> SpecCluster:
     """Workers on this machine. The connection is encrypted: whoever can reach a scheduler can run code through it."""
     gpus, cores = _gpus(workers.gpus), len(os.sched_getaffinity(0))
-    count = workers.count or max(1, min(len(gpus) or min(cores, 4), most))
+    count = count_here(workers, most) or workers.count or min(len(gpus), most)
     security = Security.temporary()
     reached = {"host": "127.0.0.1", "dashboard": False, "security": security}
     common = reached | {"nthreads": 1 + max(1, cores // count), "resources": {NOTEBOOK: 1}, "memory_limit": 0}

@@ -19,6 +19,7 @@ from traitlets.config import Config
 from . import locks, provenance, reports, shelf
 from .cluster import kernel_environment
 from .config import NO_ROOM, InputError, UnwritableError, notebooks_dir, unwritable, write_atomic
+from .explore.offline import NO_PLAYERS
 from .jobs import Job, NotebookFailedError, Outcome, checked
 
 Tell = Callable[[str], None]
@@ -43,10 +44,16 @@ class LiveEngine(NBClientEngine):
     """papermill's engine, with the notebook's own progress line shown in the terminal."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, show=None, start_timeout=120, **kwargs):
-        """Execute all cells; `show` is called with every progress line."""
+    def execute_managed_notebook(cls, nb_man, kernel_name, show=None, page=True, start_timeout=120, **kwargs):
+        """Execute all cells; `show` is called with every progress line. Without a page explorers are not drawn into it.
+
+        A kernel keeps the bytecode of what it imports: where `PYTHONDONTWRITEBYTECODE` is set (containers do that),
+        each would compile ten thousand files for itself.
+        """
         nb_man.nb.metadata["vaelib"] = provenance.record()
-        told = {provenance.COMMAND: provenance.command()}
+        told = {provenance.COMMAND: provenance.command()} | ({} if page else {NO_PLAYERS: "1"})
+        environment = os.environ | kernel_environment() | told
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:  # sockets that only this user can reach
             sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
             client = _LiveClient(
@@ -55,7 +62,7 @@ class LiveEngine(NBClientEngine):
             client.show = show
             with open(f"{folder}/kernel.log", "wb") as log:  # kernels grumble on their way out
                 try:
-                    return client.execute(stderr=log, env=os.environ | kernel_environment() | told)
+                    return client.execute(stderr=log, env=environment)
                 except Exception as e:
                     e.add_note(Path(log.name).read_text(errors="replace"))  # the last words of one that died
                     raise
@@ -76,7 +83,7 @@ def execute(job: Job, tell: Tell | None = None, again: bool = False) -> Path:
         again: Execute in any case.
 
     Returns:
-        The executed notebook in `papermill_runs/`; its HTML report lies beside it.
+        The executed notebook in `papermill_runs/`; its HTML report lies beside it, if the job has one.
 
     Raises:
         InputError: unknown notebook or parameters, input that the notebook refused, or no room to write.
@@ -110,7 +117,7 @@ def _execute(job: Job, values: dict[str, Any], final: Path, tell: Tell | None) -
     try:
         pm.execute_notebook(
             str(job.source), str(partial), values, engine_name="vaelib", kernel_name="python3", progress_bar=False,
-            cwd=str(notebooks_dir()), show=tell,
+            cwd=str(notebooks_dir()), show=tell, page=job.page,
         )  # fmt: skip
     except pm.PapermillExecutionError as e:
         if e.ename in REFUSALS:  # not a failure of the notebook: nothing is left of it
@@ -125,7 +132,8 @@ def _execute(job: Job, values: dict[str, Any], final: Path, tell: Tell | None) -
         raise NotebookFailedError(f"{job.notebook} failed: {e}; what was executed is in {failed}") from e
     for left in (failed, failed.with_suffix(".log")):
         left.unlink(missing_ok=True)
-    reports.write_html(partial, final.with_suffix(".html"), title=final.stem)
+    if job.page:
+        reports.write_html(partial, final.with_suffix(".html"), title=final.stem)
     partial.replace(final)
 
 

@@ -43,11 +43,13 @@ class Job:
         notebook: Name without suffix, e.g. `03_conv_vae`.
         parameters: Values for its parameters cell.
         label: Added to the name of the executed notebook, e.g. `language`.
+        page: Whether the executed notebook becomes an HTML page, with explorers in it.
     """
 
     notebook: str
     parameters: dict[str, Any] = field(default_factory=dict)
     label: str = ""
+    page: bool = True
 
     @property
     def source(self) -> Path:
@@ -60,7 +62,7 @@ class Job:
         for name, value in sorted(self.parameters.items(), key=lambda p: (not isinstance(p[1], str), p[0] == "seed")):
             if name == "epochs":
                 said.append(f"{value} epochs")
-            elif name != "store" and value is not False:
+            elif name not in ("store", "desk") and value is not False:
                 said.append(name if value is True else value if isinstance(value, str) else f"{name} {value:g}")
         return said
 
@@ -73,10 +75,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Readable and unique: title, and a hash of parameters, store, notebook and library code."""
+        """Readable and unique: title, and a hash of parameters, stores, notebook and library code."""
         code = [p.read_text() for p in sorted((ROOT / "vaelib").rglob("*.py"))]
         cells = [c.source for c in nbformat.read(self.source, 4).cells]
-        data = [self.parameters, fingerprint_of(self.parameters.get("store", "")), str(outputs_dir())]
+        stores = [fingerprint_of(self.parameters.get(name, "")) for name in ("store", "desk")]
+        data = [self.parameters, stores, str(outputs_dir()), self.page]
         return f"{self.title}-{digest([data, cells, code])}"
 
     @property
@@ -85,7 +88,7 @@ class Job:
         return papermill_dir() / f"{self.name}.ipynb"
 
     def runs(self, root: Path | None = None) -> list[tuple[dict[str, Any], Path | None]]:
-        """The training runs that this notebook leaves (one for each prior, else one; none of other notebooks).
+        """The training runs that this notebook leaves: one for each prior, those of the desk, else one (or none).
 
         Returns:
             For each what `find_runs` is asked for, and the newest finished run that also has the other parameters
@@ -105,6 +108,7 @@ class Job:
             settings = config["model"] | config["training"]
             return all(settings.get(k, v) == v for k, v in given.items() if k not in TELLING)
 
+        each += _on_the_desk(values)
         found = [[folder for folder in find_runs(root, **w) if agrees(folder)] for w in each]
         return [(w, folders[-1] if folders else None) for w, folders in zip(each, found, strict=True)]
 
@@ -115,6 +119,22 @@ class Job:
     def is_done(self) -> bool:
         """Whether it is executed with these parameters and this code, and its runs are there."""
         return self.final.is_file() and self.left_its_run()
+
+
+def _on_the_desk(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What notebook 04 trains on its desk, if that is there: Beta and Conv (β = 1) from each start.
+
+    Args:
+        values: All parameters of a notebook.
+    """
+    fingerprint = fingerprint_of(ROOT / values["desk"]) if values.get("desk") else ""
+    if not fingerprint:
+        return []
+    common = {"fingerprint": fingerprint, "seed": values["seed"], "epochs": values["desk_epochs"]}
+    common |= {"sigma": values["desk_sigma"]}
+    starts = [values["desk_components"] if s == "components" else 0 for s in values["desk_starts"].split(",")]
+    models = {"beta_vae": values["beta"], "conv_vae": 1.0}
+    return [common | {"model": m, "beta": b, "start_components": n} for n in starts for m, b in models.items()]
 
 
 @dataclass(frozen=True)
@@ -210,7 +230,7 @@ def too_few_classes(store: Path | str, label: str) -> str:
 
 
 def training_jobs(store: Path, epochs: int, seed: int = 0, **more: Any) -> list[Job]:
-    """The five models of a store, Conditional twice (a label with fewer than two classes is left out).
+    """The five models of a store, Conditional twice (a label with fewer than two classes is left out), without a desk.
 
     In an order that keeps two workers busy to the end and lets every notebook find the runs it compares with: Basic
     before Conv, Conv before VaDE.
@@ -229,4 +249,4 @@ def training_jobs(store: Path, epochs: int, seed: int = 0, **more: Any) -> list[
             print(why, file=sys.stderr)
         else:
             cvae.append(job("cvae", condition=label))
-    return [job("basic_vae"), *cvae[:1], job("conv_vae"), *cvae[1:], job("vade"), job("beta_vae")]
+    return [job("beta_vae", desk=""), job("basic_vae"), job("conv_vae"), job("vade"), *cvae]

@@ -28,7 +28,7 @@ from ..store import Store
 from . import picture
 from .fields import MARKERS, Field, fields_of, own_fields, packed
 from .near import NEIGHBOURS, Near, find_near
-from .offline import as_json
+from .offline import as_json, still
 from .views import own_sound
 
 HERE = Path(__file__).parent
@@ -254,6 +254,8 @@ class ClipsView:
         return self._live
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        if shown := still(self):
+            return shown
         return self.live().box._repr_mimebundle_() | {"text/plain": self.title, "text/html": self.offline()}
 
 
