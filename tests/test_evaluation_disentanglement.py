@@ -222,3 +222,13 @@ def test_rotation_control_lowers_axes_and_does_not_count_dead_dimensions():
     assert d.mig(mixed, factors).mean < control.max() + 0.1
     one = {"f0": factors["f0"]}
     assert d.rotation_control(codes[:, :1], one, 2) == pytest.approx(d.mig(codes[:, :1], one).mean)
+
+
+def test_what_each_clip_adds_has_the_mig_as_its_mean():
+    codes, factors = continuous(400, 3)
+    factors = factors | {"level": (codes[:, 0] > 0).astype(int), "constant": np.zeros(400)}
+    for seen in (codes, codes @ d.random_rotations(3, 1)[0], codes[:, :1]):
+        score = d.mig(seen, factors)
+        parts = d.mig_by_clip(seen, factors, score)
+        assert parts.shape == (400,) and parts.mean() == pytest.approx(score.mean)
+    assert np.isnan(d.mig_by_clip(codes, {"c": np.zeros(400)}, d.mig(codes, {"c": np.zeros(400)}))).all()

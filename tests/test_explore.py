@@ -31,6 +31,7 @@ from vaelib.explore import (
 )  # fmt: skip
 from vaelib.explore.offline import MOST_BYTES
 from vaelib.explore.picture import hz_ticks, tile
+from vaelib.proofs import Meaning
 from vaelib.runs import fit, plan
 
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -396,16 +397,30 @@ def test_the_path_begins_as_one_clip_and_ends_as_the_other(runs, monkeypatch):
     np.testing.assert_allclose(inverted[0][:, -1], v.render(v.start | {"t": 1.0})[:, -1], atol=1e-6)
     for extra, row in zip(v.extras[1:], (a, b), strict=True):
         wave, rate = extra.sound(v.start)
-        own = load(run.store.audio_path(row), run.store.front_end).numpy()
-        np.testing.assert_array_equal(wave, own)
+        np.testing.assert_array_equal(wave, middle_sound(run, row))
         assert rate == TINY.sample_rate
 
 
-def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(runs):
+def middle_sound(run, row: int) -> np.ndarray:
+    """What is heard of the window that a model is given."""
+    start = TINY.hop * round((int(run.store.table.loc[row, "n_frames"]) - TINY.frames) / 2)
+    return load(run.store.audio_path(row), TINY).numpy()[start : start + TINY.frames * TINY.hop]
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Three live dimensions; the second is a fader that falls when z rises."""
+    found = {3: Meaning("energy", 0.5), 1: Meaning("drums", 0.6, "dB", -6.0, -4.0), 0: Meaning("", 0.1)}
+    monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
+    monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
+
+
+def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(runs, named):
     run = runs["conv_vae"]
     row, other = (int(r) for r in run.store.rows("test")[:2])
-    v = traversal(run, row, [3, 1], {3: "energy"})
-    assert [c.label for c in v.controls] == ["start from", "z3: energy", "z1"]
+    v = traversal(run, row, most=2)
+    assert [c.label for c in v.controls] == ["start from", "z3 · energy", "z1 · drums (dB)"]
+    assert v.title == "conv_vae: move one dimension at a time (2 of 3 live ones)"
     start = v.render(v.start)
     np.testing.assert_allclose(start, run.decode(run.encode_clip(row)[0][None])[0], atol=1e-5)  # grid or not: its code
     for c in v.controls[1:]:
@@ -413,20 +428,45 @@ def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(runs):
     np.testing.assert_array_equal(v.render(v.start), start)  # no trace of the moves before
     there = v.start_of(v.start | {"clip": v.controls[0].options[1]})
     np.testing.assert_allclose(v.render(there), run.decode(run.encode_clip(other)[0][None])[0], atol=1e-5)
+
+
+def test_a_slider_named_after_a_fader_stands_on_its_scale(runs, named):
+    run = runs["conv_vae"]
+    row = int(run.store.rows("test")[0])
+    v = traversal(run, row)
+    fader, code = v.controls[2], run.encode_clip(row)[0]
+    assert fader.step == 0.5 and abs(v.start["z1"] - (-4 - 6 * code[1])) <= 0.25
+    up = code.copy()
+    up[1] -= 3 / 6  # dB
+    found = v.render(v.start | {"z1": v.start["z1"] + 3})
+    np.testing.assert_allclose(found, run.decode(up[None])[0], atol=1e-5)
+
+
+def test_the_original_is_seen_and_heard_beside_its_decoding(runs, named):
+    run = runs["conv_vae"]
+    row, other = (int(r) for r in run.store.rows("test")[:2])
+    v = traversal(run, row)
+    there = v.start_of(v.start | {"clip": v.controls[0].options[1]})
     wave, _ = v.extras[0].sound(there)
-    np.testing.assert_array_equal(wave, load(run.store.audio_path(other), run.store.front_end).numpy())
+    np.testing.assert_array_equal(wave, middle_sound(run, other))
+    np.testing.assert_array_equal(v.path(0, there)[0], tile(run.encode_clip(other)[1])[0])
+    v.sound = lambda values, tile: (np.zeros(4000, np.float32), 22_050)  # so few frames cannot be inverted
+    data = offline_data(v.offline())
+    kept = data["scenes"][0]["extras"][0]
+    own = pixels(data["pictures"][kept["picture"]]).astype(int)
+    assert np.abs(own - tile(run.encode_clip(row)[1])[0].astype(int)).mean() < 8  # WebP
 
 
 def test_clips_of_the_same_file_name_are_told_apart(runs, monkeypatch):
     run = runs["conv_vae"]
     monkeypatch.setattr("vaelib.explore.views.clip_name", lambda store, row: "track.mp3")
-    options = traversal(run, int(run.store.rows("test")[0]), [0]).controls[0].options
+    options = traversal(run, int(run.store.rows("test")[0])).controls[0].options
     assert len(set(options)) == len(run.store.rows("test"))
 
 
 def test_a_conditional_run_decodes_with_a_chosen_class(runs):
     row = int(runs["cvae"].store.rows("test")[0])
-    v = traversal(runs["cvae"], row, [0])
+    v = traversal(runs["cvae"], row)
     names = v.controls[-1].options
     assert not np.allclose(v.render(v.start | {"class": names[0]}), v.render(v.start | {"class": names[1]}))
 
@@ -450,7 +490,7 @@ def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(runs):
 def test_component_view_shows_mean_samples_and_members(runs):
     run = runs["vade"]
     v = component_view(run, n=3, most=5)
-    heaviest, share = v.controls[0].options, run.responsibilities("test")
+    heaviest, log_gamma = v.controls[0].options, run.log_responsibilities("test")
     for option in heaviest:
         for show in v.controls[1].options:
             f = v.frame({"component": option, "show": show})
@@ -458,10 +498,15 @@ def test_component_view_shows_mean_samples_and_members(runs):
     assert sum(int(re.search(r"(\d+) clips", o)[1]) for o in heaviest) == len(run.store.rows("test"))
     fullest = max(heaviest, key=lambda o: int(re.search(r"(\d+) clips", o)[1]))
     c = int(fullest.split(":")[0])
-    surest = run.store.rows("test")[share[:, c].argmax()]
+    inside = np.flatnonzero(log_gamma.argmax(1) == c)
+    margin = np.sort(log_gamma[inside], 1) @ np.array([0, 0, -1, 1])  # of four components
+    surest = run.store.rows("test")[inside[margin.argmax()]]
     values = {"component": fullest, "show": "most certain clips"}
     wave, _ = v.sound(values, 0)
     np.testing.assert_array_equal(wave, load(run.store.audio_path(surest), run.store.front_end).numpy())
     assert run.store.table.loc[surest, "path"].rsplit("/", 1)[-1] in v.caption(values)
+    most, least = (v.caption({"component": fullest, "show": f"{which} certain clips"}) for which in ("most", "least"))
+    most, least = (set(re.findall(r"\S+\.flac", words)) for words in (most, least))
+    assert most and least and not most & least  # no clip is both
     with pytest.raises(InputError, match="no mixture"):
         component_view(runs["conv_vae"])

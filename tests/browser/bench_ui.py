@@ -38,11 +38,8 @@ SOUND = 2500  # ms that a sound may take after the pointer has let go
 QUIET = 250  # ms for the last picture to arrive before the pointer lets go
 STOPWATCH = (Path(__file__).parent / "stopwatch.js").read_text()
 CELLS = (
-    "from pathlib import Path\n\nfrom vaelib import explore, proofs, runs\n\nrun = runs.load_run(Path({run!r}))",
-    'row = int(run.store.rows("test")[0])\n'
-    'live = proofs.live_dimensions(run.embed("test"))\n'
-    "names = proofs.name_dimensions(run, live[:8])\n"
-    "explore.traversal(run, row, [int(d) for d in live[:8]], names)",
+    "from pathlib import Path\n\nfrom vaelib import explore, runs\n\nrun = runs.load_run(Path({run!r}))",
+    'row = int(run.store.rows("test")[0])\nexplore.traversal(run, row)',
 )
 
 

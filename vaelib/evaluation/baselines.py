@@ -5,9 +5,12 @@ Windows are (N, W, F, T): clips, evenly spaced windows of a clip, mel bands, fra
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.fft import dct
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, FastICA
+from sklearn.exceptions import ConvergenceWarning
 
 
 def pca_codes(train: np.ndarray, test: np.ndarray, dims: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,6 +29,29 @@ def pca_codes(train: np.ndarray, test: np.ndarray, dims: int = 32, seed: int = 0
     pca = PCA(min(dims, *flat.shape), svd_solver="randomized", random_state=seed).fit(flat)
     mean = lambda x: pca.transform(x.reshape(-1, flat.shape[1])).reshape(*x.shape[:2], -1).mean(1)  # noqa: E731
     return mean(train), mean(test)
+
+
+def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Principal and independent components of single windows, fitted on train: linear rivals of a disentangled code.
+
+    FastICA (Hyvärinen & Oja 2000) turns the whitened principal components until they are as independent as it can.
+
+    Args:
+        train: (N, F, T).
+        x: (M, F, T).
+        n: Components; fewer if there are fewer windows.
+
+    Returns:
+        (M, n) principal components and (M, n) independent ones.
+    """
+    flat = train.reshape(len(train), -1)
+    pca = PCA(min(n, *flat.shape), random_state=seed).fit(flat)
+    codes, spread = pca.transform(x.reshape(len(x), -1)), pca.transform(flat).std(0) + 1e-12
+    ica = FastICA(whiten="unit-variance", max_iter=2000, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ica.fit(pca.transform(flat) / spread)
+    return codes, ica.transform(codes / spread)
 
 
 def mfcc_statistics(windows: np.ndarray, coefficients: int = 20) -> np.ndarray:

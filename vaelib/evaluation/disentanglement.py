@@ -135,6 +135,35 @@ def mig(codes: np.ndarray, factors: Factors, bins: int = BINS) -> GapScore:
     return _gap(information / np.where(entropies > 0, entropies, np.nan), list(factors))
 
 
+def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore, bins: int = BINS) -> np.ndarray:
+    """(N,) whose mean is the MIG: what each clip adds to it, so that an interval over clips can be given.
+
+    Mutual information is the mean of log p(z, v) / p(z) p(v) over clips; here that of the best dimension minus that of
+    the second best, over the entropy, averaged over factors.
+
+    Args:
+        codes, factors, bins: What `mig` was given.
+        score: What it returned.
+    """
+    codes, factors = _checked(codes, factors)
+    parts = []
+    for name, column in zip(factors, score.matrix.T, strict=True):
+        if np.isnan(column).any():
+            continue
+        v = _levels(factors[name], bins)
+        z = discretize(codes[:, np.argsort(-column, kind="stable")[:2]], bins)
+        known = [_pointwise(d, v) for d in z.T]
+        parts.append((known[0] - sum(known[1:])) / entropy(np.bincount(v)))
+    return np.mean(parts, axis=0) if parts else np.full(len(codes), np.nan)
+
+
+def _pointwise(z: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(N,) log p(z, v) / p(z) p(v) of each clip's bin and level."""
+    joint = np.zeros((z.max() + 1, v.max() + 1))
+    np.add.at(joint, (z, v), 1)
+    return np.log(joint[z, v] * len(z) / (joint.sum(1)[z] * joint.sum(0)[v]))
+
+
 def sap(codes: np.ndarray, factors: Factors, bins: int = BINS) -> GapScore:
     """Separated attribute predictability: gap between the two single dimensions that best predict a factor.
 

@@ -107,9 +107,11 @@ class Choice:
 class Extra:
     """A button with a sound of its own: function of the values → (wave, rate).
 
-    `moves` names a slider whose positions are shown one after the other while it sounds.
+    `moves` names a slider whose positions are shown one after the other while it sounds; `shows` is a function of the
+    values → (F, T), a spectrogram that is shown instead.
     """
 
     label: str
     sound: Callable[[Values], tuple[np.ndarray, int]]
     moves: str = ""
+    shows: Callable[[Values], np.ndarray] | None = None

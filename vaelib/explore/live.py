@@ -186,6 +186,6 @@ class Live:
 
     def _play_extra(self, index: int, values: Values) -> None:
         data = self._noted(lambda: self.view.extra_file(index, values))
-        frames = [f["shades"] for f in self.view.path(index, values)] if data else []
+        frames = self.view.path(index, values) if data else []
         shape = [len(frames), *np.shape(frames)[1:]]
         self.figure.send({"extra": index, "shape": shape}, [data, np.asarray(frames, np.uint8).tobytes()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,8 +16,10 @@ from . import picture
 from .controls import Choice, Slider
 
 if TYPE_CHECKING:
+    from .clips import ClipsView
     from .view import SpectrogramView
 
+NO_PLAYERS = "VAELIB_NO_PLAYERS"  # in the environment of a kernel whose notebook becomes no page
 HERE = Path(__file__).parent
 SCRIPT = (HERE / "figure.js").read_text() + (HERE / "view.js").read_text()
 STYLE = (HERE / "figure.css").read_text() + (HERE / "view.css").read_text()
@@ -25,6 +28,14 @@ SOUND_SECONDS = 6.0
 SCENES_WITH_SOUND = 12  # the first of a saved copy: inverting a spectrogram takes a quarter of a second
 SHARED = ("tiles", "count", "seconds", "caption", "labels")  # kept with a frame only where they differ from the start's
 PLANS = ((85, 1), (60, 1), (60, 2), (50, 4), (40, 8), (30, 16))  # (WebP quality, every n-th position), best first
+
+
+def still(view: SpectrogramView | ClipsView) -> dict[str, str]:
+    """A picture in place of controls and sounds where nobody will use them (`NO_PLAYERS`), by MIME type; else {}."""
+    if not os.environ.get(NO_PLAYERS):
+        return {}
+    image = f'<img src="{picture.poster(view.strip())}" alt="{html.escape(view.title)}" width="900">'
+    return {"text/plain": view.title, "text/html": image}
 
 
 def player(view: SpectrogramView) -> str:
@@ -41,7 +52,7 @@ def player(view: SpectrogramView) -> str:
     room = 0.95 * MOST_BYTES - pictures.size
     for i, (scene, record) in enumerate(zip(made, scenes, strict=True)):
         share = room / min(len(made), SCENES_WITH_SOUND) if i < SCENES_WITH_SOUND else 0
-        record |= scene.sounds(record["controls"], share)
+        record |= scene.sounds(record["controls"], share, pictures)
     data = {"setup": view.setup(), "choices": [{"label": c.label, "options": c.positions()} for c in view.scenes],
             "scenes": scenes, "pictures": pictures.kept}  # fmt: skip
     return (
@@ -132,7 +143,7 @@ class _Scene:
             ],
         }
 
-    def sounds(self, controls: list[dict], room: float) -> dict:
+    def sounds(self, controls: list[dict], room: float, pictures: _Pictures) -> dict:
         """Of start and extras, then of the ends (of a choice: all) of the controls in turn, while there is room."""
         queues = []
         for i, c in enumerate(controls):
@@ -144,7 +155,8 @@ class _Scene:
         extras, names = [], [c.name for c in self.free]
         for i, e in enumerate(self.view.extras):
             src, room = self._fitting(room, lambda i=i: self.view.extra_file(i, self.start, SOUND_SECONDS))
-            extras.append({"src": src, "control": names.index(e.moves) if e.moves else None})
+            shown = pictures.add(self.view.path(i, self.start)[0]) if src and e.shows else None
+            extras.append({"src": src, "control": names.index(e.moves) if e.moves else None, "picture": shown})
         made: list[dict] = []
         for i, k in wanted[: self.view.offline_sounds]:
             c = controls[i]

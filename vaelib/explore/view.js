@@ -199,7 +199,11 @@ function player(root) {
     scene = data.scenes.findIndex((s) => s.chosen.every((k, i) => k === chosen[i]));
     go(start(), true);
   }
-  async function film(where) { // the positions of the slider that an extra moves
+  async function film(where) { // the positions of the slider that an extra moves, or the one picture that it shows
+    if (where.picture !== null) {
+      const kept = await pixels(where.picture);
+      return (share) => (share === null ? go(now) : shown.draw({ ...shown.frame, ...kept }));
+    }
     const frames = await Promise.all(controls()[where.control].frames.map((_, at) => frameOf({ ...where, at })));
     return (share) => {
       if (share === null) return go(now);
@@ -230,8 +234,8 @@ function player(root) {
     said: () => record(now).said,
     go: (where) => go(where ?? start(), true),
     extra: async (index) => {
-      const { src, control } = data.scenes[scene].extras[index] ?? {};
-      if (src) shown.play(src, true, control === null ? null : await film({ scene, control }));
+      const { src, control, picture } = data.scenes[scene].extras[index] ?? {};
+      if (src) shown.play(src, true, control === null && picture === null ? null : await film({ scene, control, picture }));
       else shown.note("no sound of this is kept in the saved copy");
     },
   });

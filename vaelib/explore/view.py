@@ -17,7 +17,7 @@ from ..config import FrontEnd, write_atomic
 from . import picture
 from .controls import Choice, Extra, Slider, Values
 from .live import Live
-from .offline import player
+from .offline import player, still
 
 KEPT_SOUNDS = 64
 AHEAD_BYTES = 2_000_000  # most that is sent to the page before a slider moves
@@ -140,10 +140,13 @@ class SpectrogramView:
         key = ("extra", index, *values.values(), seconds)
         return self._kept(key, lambda: self.extras[index].sound(values), seconds)
 
-    def path(self, index: int, values: Values) -> list[dict]:
-        """The frames shown while an extra sounds: of every kept position of the slider that it moves."""
-        moved = [c for c in self.controls if c.name == self.extras[index].moves]
-        return [self.frame(values | {c.name: v}) for c in moved for v in c.positions()]
+    def path(self, index: int, values: Values) -> list[np.ndarray]:
+        """Shades shown while an extra sounds: of every kept position of the slider that it moves, or its own."""
+        extra = self.extras[index]
+        if extra.shows:
+            return [picture.tile(extra.shows(values))[0]]
+        moved = [c for c in self.controls if c.name == extra.moves]
+        return [self.frame(values | {c.name: v})["shades"] for c in moved for v in c.positions()]
 
     def _kept(self, key: tuple, make: Callable[[], tuple[np.ndarray, int]], seconds: float | None) -> bytes:
         with self._sound_lock:
@@ -190,6 +193,8 @@ class SpectrogramView:
         return self._live
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        if shown := still(self):
+            return shown
         html, live = self.offline(), self.live()
         if not live.figure.sound:  # the first one made is that of the start
             live.figure.sound = {"data": next(iter(self._sounds.values()), b"")}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from IPython.display import Audio
 
 from ..config import InputError
+from ..proofs import Meaning, label, live_dimensions, meanings
 from ..runs import Run
 from ..store import Store
 from .controls import Choice, Extra, Slider, Values
@@ -16,7 +19,7 @@ from .picture import sound_bytes
 from .view import SpectrogramView
 
 Z_RANGE = 2.5  # a dimension is moved this many standard deviations of its aggregate posterior
-Z_STEP = 0.05
+Z_STEP = 0.05  # at least, in those of the prior
 
 
 def clip_name(store: Store, row: int) -> str:
@@ -32,11 +35,24 @@ def own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
     return store.load(row).numpy(), store.front_end.sample_rate
 
 
+def window_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
+    """The wave (samples,) of a clip's middle window, which models are given, and its rate."""
+    (wave, rate), fe = own_sound(store, row), store.front_end
+    frames = min(int(store.table.loc[row, "n_frames"]), store.heard_frames)
+    start = fe.hop * round((frames - fe.frames) / 2)
+    return wave[start : start + fe.frames * fe.hop], rate
+
+
 def player(store: Store, row: int) -> Audio:
     """A player of one clip: of the file, or of the segment that the row stands for."""
-    sound = Audio(data=sound_bytes(*own_sound(store, row)))
-    sound.mimetype = "audio/mpeg"
-    return sound
+    return wave_player(*own_sound(store, row))
+
+
+def wave_player(wave: np.ndarray, rate: int) -> Audio:
+    """A player of a wave (samples,) in [-1, 1]."""
+    shown = Audio(data=sound_bytes(wave, rate))
+    shown.mimetype = "audio/mpeg"
+    return shown
 
 
 class _Start:
@@ -62,7 +78,8 @@ class _Start:
         return float(t["level_db"]), float(t["tilt_db"])
 
     def own_sound(self, control: str) -> Callable[[Values], tuple[np.ndarray, int]]:
-        return lambda v: own_sound(self.run.store, self.rows[v[control]])
+        """The sound of the window that is encoded."""
+        return lambda v: window_sound(self.run.store, self.rows[v[control]])
 
 
 def _class_choice(run: Run, index: int = 0) -> list[Choice]:
@@ -116,44 +133,40 @@ def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: 
     return view
 
 
-def traversal(
-    run: Run, row: int, dims: Sequence[int], names: Mapping[int, str] | None = None, split: str = "test"
-) -> SpectrogramView:
-    """One slider per latent dimension, from the code of any clip.
+def traversal(run: Run, row: int, most: int = 8, split: str = "test") -> SpectrogramView:
+    """One slider per live dimension, from the code of any clip; the original can be seen and heard beside it.
 
-    Each moves over mean ± 2.5 standard deviations of the dimension's aggregate posterior on the test clips, in steps of
-    0.05; where it starts, the picture is that of the clip's own code.
+    Sliders are named as in the proofs (`proofs.meanings`), the most informative first. Each moves over mean ± 2.5
+    standard deviations of the dimension's aggregate posterior on the test clips; where it starts, the picture is that
+    of the clip's own code. A slider that is named after a factor, and follows it in a straight line, stands on the
+    factor's scale (a fader in dB), the others on that of the code (standard deviations of the prior).
 
     Args:
         row: Row of the store to start with; any clip of the split can be chosen instead.
-        dims: Dimensions, the most informative first.
-        names: What a dimension stands for, if known.
+        most: Sliders at most.
     """
     clips = _Start(run, split, row)
-    seen = run.embed(split)
+    seen, live, found = run.embed(split), live_dimensions(run), meanings(run)
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
     first = clips.code(clips.names[row])
     low, high = np.minimum(centre - Z_RANGE * spread, first), np.maximum(centre + Z_RANGE * spread, first)
-    sliders = {
-        int(d): Slider(
-            f"z{d}", f"z{d}: {names[d]}" if names and names.get(d) else f"z{d}",
-            round(float(np.floor(low[d] / Z_STEP) * Z_STEP), 4), round(float(np.ceil(high[d] / Z_STEP) * Z_STEP), 4),
-            Z_STEP, float(first[d]),
-        )
-        for d in dims
-    }  # fmt: skip
+    dials = {int(d): _Dial.of(int(d), found[int(d)]) for d in live[:most]}
+    sliders = {d: dial.slider(low[d], high[d], first[d]) for d, dial in dials.items()}
+
+    def stands(code: np.ndarray, d: int) -> float:
+        return sliders[d].snap(dials[d].reading(code[d]))
 
     def render(v: Values) -> np.ndarray:
         code = clips.code(v["clip"])
         z = code.copy()
         for d, s in sliders.items():  # the slider stands on a grid, the code does not: move by the difference
-            z[d] = code[d] + v[s.name] - s.snap(float(code[d]))
+            z[d] = code[d] + (v[s.name] - stands(code, d)) / dials[d].slope
         return _decode(run, z, v)
 
     def begin(v: Values) -> Values:
         code, _, label = clips.encode(v["clip"])
         classes = {"class": run.config.model.classes[label]} if run.conditional else {}
-        return {s.name: s.snap(float(code[d])) for d, s in sliders.items()} | classes
+        return {s.name: stands(code, d) for d, s in sliders.items()} | classes
 
     return SpectrogramView(
         render,
@@ -161,12 +174,39 @@ def traversal(
          *_class_choice(run, clips.encode(clips.names[row])[2])],
         run.store.front_end,
         run.scaler,
-        f"{run.name}: move one dimension at a time",
+        f"{run.name}: move one dimension at a time ({len(sliders)} of {len(live)} live ones)",
         caption=lambda v: f"start: {v['clip']}",
         tone=lambda v: clips.tone(v["clip"]),
         begin=begin,
-        extras=[Extra("the clip itself", clips.own_sound("clip"))],
+        extras=[Extra("the original", clips.own_sound("clip"), shows=lambda v: clips.encode(v["clip"])[1])],
     )  # fmt: skip
+
+
+class _Dial(NamedTuple):
+    """The scale of a slider: its reading is `slope · z + offset`."""
+
+    name: str
+    label: str
+    slope: float
+    offset: float
+
+    @classmethod
+    def of(cls, d: int, meaning: Meaning) -> _Dial:
+        on_factor = meaning.slope != 0
+        unit = f" ({meaning.unit})" if on_factor and meaning.unit else ""
+        line = (meaning.slope, meaning.offset) if on_factor else (1.0, 0.0)
+        return cls(f"z{d}", label(d, {d: meaning}) + unit, *line)
+
+    def reading(self, z: float) -> float:
+        return self.slope * float(z) + self.offset
+
+    def slider(self, low: float, high: float, start: float) -> Slider:
+        ends = sorted((self.reading(low), self.reading(high)))
+        least = Z_STEP * abs(self.slope)
+        step = 10.0 ** math.floor(math.log10(least))
+        step = round(next(step * k for k in (1, 2, 5, 10) if step * k >= least * 0.999), 8)
+        ends = math.floor(ends[0] / step) * step, math.ceil(ends[1] / step) * step
+        return Slider(self.name, self.label, round(ends[0], 4), round(ends[1], 4), step, self.reading(start))
 
 
 ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
@@ -220,6 +260,9 @@ SHOWN = ("mean, decoded", "most certain clips", "least certain clips", "members"
 def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) -> SpectrogramView:
     """The components of a VaDE run, the heaviest first: mean, samples, members, clips it is most and least sure of.
 
+    Clips are ranked by their log-odds against the second likeliest component, which tell them apart where all
+    probabilities are rounded to 1; no clip is among the most and among the least certain ones.
+
     Args:
         n: How many samples, and how many of the most and least certain clips.
         most: How many members, evenly from the most to the least certain.
@@ -227,11 +270,13 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
     Raises:
         InputError: the run has no mixture.
     """
-    share = run.responsibilities(split)  # (clip, K); raises for a run without a mixture
+    log_gamma = run.log_responsibilities(split)  # (clip, K); raises for a run without a mixture
+    top = np.sort(log_gamma, 1)
+    margin = top[:, -1] - top[:, -min(2, top.shape[1])]  # nats
     store, rows, model = run.store, run.store.rows(split), run.model
     weights = model.log_weights().exp().detach().numpy()
-    members = [np.flatnonzero(share.argmax(1) == c) for c in range(len(weights))]
-    members = [m[np.argsort(-share[m, c], kind="stable")] for c, m in enumerate(members)]  # the most certain first
+    members = [np.flatnonzero(log_gamma.argmax(1) == c) for c in range(len(weights))]
+    members = [m[np.argsort(-margin[m], kind="stable")] for m in members]  # the most certain first
     heaviest = np.argsort(-weights, kind="stable")
     options = tuple(f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in heaviest)
     means = model.mixture["means"].detach().numpy()
@@ -247,7 +292,8 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
         found = rows[members[component(v)]]
         if v["show"] == SHOWN[3]:
             return found[np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)]
-        return {SHOWN[1]: found[:n], SHOWN[2]: found[::-1][:n]}.get(v["show"], found[:0])
+        sure = -(-len(found) // 2)
+        return {SHOWN[1]: found[:sure][:n], SHOWN[2]: found[sure:][::-1][:n]}.get(v["show"], found[:0])
 
     def render(v: Values) -> np.ndarray:
         if v["show"] == SHOWN[0]:
@@ -267,9 +313,9 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
         genres = store.table.loc[rows[inside], "genre"].value_counts()
         held = ", ".join(f"{g} {k}" for g, k in genres.head(4).items()) or "no clip"
         others = f", {len(genres) - 4} more" if len(genres) > 4 else ""
-        sure = {r: share[i, component(v)] for r, i in zip(rows[inside], inside, strict=True)}
-        named = "; ".join(f"{clip_name(store, r)} ({sure[r]:.0%})" for r in clips(v)[:n])
-        return f"holds {held}{others}" + (f". Confidence: {named}" if named else "")
+        sure = dict(zip(rows[inside], margin[inside], strict=True))
+        named = "; ".join(f"{clip_name(store, r)} ({sure[r]:.3g})" for r in clips(v)[:n])
+        return f"holds {held}{others}" + (f". Log-odds against the second component, nats: {named}" if named else "")
 
     view = SpectrogramView(
         render,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +11,17 @@ import pandas as pd
 from .. import plots
 from ..config import InputError
 from ..evaluation import disentanglement as dis
-from ..evaluation.attributes import attributes
+from ..evaluation.baselines import component_codes
+from ..evaluation.reading import Reader, coarse
 from ..evaluation.stats import Null
 from ..runs import Embedding, Run
 from .proof import Proof
 
 MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")
 CLASSES = ("key",)  # numbers that are names: B lies next to C
-LIVE_KL = 0.05  # nats; below this a dimension carries next to nothing
+LIVE_KL = 0.05  # nats, mean over test clips; below this a dimension carries next to nothing
+PERMUTATIONS, ROTATIONS = 20, 40
+READABLE = 0.5  # R² on real test windows from which a reader's readings are used
 
 
 class Factors(NamedTuple):
@@ -27,9 +31,18 @@ class Factors(NamedTuple):
     source: str
     rows: np.ndarray
 
+    def of(self, rows: np.ndarray) -> Factors:
+        """Those of the clips among `rows`."""
+        inside = np.isin(self.rows, rows)
+        return Factors({k: v[inside] for k, v in self.values.items()}, self.source, self.rows[inside])
+
+    def said(self, name: str) -> str:
+        """A factor as one says it: `vocal level`, `measured loudness`."""
+        return ("" if self.source == "true" else "measured ") + name.replace("_", " ")
+
 
 def factors_of(run: Run, split: str | None = None) -> Factors:
-    """Factors of a split (None: of every clip): the five of the claims if they are there, else all columns.
+    """Factors of a split (None: of every clip) that vary: the five of the claims if they are there, else all columns.
 
     A corpus without a factor column free of gaps gets audio descriptors measured by librosa in their stead.
 
@@ -37,7 +50,6 @@ def factors_of(run: Run, split: str | None = None) -> Factors:
         InputError: nothing could be measured.
     """
     names = true_factors(run)
-    names = [f for f in MAIN_FACTORS if f in names] or names
     rows = run.store.rows(split)
     if names:
         table, source = run.store.table.loc[rows, names], "true"
@@ -57,9 +69,13 @@ def factors_of(run: Run, split: str | None = None) -> Factors:
 
 
 def true_factors(run: Run) -> list[str]:
-    """Factor columns of the corpus that every clip has; without any, descriptors stand in."""
+    """Factors that every clip has and that vary: the five of the claims if some are there, else all.
+
+    Without any, descriptors stand in.
+    """
     table = run.store.table.loc[run.store.rows(None)]
-    return [name for name in run.store.factors if name in table and table[name].notna().all()]
+    there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
+    return [f for f in MAIN_FACTORS if f in there] or there
 
 
 def _said(factors: Factors) -> str:
@@ -82,77 +98,203 @@ def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
     return means + noise * np.exp(0.5 * embedding.logvars[at])
 
 
-def live_dimensions(embedding: Embedding) -> np.ndarray:
-    """Dimensions whose mean KL exceeds `LIVE_KL`, most informative first (at least one)."""
-    order = np.argsort(-embedding.kl)
-    return order[: max(1, int((embedding.kl > LIVE_KL).sum()))]
+def live_dimensions(run: Run) -> np.ndarray:
+    """Dimensions whose mean KL over the test clips exceeds `LIVE_KL`, most informative first (at least one)."""
+    kl = run.embed("test").kl
+    return np.argsort(-kl)[: max(1, int((kl > LIVE_KL).sum()))]
 
 
-def disentanglement(run: Run, shown: int = 12, permutations: int = 20) -> Proof:
+def _live(run: Run) -> float:
+    return float((run.embed("test").kl > LIVE_KL).sum())
+
+
+# --- what a dimension knows ---
+
+
+class Meaning(NamedTuple):
+    """What a live dimension stands for.
+
+    Attributes:
+        factor: The factor it knows most about, or "" where none stands clear.
+        information: Mutual information with the factor it knows most about, share of that factor's entropy.
+        unit: Of the factor.
+        slope, offset: The factor is about `slope · z + offset`; slope 0 where a line says less than half of it.
+    """
+
+    factor: str
+    information: float
+    unit: str = ""
+    slope: float = 0.0
+    offset: float = 0.0
+
+
+def meanings(run: Run) -> dict[int, Meaning]:
+    """What each live dimension knows most about: the names of sliders, and of the rows of every matrix.
+
+    A dimension is named after a factor only where their mutual information exceeds what permuted factors reach (95th
+    percentile of the largest among all live dimensions and factors), and is at least twice what the dimension knows of
+    any other factor (after subtraction of the mean under permutation, which is bias).
+    """
+    live = live_dimensions(run)
+    try:
+        factors = factors_of(run)
+    except InputError:
+        return {int(d): Meaning("", 0.0) for d in live}
+    codes = codes_of(run, factors.rows)
+    score, permuted = dis.mig(codes, factors.values), _permuted(run, codes, factors)
+    return _meanings(run, live, codes, factors, score, permuted)
+
+
+def _permuted(run: Run, codes: np.ndarray, factors: Factors) -> list[dis.GapScore]:
+    rng = np.random.default_rng(run.config.training.seed)
+    orders = (rng.permutation(len(codes)) for _ in range(PERMUTATIONS))
+    return [dis.mig(codes, {k: v[order] for k, v in factors.values.items()}) for order in orders]
+
+
+def _meanings(
+    run: Run,
+    live: np.ndarray,
+    codes: np.ndarray,
+    factors: Factors,
+    score: dis.GapScore,
+    permuted: Sequence[dis.GapScore],
+) -> dict[int, Meaning]:
+    names = list(factors.values)
+    chance = np.percentile([np.nanmax(p.matrix[live]) for p in permuted], 95)
+    bias = np.mean([p.matrix for p in permuted], axis=0)
+    found = {}
+    for d in live:
+        best = int(score.matrix[d].argmax())
+        excess = score.matrix[d] - bias[d]
+        if score.matrix[d, best] <= chance or np.any(np.delete(excess, best) > excess[best] / 2):
+            found[int(d)] = Meaning("", float(score.matrix[d, best]))
+            continue
+        name = names[best]
+        z, v = codes[:, d], factors.values[name].astype(float)
+        slope = float(np.cov(z, v)[0, 1] / z.var(ddof=1))
+        straight = name not in CLASSES and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
+        line = (slope, float(v.mean() - slope * z.mean())) if straight else (0.0, 0.0)
+        found[int(d)] = Meaning(factors.said(name), float(score.matrix[d, best]), run.store.units.get(name, ""), *line)
+    return found
+
+
+def label(dimension: int, found: Mapping[int, Meaning]) -> str:
+    """`z17 · drums`, or `z17` where no factor stands clear (or the dimension is dead)."""
+    factor = found[dimension].factor if dimension in found else ""
+    return f"z{dimension} · {factor}" if factor else f"z{dimension}"
+
+
+def disentanglement(run: Run, shown: int = 12) -> Proof:
     """MIG, SAP and DCI on the factors, with permuted factors and random rotations of the live dimensions.
 
     MIG and SAP are measured on every clip, not on test alone: nothing is fitted to the factors, and mutual
-    information estimated from a few hundred clips in 20 × 20 bins is mostly bias. DCI is fitted on train.
+    information estimated from a few hundred clips in 20 × 20 bins is mostly bias. DCI is fitted on train. Dimensions
+    are live, here as everywhere, by their KL on test clips.
+
+    Beside the codes stand the linear ones: as many principal and independent components of the training windows as
+    there are factors.
     """
-    embedding, factors = run.embed(None), factors_of(run)
+    factors, live = factors_of(run), live_dimensions(run)
     codes, values = codes_of(run, factors.rows), factors.values
-    rng = np.random.default_rng(run.config.training.seed)
-    score = dis.mig(codes, values)
-    null = Null.of([
-        dis.mig(codes, {k: v[order] for k, v in values.items()}).mean
-        for order in (rng.permutation(len(codes)) for _ in range(permutations))
-    ])  # fmt: skip
-    live = live_dimensions(embedding)
-    rotated = dis.rotation_control(codes, values, live=np.isin(np.arange(codes.shape[1]), live))
-    dci, turned = _dci(run, factors, live)
+    seed = run.config.training.seed
+    score, permuted = dis.mig(codes, values), _permuted(run, codes, factors)
+    null = Null.of([p.mean for p in permuted])
+    found = _meanings(run, live, codes, factors, score, permuted)
+    turned_codes = [codes[:, live] @ q for q in dis.random_rotations(len(live), ROTATIONS, seed)]
+    turned = [dis.mig(c, values) for c in turned_codes]
+    rotated = Null.of([t.mean for t in turned])
+    dci, turned_dci = _dci(run, factors, live)
+    train = coarse(run.middle_windows(factors.of(run.store.rows("train")).rows))
+    linear = component_codes(train, coarse(run.middle_windows(factors.rows)), len(values), seed)
+    others = {
+        "MIG of PCA components": linear[0],
+        "MIG of FastICA components": linear[1],
+        "MIG of posterior samples": codes_of(run, factors.rows, sampled=True),
+    }
+    scores = {name: dis.mig(c, values) for name, c in others.items()}
+    own = [m.factor for m in found.values() if m.factor]
     numbers = {
         "MIG": score.mean,
         "MIG with permuted factors, mean": null.mean,
         "MIG with permuted factors, 95th percentile": null.p95,
-        "MIG after random rotations, mean": float(rotated.mean()),
-        "MIG of posterior samples": dis.mig(codes_of(run, factors.rows, sampled=True), values).mean,
+        "MIG after random rotations, mean": rotated.mean,
+        "MIG after random rotations, 95th percentile": rotated.p95,
+        **{name: s.mean for name, s in scores.items()},
         "SAP": dis.sap(codes, values).mean,
         "DCI disentanglement": dci.disentanglement,
-        "DCI disentanglement after a random rotation": turned.disentanglement,
+        "DCI disentanglement after a random rotation": turned_dci.disentanglement,
         "DCI completeness": dci.completeness,
         "DCI informativeness": dci.informativeness,
-        "live dimensions": float((embedding.kl > LIVE_KL).sum()),
+        "live dimensions": _live(run),
+        "dimensions named after a factor": float(len(own)),
+        "factors with one dimension of their own": float(sum(own.count(f) == 1 for f in set(own))),
+        "factors": float(len(values)),
         **{f"MIG of {k}": v for k, v in score.per_factor.items()},
     }
+    per_clip = {name: dis.mig_by_clip(others[name], values, s) for name, s in scores.items()}
+    per_clip["MIG"] = dis.mig_by_clip(codes, values, score)
+    per_clip["MIG after random rotations, mean"] = np.mean(
+        [dis.mig_by_clip(c, values, t) for c, t in zip(turned_codes, turned, strict=True)], axis=0
+    )
     top = live[:shown]
-    matrix = pd.DataFrame(score.matrix[top], [f"z{d}" for d in top], list(score.per_factor))
+    matrix = pd.DataFrame(score.matrix[top], [label(int(d), found) for d in top], [factors.said(k) for k in values])
+    what = "factor" if factors.source == "true" else "measured descriptor"
     figure, _ = plots.heatmap(
         matrix,
-        f"{run.name}: share of each {'factor' if factors.source == 'true' else 'measured descriptor'}'s entropy known "
-        "from one dimension",
-        "mutual information / entropy",
+        f"{run.name}: what one dimension knows\n({len(top)} of {_live(run):.0f} live dimensions)",
+        f"mutual information / entropy of the {what}",
     )
     best = max(score.per_factor, key=lambda k: np.nan_to_num(score.per_factor[k], nan=-1))  # nan: constant here
     sentence = (
-        f"MIG is {score.mean:.3f}, against {null.p95:.3f} (95th percentile) for permuted factors and "
-        f"{rotated.mean():.3f} after random rotations of the {len(live)} live dimensions; {best} separates best "
-        f"({score.per_factor[best]:.3f}). "
-        + ("The axes mean more than chance." if score.mean > null.p95 else "That is not distinguishable from chance.")
-        + _said(factors)
-        + " One seed."
+        f"MIG is {score.mean:.3f}, against {null.p95:.3f} for permuted factors and {rotated.p95:.3f} after random "
+        f"rotations of the {_live(run):.0f} live dimensions (95th percentiles); {factors.said(best)} separates best "
+        f"({score.per_factor[best]:.3f}). {axes_verdict(numbers)} As many linear components of the windows reach "
+        f"{numbers['MIG of PCA components']:.3f} (PCA) and {numbers['MIG of FastICA components']:.3f} (FastICA). "
+        f"{_named(found, len(values), what)}{_said(factors)} One seed."
     )
-    return Proof("disentanglement", run.name, numbers, sentence, figure)
+    return Proof("disentanglement", run.name, numbers, sentence, figure, per_clip)
+
+
+def axes_verdict(numbers: Mapping[str, float]) -> str:
+    """What the nulls say of the axes: rotations decide."""
+    if numbers["MIG"] <= numbers["MIG with permuted factors, 95th percentile"]:
+        return "That is not distinguishable from chance."
+    if numbers["MIG"] <= numbers["MIG after random rotations, 95th percentile"]:
+        return "The space knows the factors, but its axes know them no better than random directions do."
+    return "The axes mean more than chance: turned at random, the same space separates less."
+
+
+def _named(found: Mapping[int, Meaning], factors: int, what: str) -> str:
+    own = [m.factor for m in found.values() if m.factor]
+    if not own:
+        return f"No dimension stands clear for one {what}."
+    return (
+        f"{len(own)} of {len(found)} live dimensions {'stands' if len(own) == 1 else 'stand'} clear for one {what} "
+        f"each; {sum(own.count(f) == 1 for f in set(own))} of {factors} {what}s have exactly one dimension."
+    )
 
 
 def _dci(run: Run, factors: Factors, live: np.ndarray) -> tuple[dis.DciScore, dis.DciScore]:
     """DCI of the live dimensions, as they are and after one random rotation."""
-    inside = [np.isin(factors.rows, run.store.rows(split)) for split in ("train", "test")]
-    train, test = (codes_of(run, factors.rows[i])[:, live] for i in inside)
-    fit, held = ({k: v[i] for k, v in factors.values.items()} for i in inside)
-    turn = dis.random_rotations(len(live), 1, run.config.training.seed)[0]
+    fit, held = (factors.of(run.store.rows(split)) for split in ("train", "test"))
+    train, test = (codes_of(run, f.rows)[:, live] for f in (fit, held))
     seed = run.config.training.seed
-    return dis.dci(train, fit, test, held, seed), dis.dci(train @ turn, fit, test @ turn, held, seed)
+    turn = dis.random_rotations(len(live), 1, seed)[0]
+    return (
+        dis.dci(train, fit.values, test, held.values, seed),
+        dis.dci(train @ turn, fit.values, test @ turn, held.values, seed),
+    )
+
+
+# --- what a dimension changes ---
 
 
 def traversal(run: Run, dimension: int | None = None, clips: int = 16, most: int = 24) -> Proof:
-    """Move one dimension at a time over its range and measure what changes in the decoded spectrogram.
+    """Move one dimension at a time over its range and measure which factors change in the decoded spectrogram.
 
-    The null moves along random directions of the live dimensions instead of along axes.
+    Factors are read by a linear reader that was fitted on real training windows (`evaluation.reading`); only those
+    that it reads in real test windows with R² above 0.5 count. The null moves along random directions of the live
+    dimensions instead of along axes.
 
     Args:
         dimension: Index of the latent dimension the sentence is about; the most informative one when None.
@@ -160,114 +302,133 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16, most: int
         most: Live dimensions that are traversed, the most informative ones.
 
     Raises:
-        InputError: no such dimension.
+        InputError: no such dimension, or fewer than two factors that can be read.
     """
     embedding = run.embed("test")
     size = embedding.means.shape[1]
     if dimension is not None and not 0 <= dimension < size:
         raise InputError(f"dimension {dimension} is not there: {run.name} has dimensions 0 to {size - 1}")
-    live = live_dimensions(embedding)
-    asked = int(live[0]) if dimension is None else dimension
-    spread = measured_attributes(run, run.reconstruct("test")[0]).std()
-    moved = list(dict.fromkeys([*live[:most].tolist(), asked]))
-    effects = traversal_effects(run, embedding, np.eye(size)[moved], clips, spread)
-    effects.index = [f"z{d}" for d in moved]
+    live, found = live_dimensions(run), meanings(run)
+    asked, moved = int(live[0]) if dimension is None else dimension, live[:most]
+    factors = factors_of(run).of(run.store.rows("test"))
+    reader, r2 = _reader(run)
+    readable = [name for name, value in r2.items() if value > READABLE]
+    words = {name: factors.said(name) for name in r2}
+    spread = np.array([factors.values[name].astype(float).std() for name in readable])
+
+    def along(directions: np.ndarray) -> np.ndarray:
+        return traversal_effects(run, embedding, directions, clips, reader, readable) / np.maximum(spread, 1e-9)
+
     rng = np.random.default_rng(run.config.training.seed)
     random = np.zeros((len(moved), size))
     random[:, live] = rng.standard_normal((len(moved), len(live)))
-    random /= np.linalg.norm(random, axis=1, keepdims=True)
-    null = _main_share(traversal_effects(run, embedding, random, clips, spread))
-    shares = _main_share(effects)
-    own = effects.loc[f"z{asked}"].abs()
-    main, share = own.idxmax(), float(shares[f"z{asked}"])
-    alive = embedding.kl[asked] > LIVE_KL
+    shares = {
+        "mean share over the live dimensions": along(np.eye(size)[moved]),
+        "mean share along random directions": along(random / np.linalg.norm(random, axis=1, keepdims=True)),
+    }
+    axes, null = (float(_main_share(x.mean(1)).mean()) for x in shares.values())
+    effects = pd.DataFrame(shares["mean share over the live dimensions"].mean(1), moved, [words[k] for k in readable])
+    if asked not in effects.index:
+        effects.loc[asked] = along(np.eye(size)[[asked]])[0].mean(0)
+    own = effects.loc[asked]
+    main, share = own.abs().idxmax(), float(_main_share(own.to_numpy()[None])[0])
+    named = [d for d in moved if found[int(d)].factor]
+    kept = [d for d in named if effects.loc[d].abs().idxmax() == found[int(d)].factor]
     numbers = {
         "dimension": float(asked),
         "KL (nats)": float(embedding.kl[asked]),
-        f"effect on {main} (its own standard deviations)": float(effects.loc[f"z{asked}", main]),
-        "share of the effect on its main attribute": share,
-        "mean share over the live dimensions": float(shares.mean()),
-        "mean share along random directions": float(null.mean()),
-        "share if all attributes moved alike": 1 / effects.shape[1],
-        "live dimensions": float((embedding.kl > LIVE_KL).sum()),
+        f"effect on {main} (its own standard deviations)": float(own[main]),
+        "share of the effect on its main factor": share,
+        "mean share over the live dimensions": axes,
+        "mean share along random directions": null,
+        "share if all factors moved alike": 1 / len(readable),
+        "live dimensions": _live(run),
+        "dimensions named after a factor": float(len(named)),
+        "of these, dimensions that move it most": float(len(kept)),
+        **{f"reader: R² of {name}": value for name, value in r2.items()},
     }
+    table = effects.loc[list(dict.fromkeys([*moved[:12], asked]))]
     figure, _ = plots.heatmap(
-        effects.loc[[f"z{d}" for d in dict.fromkeys([*moved[:12], asked])]],
+        table.rename(index=lambda d: label(int(d), found)),
         f"{run.name}: change from one end of a dimension to the other",
         "standard deviations of test clips",
         0.0,
     )
-    if not alive:
+    if embedding.kl[asked] <= LIVE_KL:
         said = "It is dead: the posterior equals the prior, and moving it changes next to nothing."
-    elif own.max() < 0.05:
-        said = "It is all but dead: moving it changes no attribute by a twentieth of its standard deviation."
+    elif own.abs().max() < 0.05:
+        said = "It is all but dead: moving it changes no factor by a twentieth of its standard deviation."
     else:
-        said = (
-            f"It changes {main} most ({effects.loc[f'z{asked}', main]:+.2f} standard deviations), with {share:.0%} of "
-            "its effect there."
-        )
+        said = f"It moves {main} most ({own[main]:+.2f} standard deviations), with {share:.0%} of its effect there."
+    left_out = ", ".join(f"{words[k]} {v:.2f}" for k, v in r2.items() if k not in readable)
     sentence = (
-        f"z{asked} carries {embedding.kl[asked]:.2f} nats. {said} Over {len(moved)} dimensions the main attribute "
-        f"takes {shares.mean():.0%} of the effect on average, along random directions {null.mean():.0%} (all "
-        f"{effects.shape[1]} alike would be {1 / effects.shape[1]:.0%}). The attributes are themselves correlated, "
-        "so 100 % is not to be expected."
+        f"{label(asked, found)} carries {embedding.kl[asked]:.2f} nats. {said} Over {len(moved)} of {_live(run):.0f} "
+        f"live dimensions the main factor takes {axes:.0%} of the effect on average, along random directions "
+        f"{null:.0%} (all {len(readable)} alike would be {1 / len(readable):.0%}). "
+        + (f"Of the {len(named)} dimensions named after a factor, {len(kept)} move it most. " if named else "")
+        + "What changes is read in the decoded windows by a linear reader (R² on real test windows: "
+        + ", ".join(f"{words[k]} {r2[k]:.2f}" for k in readable)
+        + (f"; left out, because it cannot read them: {left_out}" if left_out else "")
+        + ")."
     )
-    return Proof("traversal", run.name, numbers, sentence, figure)
+    per_clip = {name: _values_by_clip(x) for name, x in shares.items()}
+    return Proof("traversal", run.name, numbers, sentence, figure, per_clip)
 
 
-def _main_share(effects: pd.DataFrame) -> pd.Series:
-    """Share of each row's total effect that its largest entry has; rows that move nothing are left out."""
-    total = effects.abs().sum(axis=1)
-    kept = total > 1e-6
-    return (effects.abs().max(axis=1)[kept] / total[kept]).reindex(effects.index, fill_value=1 / effects.shape[1])
+def _reader(run: Run) -> tuple[Reader, dict[str, float]]:
+    """The reader of a corpus's factors and its R² on real test windows.
+
+    Raises:
+        InputError: it reads fewer than two factors.
+    """
+    factors = factors_of(run)
+    train, test = (factors.of(run.store.rows(split)) for split in ("train", "test"))
+    reader = Reader(run.middle_windows(train.rows), train.values)
+    r2 = reader.r2(run.middle_windows(test.rows), test.values)
+    if sum(value > READABLE for value in r2.values()) < 2:
+        said = ", ".join(f"{factors.said(k)} {v:.2f}" for k, v in r2.items())
+        raise InputError(
+            f"a linear reader of the windows of {run.store.attrs['corpus']} reads fewer than two factors with R² above "
+            f"{READABLE} ({said}), so that nobody could say what moves: use more clips, or other factor columns"
+        )
+    return reader, r2
 
 
-def measured_attributes(run: Run, x: np.ndarray) -> pd.DataFrame:
-    """Attributes of spectrograms (n, mel, frame) of a run's front end."""
-    fe = run.store.front_end
-    return attributes(x, 60 * fe.sample_rate / fe.hop)
+def _main_share(effects: np.ndarray) -> np.ndarray:
+    """(D,) share of each row's total effect (D, K) that its largest entry has; alike for rows that move nothing."""
+    total = np.abs(effects).sum(1)
+    return np.where(total > 1e-6, np.abs(effects).max(1) / np.maximum(total, 1e-6), 1 / effects.shape[1])
+
+
+def _values_by_clip(effects: np.ndarray) -> np.ndarray:
+    """(S,) with the mean main share of effects (D, S, K) as their mean, and its spread over starts (jackknife)."""
+    n = effects.shape[1]
+    whole = _main_share(effects.mean(1)).mean()
+    if n < 2:
+        return np.array([whole])
+    without = np.array([_main_share(np.delete(effects, i, axis=1).mean(1)).mean() for i in range(n)])
+    return whole + (n - 1) * (without.mean() - without)
 
 
 def traversal_effects(
-    run: Run, embedding: Embedding, directions: np.ndarray, clips: int, spread: pd.Series
-) -> pd.DataFrame:
-    """(direction, attribute): change of each attribute from the 5th to the 95th percentile along a direction.
-
-    In standard deviations `spread` of the attribute over real clips, averaged over starting clips.
+    run: Run, embedding: Embedding, directions: np.ndarray, clips: int, reader: Reader, names: Sequence[str]
+) -> np.ndarray:
+    """(D, S, K): change of K factors, in their units, from the 5th to the 95th percentile along D directions.
 
     Args:
-        directions: Unit vectors, (D, L); the rows of the identity are the axes.
+        directions: Unit vectors, (D, L); rows of the identity are axes.
+        clips: S, the clips from which each traversal starts; fewer if there are fewer.
+        names: The K factors.
     """
     means = embedding.means
     starts = means[np.linspace(0, len(means) - 1, min(clips, len(means))).astype(int)]
-    rows = []
+    found = []
     for u in directions:
         low, high = np.percentile(means @ u, [5, 95])
         z = np.repeat(starts, 2, axis=0)
         z[0::2] += (low - starts @ u)[:, None] * u
         z[1::2] += (high - starts @ u)[:, None] * u
         label = np.zeros(len(z), int) if run.conditional else None
-        measured = measured_attributes(run, run.decode(z, label))
-        change = measured.iloc[1::2].to_numpy() - measured.iloc[0::2].to_numpy()
-        rows.append(change.mean(0) / np.maximum(spread.to_numpy(), 1e-9))
-    return pd.DataFrame(rows, columns=spread.index)
-
-
-def name_dimensions(run: Run, dims: np.ndarray) -> dict[int, str]:
-    """What each dimension knows most of, for slider labels: 17 → `energy, MI 0.31`; a dead one is called dead.
-
-    Descriptors that stand in for factors are called so: `measured loudness, MI 0.31`.
-    """
-    embedding = run.embed(None)
-    try:
-        factors = factors_of(run)
-        score = dis.mig(codes_of(run, factors.rows), factors.values)
-    except InputError:
-        return {int(d): f"KL {embedding.kl[d]:.2f}" for d in dims}
-    names, matrix = list(score.per_factor), np.nan_to_num(score.matrix)  # nan: a factor that is constant here
-    found, source = {}, "" if factors.source == "true" else "measured "
-    for d in dims:
-        best = int(matrix[d].argmax())
-        known = f"{source}{names[best].replace('_', ' ')}, MI {matrix[d, best]:.2f}"
-        found[int(d)] = known if embedding.kl[d] > LIVE_KL else "dead"
-    return found
+        read = reader.read(run.decode(z, label))[list(names)].to_numpy()
+        found.append(read[1::2] - read[0::2])
+    return np.stack(found)
