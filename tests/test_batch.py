@@ -198,10 +198,11 @@ def outcome(title: str, state: str = "done", **more) -> Outcome:
 def test_the_time_left_is_told_from_the_work_done(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(batch, "COST", {"good": 0.2})
-    monkeypatch.setattr(batch, "PROOFS_COST", 1)
+    monkeypatch.setattr(batch, "EPOCH", {"good": 0.2} | dict.fromkeys("abcd", 1.0))
+    monkeypatch.setattr(batch, "OTHERS_REST", 1)
+    monkeypatch.setattr(batch, "defaults", lambda notebook: {})
     good = Job("good", {"epochs": 10})
-    summary = Summary([good, *(Job(name, {"epochs": 19}) for name in ("a", "b", "c", "d"))])
+    summary = Summary([Task(good), *(Task(Job(name, {"epochs": 19})) for name in ("a", "b", "c", "d"))])
     assert summary.progress() == "0/5 notebooks"
     summary.finish(4, outcome("d", "already done"))  # says nothing of the pace, and is not left to do
     assert summary.progress() == "1/5 notebooks"
@@ -216,9 +217,27 @@ def test_the_time_left_is_told_from_the_work_done(monkeypatch):
     assert summary.progress() == "5/5 notebooks"
 
 
+def test_how_long_a_batch_takes(shelf, monkeypatch):
+    """As many at a time as there are workers, in their order, each when those are over that it waits for."""
+    for name in "abcd":
+        write_notebook(shelf / "notebooks" / f"{name}.ipynb", "epochs: int = 1  # passes")
+    monkeypatch.setattr(batch, "EPOCH", dict.fromkeys("abcd", 10.0))
+    monkeypatch.setattr(batch, "OTHERS_REST", 0)
+    tasks = [
+        Task(Job("a", {"epochs": 3})), Task(Job("b"), windows=(2.0, 0.0)), Task(Job("c"), needs=(1,)),
+        Task(Job("d"), after=(0, 2)),
+    ]  # fmt: skip
+    assert [task.seconds for task in tasks] == [30, 20, 10, 10]
+    assert [batch.duration(tasks, n) for n in (1, 2, 9)] == [70, 40, 40]
+    tasks[0].job.final.parent.mkdir()
+    tasks[0].job.final.touch()  # it is done already
+    assert batch.duration(tasks, 2) == 40 and batch.duration(tasks, 1) == 40
+    assert batch.duration([], 1) == 0
+
+
 def test_one_line_for_each_run(monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
-    summary = Summary([Job(name) for name in ("a[bold]", "b", "c")])
+    summary = Summary([Task(Job(name)) for name in ("a[bold]", "b", "c")])
     summary.tell(0, TRAINING)
     summary.tell(1, "log-mel: 40/90 clips, 12.0 clips/s, 4 s left")
     summary.finish(2, outcome("c", "failed", reason="c failed: oh"))

@@ -55,13 +55,14 @@ def command(tmp_path, monkeypatch, capsys):
         (["train-all", "--modality", "video"], "audio"),
         (["demo", "--epochs", "0"], "epochs must be positive"),
         (["demo", "--clips", "2"], "cannot be split"),
+        (["demo", "--composition", "-1"], "composition must be from 0 to 1"),
         (["demo", "--profile", "full", "--seconds", "10"], "shorter than the 30.0-s window"),
         (["compare"], "no finished run"),
         (["demo", "--profile", "compct"], "did you mean 'compact'"),
         (["demo", "--variation", "2"], "variation must be from 0 to 1"),
         (["batch", "none.yaml"], "no plan can be read at none.yaml"),
         (["batch", str(PROOF), "--set", "epochs=0"], "epochs=0: epochs must be positive"),
-        (["batch", str(PROOF), "--set", "seeds=0", "--set", "corpus.folder=/no/music"], "no corpus at /no/music"),
+        (["batch", str(PROOF), "--set", "seeds=0", "--set", "loops.folder=/no/music"], "no corpus at /no/music"),
         (["report", "nothing.ipynb"], "no notebook at nothing.ipynb"),
         (["embed", "a.flac"], "no finished run"),
         (["embed", "a.flac", "--model", "vad"], "did you mean 'vade'"),
@@ -77,6 +78,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(command, args, says):
     assert code == 2 and says in printed
     assert len(printed.strip().splitlines()) == 1 and "Traceback" not in printed
     assert not list(command.folder.rglob("*"))
+
+
+def test_unknown_windows(command, corpus):
+    code, printed = command("preprocess", str(corpus), "--windows", "anywere")
+    assert code == 2 and "did you mean 'anywhere'" in printed
 
 
 def test_empty_folder(command, tmp_path):
@@ -103,13 +109,17 @@ def test_help_lists_every_command(capsys, monkeypatch):
 def test_demo_is_a_plan(command, monkeypatch):
     seen = []
     monkeypatch.setattr(plans, "execute_plan", lambda found, workers=None: seen.append((found, workers)))
-    command("demo", "--epochs", "16")
-    command("demo", "--clips", "8", "--epochs", "3", "--seed", "2")
+    command("demo")
+    command("demo", "--clips", "8", "--epochs", "3", "--seed", "2", "--composition", "0.5", "--seconds", "7")
+    command("demo", "--clips", "3", "--profile", "full")
     command("batch", str(PROOF), "--workers", "3", "--set", "epochs=2", "--set", "seeds=0")
-    (usual, _), (taste, _), (proof, workers) = seen
+    (usual, _), (taste, _), (full, _), (proof, workers) = seen
     assert usual.saved() == ROOT / "plans" / "demo.yaml" and not usual.text
-    assert taste.corpora[0].store.stem == "demo-8x10s-v1-s2-compact" and taste.seeds == (2,)
+    names = ["demo-8x7s-c0.5-v0.3-tempo-s2-compact", "desk-300x7s-s2-compact"]
+    assert [c.store.stem for c in taste.corpora] == names and taste.seeds == (2,)
     assert {run["epochs"] for run in taste.runs} == {3} and len(taste.runs) == 6
+    assert [run["desk_epochs"] for run in taste.runs if run["model"] == "beta_vae"] == [3]
+    assert [c.store.stem for c in full.corpora] == ["demo-3x30s-c0-v0.3-tempo-s0-full", "desk-112x30s-s0-full"]
     assert workers == Workers(3) and proof.seeds == (0,) and {run["epochs"] for run in proof.runs} == {2}
 
 

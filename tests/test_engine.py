@@ -6,6 +6,7 @@ from conftest import write_notebook
 
 from vaelib import engine
 from vaelib.config import InputError
+from vaelib.explore.offline import NO_PLAYERS
 from vaelib.jobs import Job
 
 
@@ -47,6 +48,16 @@ def test_the_last_words_of_a_dead_kernel_are_in_the_log_until_it_succeeds(shelf)
     kept.rename(Job("good").final.with_suffix(".failed.log"))
     engine.execute(Job("good"))
     assert not list((shelf / "runs").glob("*.log"))
+
+
+def test_without_a_page_and_with_bytecode(shelf, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    asked = f"import os, sys\nprint(os.environ.get('{NO_PLAYERS}'), sys.dont_write_bytecode)"
+    write_notebook(shelf / "notebooks" / "asks.ipynb", "n: int = 1  # a number", asked)
+    shown, not_shown = Job("asks"), Job("asks", page=False)
+    for job, said in ((shown, "None False"), (not_shown, "1 False")):
+        assert said in nbformat.read(engine.execute(job), 4).cells[-1].outputs[0].text
+    assert shown.final.with_suffix(".html").is_file() and not not_shown.final.with_suffix(".html").exists()
 
 
 def test_every_run_is_on_the_page_at_once(shelf):

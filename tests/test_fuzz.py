@@ -21,7 +21,7 @@ from vaelib.checkpoints import read_model, read_tensors, write_tensors
 from vaelib.config import InputError, RunConfig, read_json
 from vaelib.corpus import Corpus, read_corpus
 from vaelib.models import build
-from vaelib.planfile import Plan, read_plan
+from vaelib.planfile import DEMO, Plan, read_plan
 from vaelib.runs import find_runs, load_run
 from vaelib.training import State, Trainer, train
 from vaelib.training import _read as read_run
@@ -253,15 +253,15 @@ MERGES = "defaults:\n  a: &a {epochs: 1}\n" + "".join(
         RUN + "? [a]\n: 1\n",
         RUN + "2001-01-01: 1\n",
         "runs:\n- {model: conv_vae, 2001-01-01: 1}\n",
-        RUN + "corpus: {clips_per_genre: .inf}\n",
-        RUN + "corpus: {clips_per_genre: 1e300}\n",
-        RUN + "corpus: {clip_seconds: .inf}\n",
-        RUN + "corpus: {clip_seconds: .nan}\n",
-        RUN + 'corpus: {folder: "a\\0b"}\n',
-        RUN + "corpus: {folder: ~nobody-of-that-name/x}\n",
-        RUN + 'corpus: {folder: "\\ud800"}\n',
-        RUN + 'corpus: {store: "\\0"}\n',
-        RUN + f"corpus: {{folder: {'x' * 1500}}}\n",
+        RUN + "corpora: {a: {clips_per_genre: .inf}}\n",
+        RUN + "corpora: {a: {clips_per_genre: 1e300}}\n",
+        RUN + "corpora: {a: {clip_seconds: .inf}}\n",
+        RUN + "corpora: {a: {clip_seconds: .nan}}\n",
+        RUN + 'corpora: {a: {folder: "a\\0b"}}\n',
+        RUN + "corpora: {a: {folder: ~nobody-of-that-name/x}}\n",
+        RUN + 'corpora: {a: {folder: "\\ud800"}}\n',
+        RUN + 'corpora: {a: {store: "\\0"}}\n',
+        RUN + f"corpora: {{a: {{folder: {'x' * 1500}}}}}\n",
         RUN + "defaults: {lr: .nan}\n",
         RUN + "defaults: {lr: .inf}\n",
         RUN + "\0",
@@ -285,7 +285,9 @@ def test_a_plan_of_any_text(tmp_path, text):
 
 
 names = st.one_of(
-    st.sampled_from(["model", "epochs", "lr", "seed", "store", "beta", "priors", "condition", "dropout", "components"]),
+    st.sampled_from(
+        ["model", "corpora", "epochs", "lr", "seed", "store", "beta", "priors", "condition", "dropout", "components"]
+    ),
     words,
 )
 some = st.one_of(values, st.sampled_from(["conv_vae", "vade", 1, 0.5, [1, 2]]))
@@ -303,14 +305,12 @@ plans = st.fixed_dictionaries(
         "seeds": st.one_of(some, st.lists(numbers, max_size=3)),
         "profile": some,
         "defaults": st.one_of(some, st.dictionaries(names, some, max_size=3)),
-        "corpus": st.one_of(
+        "corpora": st.one_of(
             some,
             st.dictionaries(
-                st.sampled_from(
-                    ["folder", "store", "clips_per_genre", "clip_seconds", "variation", "seed", "split_seed"]
-                ),
-                some,
-                max_size=3,
+                st.sampled_from(["a", "b"]),
+                st.dictionaries(st.sampled_from([*DEMO, "folder", "store", "split_seed", "windows"]), some, max_size=3),
+                max_size=2,
             ),
         ),
     },
@@ -324,7 +324,7 @@ def test_a_plan_of_any_values(tmp_path, given_plan):
 
 @given(
     change=st.one_of(
-        words, st.tuples(names, words).map("=".join), st.tuples(names, words).map(lambda p: f"corpus.{p[0]}={p[1]}")
+        words, st.tuples(names, words).map("=".join), st.tuples(names, words).map(lambda p: f"loops.{p[0]}={p[1]}")
     )
 )
 @example("epochs=2001-99-99,1")
