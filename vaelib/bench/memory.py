@@ -142,6 +142,7 @@ def _store(path: Path, fe: FrontEnd, train: int) -> Path:
         "tilt_db": ("clip", np.zeros(n, np.float32)),
     }
     attrs = {"corpus": "noise", "fingerprint": "noise", "front_end": json.dumps(fe.to_dict()), "factors": []}
+    attrs |= {"windows": "anywhere", "units": {}}
     xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, mode="w", zarr_format=3, consolidated=False)
     shape, chunks = (n, fe.n_mels, frames), (CHUNK, fe.n_mels, frames)
     array = zarr.open_group(path, mode="a").create_array(

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..config import FrontEnd, InputError, data_dir
 from .race import Contestant, figures, race, ratio
 
-SECONDS = {"compact": 10.0, "full": 30.0}  # length of a clip: the demo corpus's, and one whole window
+SECONDS = {"compact": 10.0, "full": 30.0}  # length of a clip: more than a window, and a whole one
 TITLES = {
     "ours": "vaelib's store, all cores",
     "librosa": "librosa loop, one process",
@@ -26,7 +26,7 @@ def rendered(fe: FrontEnd, clips_per_genre: int) -> Path:
     from ..demo import corpus_name, render_corpus
 
     seconds = SECONDS[fe.name]
-    folder = data_dir() / "corpora" / corpus_name(clips_per_genre, seconds)
+    folder = data_dir() / "corpora" / corpus_name("styles", clips_per_genre, seconds)
     render_corpus(folder, clips_per_genre=clips_per_genre, seconds=seconds)
     return folder
 

@@ -21,7 +21,7 @@ from ..windows import Clips
 from . import limits, rivals
 from .race import Contestant, figures, ratio, take_turns
 
-EXTRA_SECONDS = 4.0  # clips are longer than the compact window, as in the demo corpus (10 s against 6 s)
+EXTRA_SECONDS = 4.0  # clips are longer than a window, which is cut anywhere in them
 BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, fp32
 
 

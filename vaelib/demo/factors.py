@@ -10,9 +10,7 @@ from vaelib.demo.tables import Genre, Tables, load_tables
 
 FACTORS: tuple[str, ...] = tuple(row["factor"] for row in load_tables().factors)
 DESK: tuple[str, ...] = tuple(row["factor"] for row in load_tables().desk)
-UNITS = {row["factor"]: row["unit"] for row in (*load_tables().factors, *load_tables().desk)} | {
-    "bpm": "beats per minute"
-}
+UNITS = {row["factor"]: row["unit"] for row in (*load_tables().factors, *load_tables().desk)}
 
 
 def draw_factors(
