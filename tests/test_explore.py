@@ -29,7 +29,7 @@ from vaelib.explore import (
     strip,
     traversal,
 )  # fmt: skip
-from vaelib.explore.offline import MOST_BYTES
+from vaelib.explore.offline import MOST_BYTES, NO_PLAYERS
 from vaelib.explore.picture import hz_ticks, tile
 from vaelib.proofs import Meaning
 from vaelib.runs import fit, plan
@@ -168,6 +168,13 @@ def test_the_bundle_holds_the_live_widget_and_the_offline_player(view):
     assert bundle[LIVE]["model_id"] == view.live().box.model_id
     assert bundle["text/html"] == view._repr_mimebundle_()["text/html"]  # made once
     assert Image.open(io.BytesIO(view.strip())).width > 500
+
+
+def test_where_nobody_looks_a_view_is_a_picture(view, monkeypatch):
+    monkeypatch.setenv(NO_PLAYERS, "1")
+    shown = view._repr_mimebundle_()
+    assert set(shown) == {"text/plain", "text/html"} and "<img" in shown["text/html"]
+    assert "<script" not in shown["text/html"]
 
 
 def test_the_offline_player_asks_for_nothing_and_moves(view):
