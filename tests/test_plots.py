@@ -45,7 +45,10 @@ def every(text: str) -> dict:
         "heatmap": lambda: plots.heatmap(pd.DataFrame([[1.0, 2.0]], [text], [text, "b"]), text, text),
         "bars": lambda: plots.bars({text: 0.3, "b": -0.1}, {text: 0.1}, text),
         "reliability": lambda: plots.reliability(
-            np.array([0.25, 0.75]), np.array([np.nan, 0.5]), np.array([0, 9]), RNG.uniform(size=9)
+            {text: (np.array([np.nan, 0.75]), np.array([np.nan, 0.5]), np.array([0, 9]))},
+            RNG.uniform(size=9),
+            RNG.uniform(size=9),
+            np.arange(9) > 4,
         ),
         "ellipses": lambda: plots.ellipses(
             RNG.normal(size=(6, 2)), classes, np.zeros((2, 2)), np.stack([np.eye(2), np.zeros((2, 2))]), text
@@ -75,7 +78,7 @@ def test_figure_and_axes_come_back_and_can_be_saved(name, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")
-@pytest.mark.parametrize("name", sorted(set(every("a")) - {"reliability"}))
+@pytest.mark.parametrize("name", every("a"))
 def test_a_hostile_label_is_drawn_as_it_is(name):
     figure, _ = every(FORMULA)[name]()
     figure.draw_without_rendering()
@@ -185,12 +188,14 @@ def test_bars_have_their_nulls():
     assert "permuted" in ax.get_xlabel() and plots.bars({"a": 1.0}, label="AMI")[1].get_xlabel() == "AMI"
 
 
-def test_reliability_leaves_empty_bins_out():
-    centres, counts = np.array([0.1, 0.5, 0.9]), np.array([0, 4, 2])
-    _, (left, right) = plots.reliability(centres, np.array([np.nan, 0.5, 1.0]), counts, np.linspace(0, 1, 6))
+def test_reliability_leaves_empty_bins_out_and_marks_the_clips_that_do_not_agree():
+    confidence, agreement, counts = np.array([np.nan, 0.5, 0.9]), np.array([np.nan, 0.5, 1.0]), np.array([0, 4, 2])
+    margin, agrees = np.arange(6.0), np.array([False, True, True, True, True, False])
+    _, (left, right) = plots.reliability({"a": (confidence, agreement, counts)}, margin, margin / 6, agrees)
     assert left.lines[1].get_xydata().tolist() == [[0.5, 0.5], [0.9, 1.0]]
-    assert [t.get_text() for t in left.texts] == ["n = 4", "n = 2"]
-    assert sum(p.get_height() for p in right.patches) == 6
+    dots = left.collections[0]
+    assert dots.get_offsets().tolist() == [[0.5, 0.5], [0.9, 1.0]] and np.ptp(dots.get_sizes()) > 0
+    assert [c.get_offsets()[:, 0].tolist() for c in right.collections] == [[1, 2, 3, 4], [0.1, 5]]  # a log axis
 
 
 def test_an_ellipse_has_the_axes_of_its_covariance():

@@ -29,14 +29,6 @@ class JudgeReport(NamedTuple):
     generated_values: np.ndarray
 
 
-class SwapReport(NamedTuple):
-    """Share of label-swapped clips judged to be the class they were decoded as, encoded as, or another."""
-
-    target: float
-    source: float
-    other: float
-
-
 def spectrogram_features(x: np.ndarray) -> np.ndarray:
     """What the judge of spectra hears of (N, F, T): mean, spread and mean change over time per band, (N, 3F).
 
@@ -56,7 +48,8 @@ def fit_judge(train_x: np.ndarray, train_y: np.ndarray, seed: int = 0, component
     """Logistic regression on standardised features (N, D) of real clips.
 
     Args:
-        components: On so many principal components of the features, for features that are many (pixels); 0: on all.
+        components: On so many principal components of the features, for features that are many (pixels); at most one
+            for every fourth clip. 0: on the features themselves.
 
     Raises:
         InputError: fewer than two classes.
@@ -65,7 +58,8 @@ def fit_judge(train_x: np.ndarray, train_y: np.ndarray, seed: int = 0, component
         raise InputError("a judge needs one label per clip and at least two classes to tell apart")
     if not components:
         return fit_linear(train_x, train_y, seed)
-    pca = PCA(min(components, *train_x.shape), svd_solver="randomized", random_state=seed).fit(train_x)
+    components = min(components, max(1, len(train_x) // 4), train_x.shape[1])  # the least ones of few clips are noise
+    pca = PCA(components, svd_solver="randomized", random_state=seed).fit(train_x)
     return make_pipeline(pca, fit_linear(pca.transform(train_x), train_y, seed))
 
 
@@ -104,15 +98,6 @@ def judge_report(
     accuracy = [mean_known(row[key] for row in per_class.values()) for key in ("test", "generated")]
     values = _balanced(real == test_y, test_y), _balanced(made == gen_y, gen_y)
     return JudgeReport(*accuracy, 1 / len(known), per_class, *values)
-
-
-def swap_report(judge: Pipeline, x: np.ndarray, source: np.ndarray, target: np.ndarray) -> SwapReport:
-    """Judge features (N, D) of clips encoded as `source` (N,) and decoded as `target` (N,), which differ."""
-    guess, source, target = judge.predict(x), np.asarray(source), np.asarray(target)
-    if (source == target).any():
-        raise InputError("a label swap needs a target class that differs from the source")
-    to, back = float((guess == target).mean()), float((guess == source).mean())
-    return SwapReport(to, back, float(((guess != target) & (guess != source)).mean()))
 
 
 def _balanced(right: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -50,10 +50,11 @@ def spectrogram(
 
 
 def gallery(rows: Mapping[str, np.ndarray], fe: FrontEnd, columns: Sequence[str] | None = None, **image) -> Drawn:
-    """A grid of spectrograms: each named row is an array (n, mel, frame)."""
+    """A grid of spectrograms on one colour scale: each named row is an array (n, mel, frame)."""
     n = max(len(r) for r in rows.values())
+    width = min(2.2, 12 / n)  # wide enough to see beats where there are few
     fig, axes = plt.subplots(
-        len(rows), n, figsize=(1.5 + 1.55 * n, 0.4 + 1.3 * len(rows)), layout="constrained", squeeze=False
+        len(rows), n, figsize=(1.5 + width * n, 0.4 + 0.85 * width * len(rows)), layout="constrained", squeeze=False
     )
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for i, ax in enumerate(line):
@@ -181,19 +182,42 @@ def bars(values: Mapping[str, float], nulls: Mapping[str, float] | None = None, 
     return fig, ax
 
 
-def reliability(centres: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, entropy: np.ndarray) -> Drawn:
-    """Confidence against agreement per bin, with the number of clips; and the entropy of the assignments."""
-    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
-    full = counts > 0
+def reliability(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    margin: np.ndarray,
+    ratio: np.ndarray,
+    agrees: np.ndarray,
+) -> Drawn:
+    """Confidence against agreement per bin; and what the least certain clips lie between.
+
+    Args:
+        curves: Name → mean confidence, agreement and number of clips of every bin.
+        margin: (clip,) log-odds of the first component against the second, nats.
+        ratio: (clip,) distance to the first component over that to the second.
+        agrees: (clip,) bool, whether the clip is of the first component's genre.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.4), layout="constrained")
+    palette = sns.color_palette("colorblind")
     axes[0].plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
-    axes[0].plot(centres[full], accuracy[full], "o-", label="measured")
-    for x, y, n in zip(centres[full], accuracy[full], counts[full], strict=True):
-        axes[0].annotate(f"n = {n}", (x, y), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
-    axes[0].set(xlabel="confidence, max p(c|clip)", ylabel="share agreeing with\nthe cluster's majority genre",
-                xlim=(-0.05, 1.08), ylim=(-0.05, 1.08))  # fmt: skip
-    axes[0].legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)  # over no point
-    sns.histplot(entropy, bins=30, ax=axes[1])
-    axes[1].set(xlabel="entropy of p(c|clip) (nats)", ylabel="clips")
+    for (name, (confidence, accuracy, counts)), colour in zip(curves.items(), palette, strict=False):
+        full = counts > 0
+        axes[0].plot(confidence[full], accuracy[full], "-", color=colour, lw=1)
+        axes[0].scatter(confidence[full], accuracy[full], 12 + 2 * counts[full], color=colour, label=_plain(name),
+                        alpha=0.7, linewidths=0)  # fmt: skip
+    axes[0].set(xlabel="confidence, max p(c|clip); area: clips", xlim=(-0.05, 1.08), ylim=(-0.05, 1.08),
+                ylabel="share agreeing with\nthe cluster's majority genre")  # fmt: skip
+    legend = axes[0].legend(
+        fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False
+    )  # over no point
+    for handle in legend.legend_handles[1:]:
+        handle.set_sizes([30])
+    for right, size, marker in ((True, 14, "o"), (False, 26, "X")):
+        own, name = agrees == right, f"{'' if right else 'not '}of the component's genre"
+        axes[1].scatter(margin[own].clip(0.1), ratio[own], size, color=palette[0 if right else 1], marker=marker,
+                        alpha=0.7, linewidths=0, label=name)  # fmt: skip
+    axes[1].set(xlabel="log-odds of the likeliest component\nagainst the second (nats)", xscale="log",
+                ylabel="distance to the likeliest\n/ to the second", ylim=(0, None))  # fmt: skip
+    axes[1].legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return fig, axes
 
 

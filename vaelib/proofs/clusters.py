@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from .. import plots
 from ..config import InputError
@@ -22,10 +22,18 @@ from .proof import Proof
 LABELS = ("genre", "language")
 
 
+def number_of_clusters(run: Run, classes: int) -> int:
+    """How many clusters a run is scored with: VaDE's components, else as many as there are classes; never more than
+    training tracks.
+    """
+    wanted = run.config.model.components if isinstance(run.model, VaDE) else classes
+    return min(wanted, len(run.rows("train", True)))
+
+
 def own_clusters(run: Run, k: int) -> np.ndarray:
     """(track,) clusters of test: VaDE's own components, else K-Means fitted on train."""
     if isinstance(run.model, VaDE):
-        return run.responsibilities("test", tracks=True).argmax(1)
+        return run.log_responsibilities("test", tracks=True).argmax(1)
     train, test = (run.embed_tracks(split).means for split in ("train", "test"))
     return clu.kmeans_assign(train, test, k, run.config.training.seed)
 
@@ -70,12 +78,13 @@ def known(run: Run, split: str, label: str, tracks: bool = False) -> np.ndarray:
 def clustering(run: Run) -> Proof:
     """Clusters of the test tracks against genres and languages, with baselines, permuted labels and shape scores.
 
-    Conditional models encode without the label. Clips without a label are not scored.
+    All have the same number of clusters: that of the classes, or of VaDE's components. Conditional models encode
+    without the label. Clips without a label are not scored.
 
     Raises:
         InputError: the corpus has fewer than two genres and fewer than two languages.
     """
-    seed, numbers, shown, spaces = run.config.training.seed, {}, {}, None
+    seed, numbers, per_clip, shown = run.config.training.seed, {}, {}, {}
     train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
     for label in LABELS:
         truth, there = run.labels("test", label, True), known(run, "test", label, True)
@@ -83,43 +92,54 @@ def clustering(run: Run) -> Proof:
         k = len(set(train_truth[train_there]))
         if k < 2 or len(set(truth[there])) < 2:
             continue
-        k = min(k, len(train))
+        k = number_of_clusters(run, k)
         found = own_clusters(run, k)
+        numbers[f"{label}: clusters"] = float(k)
         scores = clu.cluster_scores(truth[there], found[there])
         names = {"ari": "ARI", "ami": "AMI", "nmi": "NMI", "v_measure": "V-measure", "hungarian": "Hungarian accuracy"}
         numbers |= {f"{label}: {names.get(m, m)}": v for m, v in scores.items()}
         for name, metric in (("ARI", adjusted_rand_score), ("AMI", clu.adjusted_mutual_info)):
             null = clu.permutation_null(metric, truth[there], found[there], n=50)
             numbers[f"{label}: {name} with permuted labels, 95th percentile"] = null.p95
+            per_clip[f"{label}: {name}"] = clu.leave_one_out_values(metric, truth[there], found[there])
         shape = clu.geometry_scores(test[there], truth[there])
         shape_names = {"silhouette": "silhouette", "davies_bouldin": "Davies-Bouldin",
                        "calinski_harabasz": "Calinski-Harabasz"}  # fmt: skip
         numbers |= {f"{label}: {shape_names[m]} of the classes": v for m, v in shape.items()}
+        if not np.isnan(shape["silhouette"]):
+            per_clip[f"{label}: silhouette of the classes"] = silhouette_samples(test[there], truth[there])
         probe = linear_probe(train[train_there], train_truth[train_there], test[there], truth[there], seed)
         numbers[f"{label}: read from the code by a linear probe"] = probe.balanced_accuracy
         numbers[f"{label}: chance"] = probe.chance
         if not shown:
             shown[f"{run.name} ({label})"] = scores["ami"]
             bar = numbers[f"{label}: AMI with permuted labels, 95th percentile"]
-            spaces = spaces or baseline_spaces(run)
-            for name, (a, b) in spaces.items():
-                other = clu.cluster_scores(truth[there], clu.kmeans_assign(a, b, k, seed)[there])
+            for name, (a, b) in baseline_spaces(run).items():
+                rival = clu.kmeans_assign(a, b, k, seed)[there]
+                other = clu.cluster_scores(truth[there], rival)
                 if run.config.detilt or not name.endswith("raw log-mel"):  # else it is the same bar twice
                     shown[name] = other["ami"]
-                numbers |= {f"{label}: {name} + K-Means, {m.upper()}": other[m] for m in ("ari", "ami")}
+                for m, metric in (("ARI", adjusted_rand_score), ("AMI", clu.adjusted_mutual_info)):
+                    numbers[f"{label}: {name} + K-Means, {m}"] = other[m.lower()]
+                    values = clu.leave_one_out_values(metric, truth[there], rival)
+                    per_clip[f"{label}: {name} + K-Means, {m}"] = values
             first = label
     if not shown:
         raise InputError(f"{run.store.path.name} has fewer than two genres and languages: clusters need labels to meet")
-    figure, _ = plots.bars(shown, dict.fromkeys(shown, bar), f"AMI with the {first} on test")
-    ami, rival = numbers[f"{first}: AMI"], max((n for n in shown if not n.startswith(run.name)), key=shown.get)
+    k, ami, chance = (numbers[f"{first}: {name}"] for name in ("clusters", "AMI", "chance"))
+    figure, _ = plots.bars(shown, dict.fromkeys(shown, bar), f"AMI with the {first} on test, K = {k:.0f}")
+    rival = max((n for n in shown if not n.startswith(run.name)), key=shown.get)
+    whose = "Its own components" if isinstance(run.model, VaDE) else "K-Means clusters of its codes"
+    against = f"the best space without a trained model, {rival} + K-Means with the same K, reaches {shown[rival]:.3f}"
+    read = numbers[f"{first}: read from the code by a linear probe"]
+    more = read > numbers[f"{first}: Hungarian accuracy"] + 0.1
     sentence = (
-        f"Clusters agree with the {first} at AMI {ami:.3f} and ARI {numbers[f'{first}: ARI']:.3f} on test (permuted "
-        f"labels: {bar:.3f}); the best space without a trained model, {rival}, reaches {shown[rival]:.3f}. A linear "
-        f"probe reads the {first} from the code in {numbers[f'{first}: read from the code by a linear probe']:.0%} of "
-        f"the cases (chance {numbers[f'{first}: chance']:.0%}): what K-Means does not find may still be there. "
-        "One seed."
+        f"{whose} (K = {k:.0f}) agree with the {first} at AMI {ami:.3f} and ARI {numbers[f'{first}: ARI']:.3f} on test "
+        f"(permuted labels: {bar:.3f}); {against}: {'less' if shown[rival] < ami else 'no less'}. A linear probe reads "
+        f"the {first} from the code in {read:.0%} of the cases (chance {chance:.0%})"
+        f"{': the code knows much that the clusters do not find' if more else ''}. One seed."
     )
-    return Proof("clustering", run.name, numbers, sentence, figure)
+    return Proof("clustering", run.name, numbers, sentence, figure, per_clip)
 
 
 def hierarchy(run: Run) -> Proof:
@@ -150,10 +170,17 @@ def hierarchy(run: Run) -> Proof:
     }
     figure, _ = plots.dendrogram(linkage(centroids, "average"), names, families,
                                  f"{run.name}: tree of the genres' centroids, leaves coloured by family")  # fmt: skip
+    if found.p_value < 0.05:
+        said = "Genres of one family are joined earlier than others"
+        plain = "no earlier than by" if found.correlation <= spectra.correlation else "earlier than by"
+        said += f", {plain} the plain mean spectra"
+    else:
+        said = (
+            "Genres of one family are not joined earlier than chance would join them: the tree follows something else"
+        )
     sentence = (
-        f"Genres of one family are joined earlier than others with a correlation of {found.correlation:.2f} (permuted "
-        f"families: {found.null_p95:.2f} at the 95th percentile, p = {found.p_value:.3f}; the tree of the plain mean "
-        f"spectra: {spectra.correlation:.2f}). The families are those written in the corpus: a tree that ignores them "
-        "may follow the language or the instruments instead."
+        f"{said} (cophenetic correlation {found.correlation:.2f}, p = {found.p_value:.3f}; permuted families: "
+        f"{found.null_p95:.2f} at the 95th percentile; the tree of the mean spectra: {spectra.correlation:.2f}). The "
+        "families are those written in the corpus."
     )
     return Proof("hierarchy", run.name, numbers, sentence, figure)

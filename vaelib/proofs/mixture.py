@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 from sklearn.metrics import adjusted_rand_score, homogeneity_score
 
 from .. import plots
 from ..config import InputError
 from ..evaluation import clustering as clu
 from ..evaluation import mixture as mix
+from ..evaluation.reconstruction import ratio_values
+from ..evaluation.stats import bootstrap_interval
 from ..manifest import UNLABELLED
 from ..models import VaDE
-from ..runs import Run, find_runs, load_run
-from .clusters import baseline_spaces, known
+from ..runs import Run, load_run
+from ..training import pretraining_of
+from .clusters import baseline_spaces, known, number_of_clusters, own_clusters
 from .proof import Proof
+
+# what is measured of the least and of the most certain clips
+OF_TWO = "own genre among the two likeliest"
+DIFFERENT = "two likeliest of different genres"
+APART = "distance to the likeliest component / to the second"
 
 
 def _require_mixture(run: Run) -> int:
     if not isinstance(run.model, VaDE):
         raise InputError(f"{run.name} has no mixture: use a vade run")
-    return min(run.config.model.components, len(run.rows("train", True)))
+    return number_of_clusters(run, 0)
 
 
 def _require_genres(run: Run) -> None:
@@ -30,24 +42,24 @@ def _require_genres(run: Run) -> None:
 
 
 def rival(run: Run) -> Run | None:
-    """The plain VAE that VaDE is measured against: same backbone, store, input and seed, as many epochs in all.
+    """The plain VAE that VaDE is measured against: same backbone, store, input and settings, as many epochs in all.
 
-    Without one, a VAE of as many epochs as VaDE's pretraining; the newest if there are several.
+    Without one, a VAE of as many epochs as VaDE's pretraining: the pretraining itself, as it stood at its end.
     """
-    c = run.config
-    same = {"fingerprint": c.fingerprint, "detilt": c.detilt, "seed": c.training.seed, "target": c.training.target}
-    model = "conv_vae" if c.model.backbone == "conv" else "basic_vae"
-    for epochs in (c.training.total_epochs, c.training.pretrain_epochs):
-        found = find_runs(run.folder.parent, model=model, epochs=epochs, beta=c.training.beta, **same)
-        if found:
-            return load_run(found[-1])
+    plain = pretraining_of(run.config)
+    for epochs in (run.config.training.total_epochs, run.config.training.pretrain_epochs):
+        wanted = replace(plain, training=replace(plain.training, epochs=epochs))
+        folder = run.folder.parent / wanted.run_id
+        if (folder / "done.json").is_file():
+            return load_run(folder)
     return None
 
 
 def clustering_comparison(run: Run) -> Proof:
     """VaDE's own clusters against clusters fitted afterwards, all with the same K, scored on test genres.
 
-    VAE + K-Means and VAE + GMM need a plain run to compare with (`rival`); without one they are left out.
+    VAE + K-Means and VAE + GMM need a plain run to compare with (`rival`); without one they are left out. Every
+    score has its values over clips, so that a difference on the same clips has a paired interval.
 
     Raises:
         InputError: no mixture, or fewer than two genres.
@@ -56,7 +68,7 @@ def clustering_comparison(run: Run) -> Proof:
     _require_genres(run)
     plain, there = rival(run), known(run, "test", "genre", True)
     truth = run.labels("test", "genre", True)[there]
-    found = {"VaDE": run.responsibilities("test", True).argmax(1)}
+    found = {"VaDE": own_clusters(run, k)}
     spaces = {"VaDE's codes": (run.embed_tracks("train").means, run.embed_tracks("test").means)}
     if plain is not None:
         spaces["VAE"] = (plain.embed_tracks("train").means, plain.embed_tracks("test").means)
@@ -65,33 +77,45 @@ def clustering_comparison(run: Run) -> Proof:
         found[f"{name} + GMM"] = clu.gmm_assign(train, test, k, seed)
     for name, (train, test) in baseline_spaces(run).items():
         found[f"{name} + K-Means"] = clu.kmeans_assign(train, test, k, seed)
-    scores = {name: clu.cluster_scores(truth, a[there]) for name, a in found.items()}
-    null = clu.permutation_null(clu.adjusted_mutual_info, truth, found["VaDE"][there], n=50)
-    ari_null = clu.permutation_null(adjusted_rand_score, truth, found["VaDE"][there], n=50)
+    found = {name: a[there] for name, a in found.items()}
+    scores = {name: clu.cluster_scores(truth, a) for name, a in found.items()}
     numbers = {f"{name}: {m.upper()}": s[m] for name, s in scores.items() for m in ("ami", "ari", "nmi")}
-    numbers["AMI with permuted labels, 95th percentile"] = null.p95
-    numbers["ARI with permuted labels, 95th percentile"] = ari_null.p95
-    best = max(scores, key=lambda n: scores[n]["ami"])
-    figure, _ = plots.bars(
-        {n: s["ami"] for n, s in scores.items()},
-        dict.fromkeys(scores, null.p95),
-        f"AMI with the genres on test, K = {k}",
-    )
-    other = max((n for n in scores if n != "VaDE"), key=lambda n: scores[n]["ami"])
-    gap = scores["VaDE"]["ami"] - scores[other]["ami"]
+    per_clip = {
+        f"{name}: {m}": clu.leave_one_out_values(metric, truth, a)
+        for name, a in found.items()
+        for m, metric in (("AMI", clu.adjusted_mutual_info), ("ARI", adjusted_rand_score))
+    }
+    for m, metric in (("AMI", clu.adjusted_mutual_info), ("ARI", adjusted_rand_score)):
+        null = clu.permutation_null(metric, truth, found["VaDE"], n=50)
+        numbers[f"{m} with permuted labels, 95th percentile"] = null.p95
+    others = [n for n in scores if n != "VaDE"]
+    for name in others:
+        ahead = bootstrap_interval(per_clip["VaDE: ARI"][None], per_clip[f"{name}: ARI"][None])
+        ends = {"": ahead.mean, ", low": ahead.low, ", high": ahead.high}
+        numbers |= {f"ARI, VaDE - {name}{end}": value for end, value in ends.items()}
+    numbers |= {"clusters": float(k), "best of all: AMI": max(s["ami"] for s in scores.values())}
+    shown = {  # without detilt, raw is the same bar twice
+        f"{n} (own components)" if n == "VaDE" else n: s["ari"] for n, s in scores.items()
+        if run.config.detilt or "raw log-mel" not in n
+    }  # fmt: skip
+    null = numbers["ARI with permuted labels, 95th percentile"]
+    figure, _ = plots.bars(shown, dict.fromkeys(shown, null), f"ARI with the genres on test, K = {k}")
+    other = max(others, key=lambda n: scores[n]["ari"])
+    gap, low, high = (numbers[f"ARI, VaDE - {other}{end}"] for end in ("", ", low", ", high"))
+    place = "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
     with_plain = (
         f"The plain VAE is {plain.name} of {plain.summary['epochs']} epochs (VaDE: {run.summary['epochs']} in all)."
         if plain
-        else "No plain VAE on the same backbone and input is there to compare with."
+        else "No plain VAE of the same settings is there to compare with."
     )
     sentence = (
-        f"VaDE's clusters reach AMI {scores['VaDE']['ami']:.3f} (ARI {scores['VaDE']['ari']:.3f}) with the genres; the "
-        f"best alternative, {other}, {scores[other]['ami']:.3f}: VaDE is {'ahead' if gap > 0 else 'behind'} by "
-        f"{abs(gap):.3f}. {with_plain} One seed cannot decide a gap of a few hundredths."
+        f"VaDE's own components (K = {k}) reach ARI {scores['VaDE']['ari']:.3f} and AMI {scores['VaDE']['ami']:.3f} "
+        f"with the genres (permuted labels: {null:.3f}); the best alternative with the same K, {other}, ARI "
+        f"{scores[other]['ari']:.3f}. On these clips VaDE is {place}: {gap:+.3f}, 95 % interval over clips {low:+.3f} "
+        f"to {high:+.3f}. {with_plain} Another seed can turn a small gap."
     )
-    numbers["best of all: AMI"] = scores[best]["ami"]
     partners = (plain.folder.name,) if plain else ()
-    return Proof("clustering_comparison", run.name, numbers, sentence, figure, partners=partners)
+    return Proof("clustering_comparison", run.name, numbers, sentence, figure, per_clip, partners)
 
 
 def cluster_contents(run: Run) -> Proof:
@@ -167,43 +191,135 @@ def gmm_components(run: Run) -> Proof:
     return Proof("gmm_components", run.name, numbers, sentence, figure, per_clip)
 
 
-def soft_clustering(run: Run) -> Proof:
-    """Is VaDE's confidence worth something? Confidence against agreement with each cluster's majority genre.
+def temperature(run: Run) -> float:
+    """What the log-responsibilities are divided by to be honest forecasts; fitted on the validation clips.
+
+    Of these the genres are used, for this one number; 1 where none is labelled.
 
     Raises:
         InputError: no mixture, or fewer than two genres.
     """
+    genre_of, there = _genres_of_components(run), known(run, "validation", "genre", True)
+    if not there.any():
+        return 1.0
+    log_gamma = run.log_responsibilities("validation", True)[there]
+    heard = np.array([genre_of.get(c, "") for c in log_gamma.argmax(1)])
+    return mix.fit_temperature(log_gamma, heard == run.labels("validation", "genre", True)[there])
+
+
+def uncertainty(run: Run) -> pd.DataFrame:
+    """The test tracks of known genre, the least certain first, and what each lies between.
+
+    Certainty is the margin, the log-odds of the likeliest component against the second: it tells clips apart whose
+    probabilities are all rounded to 1.
+
+    Returns:
+        One row per track: `row` of the store; `genre`; `first` and `second` component; `first_genre` and
+        `second_genre`, the most frequent ones in the training clips ("" without any); `margin` in nats; `confidence`
+        and `entropy` of the responsibilities at the run's `temperature`; `plain_confidence`, at temperature 1;
+        `ratio` of the distances from the clip's code to the means of the two components (1: half way between them).
+
+    Raises:
+        InputError: no mixture, fewer than two components, or fewer than two genres.
+    """
+    genre_of, there = _genres_of_components(run), known(run, "test", "genre", True)
+    if run.config.model.components < 2:
+        raise InputError(f"{run.name} has one component, which every clip is sure of: train with two or more")
+    log_gamma = run.log_responsibilities("test", True)[there].astype(float)
+    soft = mix.tempered(log_gamma, temperature(run))
+    first, second = np.argsort(-log_gamma, 1, kind="stable")[:, :2].T
+    codes, means = run.embed_tracks("test").means[there], run.model.mixture["means"].detach().numpy()
+    near, far = (np.linalg.norm(codes - means[c], axis=1) for c in (first, second))
+    at = np.arange(len(first))
+    table = pd.DataFrame(
+        {
+            "row": run.rows("test", True)[there],
+            "genre": run.labels("test", "genre", True)[there],
+            "first": first,
+            "second": second,
+            "first_genre": [genre_of.get(c, "") for c in first],
+            "second_genre": [genre_of.get(c, "") for c in second],
+            "margin": log_gamma[at, first] - log_gamma[at, second],
+            "confidence": soft.max(1),
+            "entropy": mix.occupancy(soft).entropy,
+            "plain_confidence": mix.tempered(log_gamma, 1.0).max(1),
+            "ratio": near / np.maximum(far, 1e-12),
+        }
+    )
+    return table.sort_values("margin", kind="stable", ignore_index=True)
+
+
+def _genres_of_components(run: Run) -> dict[int, str]:
+    """Component → the most frequent genre of its training tracks."""
     _require_mixture(run)
     _require_genres(run)
-    there = {s: known(run, s, "genre", True) for s in ("train", "test")}
-    train, test = (run.responsibilities(s, True)[there[s]] for s in there)
-    confidence = test.max(1)
-    seen = (train.argmax(1), run.labels("train", "genre", True)[there["train"]])
-    truth, found = run.labels("test", "genre", True)[there["test"]], test.argmax(1)
-    agree = mix.majority_agreement(*seen, found, truth)
-    null = clu.permutation_null(lambda y, c: mix.majority_agreement(*seen, c, y).mean(), truth, found, n=50)
-    table = mix.reliability(confidence, agree)
-    entropy = mix.occupancy(test).entropy
-    order = np.argsort(confidence, kind="stable")
-    unsure, sure = order[: len(order) // 4 or 1], order[-(len(order) // 4 or 1) :]
-    numbers = {
-        "mean confidence": float(confidence.mean()),
-        "agreement with the cluster's majority genre": float(agree.mean()),
-        "agreement with permuted labels, 95th percentile": null.p95,
-        "expected calibration error": mix.expected_calibration_error(confidence, agree),
-        "agreement of the least confident quarter": float(agree[unsure].mean()),
-        "agreement of the most confident quarter": float(agree[sure].mean()),
-        "agreement, most - least confident quarter": float(agree[sure].mean() - agree[unsure].mean()),
-        "mean entropy (nats)": float(entropy.mean()),
+    there = known(run, "train", "genre", True)
+    own = run.log_responsibilities("train", True)[there].argmax(1)
+    return mix.majority_classes(own, run.labels("train", "genre", True)[there])
+
+
+def soft_clustering(run: Run) -> Proof:
+    """Is VaDE's confidence worth something? Confidence against agreement with each cluster's majority genre.
+
+    The responsibilities are also read at the `temperature` that validation clips ask for. The least and the most
+    certain quarter of the clips are compared: in agreement, and in how near each lies to a second component.
+
+    Raises:
+        InputError: no mixture, or fewer than two genres.
+    """
+    table, warm = uncertainty(run), temperature(run)
+    agree = (table["genre"] == table["first_genre"]).to_numpy()
+    of_two = agree | (table["genre"] == table["second_genre"]).to_numpy()
+    confidence, plain = table["confidence"].to_numpy(), table["plain_confidence"].to_numpy()
+    chance = clu.permutation_null(lambda y, c: float((y == c).mean()), table["genre"], table["first_genre"], n=50)
+    quarter = len(table) // 4 or 1
+    unsure, sure = np.arange(len(table)) < quarter, np.arange(len(table)) >= len(table) - quarter
+    values = {
+        "agreement with the cluster's majority genre": agree,
+        "expected calibration error": mix.calibration_errors(confidence, agree),
+        "expected calibration error, temperature 1": mix.calibration_errors(plain, agree),
+        "agreement, most - least confident quarter": ratio_values(agree * sure, sure)
+        - ratio_values(agree * unsure, unsure),
     }
-    figure, _ = plots.reliability((table.low + table.high) / 2, table.accuracy, table.count, entropy)
-    names = run.store.table.loc[run.rows("test", True)[there["test"]][unsure[:3]], "path"].str.rsplit("/", n=1).str[-1]
+    between = {
+        f"{name}, {which} confident quarter": float(np.mean(of[some]))
+        for name, of in (
+            ("agreement", agree),
+            (OF_TWO, of_two),
+            (DIFFERENT, (table["first_genre"] != table["second_genre"]).to_numpy()),
+            (APART, table["ratio"].to_numpy()),
+        )
+        for which, some in (("least", unsure), ("most", sure))
+    }
+    numbers = {name: float(np.mean(v)) for name, v in values.items()} | between
+    numbers |= {
+        "temperature": warm,
+        "mean confidence": float(confidence.mean()),
+        "mean confidence, temperature 1": float(plain.mean()),
+        "agreement with permuted labels, 95th percentile": chance.p95,
+        "mean entropy (nats)": float(table["entropy"].mean()),
+    }
+    curves = {
+        "as trained": mix.reliability(plain, agree),
+        f"temperature {warm:.3g}": mix.reliability(confidence, agree),
+    }
+    figure, _ = plots.reliability(
+        {name: (c.confidence, c.accuracy, c.count) for name, c in curves.items()},
+        table["margin"].to_numpy(), table["ratio"].to_numpy(), agree,
+    )  # fmt: skip
+    near, far = (numbers[f"{APART}, {which} confident quarter"] for which in ("least", "most"))
+    few, split = (numbers[f"{name}, least confident quarter"] for name in (OF_TWO, DIFFERENT))
+    lie = "lie between two components" if near > far and few > 0.5 else "do not lie between two components of their own"
+    names = ", ".join(Path(run.store.name(r)).stem for r in table["row"][:3])
     sentence = (
-        f"Mean confidence is {confidence.mean():.0%}, agreement with the majority genre {agree.mean():.0%} "
-        f"(permuted labels: {null.p95:.0%}): calibration error {numbers['expected calibration error']:.2f}. "
-        f"The least confident quarter agrees in {agree[unsure].mean():.0%}, the most confident in "
-        f"{agree[sure].mean():.0%} of the cases. Most uncertain: "
-        f"{', '.join(names)}. Confidence is about clusters, not genres: "
-        "a pure cluster of two genres can be confident and half wrong."
+        f"As trained, the mean confidence is {plain.mean():.0%} and agreement with the majority genre "
+        f"{agree.mean():.0%} (permuted labels: {chance.p95:.0%}): calibration error "
+        f"{numbers['expected calibration error, temperature 1']:.3f}. With the log-responsibilities divided by "
+        f"{warm:.3g}, one number fitted on the genres of the validation clips: confidence {confidence.mean():.0%}, "
+        f"error {numbers['expected calibration error']:.3f}. The least certain quarter agrees in "
+        f"{agree[unsure].mean():.0%}, the most certain in {agree[sure].mean():.0%} of the cases. The least certain "
+        f"{lie}: they are {near:.2f} times as far from the likeliest as from the second (the most certain: {far:.2f}), "
+        f"one of the two is of their genre in {few:.0%}, and in {1 - split:.0%} both are parts of one genre. Least "
+        f"certain: {names}."
     )
-    return Proof("soft_clustering", run.name, numbers, sentence, figure)
+    return Proof("soft_clustering", run.name, numbers, sentence, figure, values)

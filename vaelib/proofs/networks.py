@@ -147,10 +147,10 @@ def reconstruction(*runs: Run, shown: int = 6) -> Proof:
         pictures[name] = copy[pick]
     figure, _ = plots.gallery(pictures, runs[0].store.front_end, runs[0].labels("test", "genre")[pick])
     best = min(scores, key=lambda n: scores[n]["MSE per bin"])
-    compared = f"{best} reconstructs best of {len(runs)}" if len(runs) > 1 else best
+    compared = f"{best} reconstructs best of {len(runs)}: " if len(runs) > 1 else ""
     s = scores[best]
     sentence = (
-        f"{compared}: MSE {s['MSE per bin']:.4f} per bin on test (inputs in [0, 1]), R² "
+        f"{compared}MSE {s['MSE per bin']:.4f} per bin on test (inputs in [0, 1]), R² "
         f"{s['R² against the mean spectrogram']:.2f} (always answering the mean training spectrogram: 0), "
         f"{s['edge energy kept, time']:.0%} of the edge energy along time kept, onset envelopes correlate "
         f"{s['onset-envelope correlation']:.2f}."
