@@ -23,10 +23,15 @@ from vaelib.plots.comparing import _spread
 RNG = np.random.default_rng(0)
 ROW = {
     "id": "B1", "claim": "Interpolation is smooth", "metric": "largest step / mean step", "expected": "smooth",
-    "direction": "above", "threshold_low": 1.0, "threshold_high": 1.0, "value": 2.0, "low": 1.5, "high": 2.5,
-    "null": 0.5, "n": 3, "verdict": "supported", "reason": "",
+    "rung": "loops", "direction": "above", "threshold_low": 1.0, "threshold_high": 1.0, "value": 2.0, "low": 1.5,
+    "high": 2.5, "baseline": 0.8, "null": 0.5, "n": 3, "verdict": "supported", "reason": "",
 }  # fmt: skip
-UNTESTED = {**ROW, **dict.fromkeys(("value", "low", "high", "null"), np.nan), "n": 0, "verdict": "not tested"}
+UNTESTED = {
+    **ROW,
+    **dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan),
+    "n": 0,
+    "verdict": "not tested",
+}
 SWEEP = pd.DataFrame({
     "beta": [1, 1, 4, 4], "seed": [0, 1, 0, 1], "mse": [1.0, 2, 3, 5], "mig": [0.1, 0.3, 0.2, 0.4],
     "mig_rotated": [0.1] * 4, "mig_null": [0.01] * 4, "live": [9, 7, 4, 2],
@@ -43,10 +48,15 @@ def ledger(*changes: dict) -> pd.DataFrame:
     return pd.DataFrame([{**ROW, **c} for c in changes])
 
 
-def corpus(models=("a", "b"), variations=(0.0, 0.5, 1.0)) -> pd.DataFrame:
-    rows = itertools.product(models, variations, (0, 1))
+RUNGS = ("desk", "loops", "loops, full range")
+
+
+def climbed(models=("a", "b"), rungs=RUNGS, baseline="b") -> pd.DataFrame:
+    """Two seeds of every model on every rung; `ari` falls from rung to rung, `mig` does not."""
+    rows = itertools.product(models, range(len(rungs)), (0, 1))
     return pd.DataFrame([
-        {"model": m, "variation": v, "seed": s, "ari": 1 - v / 2 + 0.1 * s, "mig": 0.1} for m, v, s in rows
+        {"model": m, "baseline": m == baseline, "rung": rungs[i], "seed": s, "ari": 1 - i / 4 + 0.1 * s, "mig": 0.1}
+        for m, i, s in rows
     ])  # fmt: skip
 
 
@@ -57,7 +67,7 @@ def every(text: str) -> dict:
     return {
         "claims": lambda: plots.claims(ledger(words, {**UNTESTED, **words, "verdict": text})),
         "sweep": lambda: plots.sweep(SWEEP),
-        "difficulty": lambda: plots.difficulty(corpus((text, "b")), {"ari": text}, {text: 0.4}),
+        "ladder": lambda: plots.ladder(climbed((text, "b"), (text, "y")), {"ari": text}, {"ari": {text: 0.4}}),
         "kl_spectrum": lambda: plots.kl_spectrum({text: np.array([0.3, 0.0]), "b": np.zeros(2)}, 0.05),
         "dendrogram": lambda: plots.dendrogram(linkage([[0.0], [1], [5]]), [text, "b", "c"], [text, "y", text], text),
         "contents": lambda: plots.contents(clips, text),
@@ -143,7 +153,8 @@ def test_rows_stand_under_their_model_and_repeat_no_claim():
     order = [shown.index(s) for s in ("Basic VAE", ROW["claim"], "second metric", "VaDE", "last", "Other claims")]
     assert order == sorted(order) and shown.count(ROW["claim"]) == shown.count("B1") == 1
     assert shown.count("✓ supported") == 4 and "✓ 4 supported" in shown and "✗ 0 refuted" in shown
-    assert shown.count("2.00 [1.50, 2.50]") == 4 and shown.count("null 0.500 · n = 3") == 4
+    assert shown.count("2.00 [1.50, 2.50]") == 4 and shown.count("baseline 0.800 · null 0.500") == 4
+    assert shown.count("n = 3 · loops") == 4
 
 
 def marks(ax) -> dict:
@@ -182,9 +193,7 @@ def test_the_strip_shows_threshold_interval_and_null_on_its_own_scale(direction)
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_the_scale_of_a_row_follows_its_numbers(scale):
-    _, ax = plots.claims(
-        ledger({k: ROW[k] * scale for k in ("threshold_low", "threshold_high", "value", "low", "high", "null")})
-    )
+    _, ax = plots.claims(ledger({k: ROW[k] * scale for k in page.NUMBERS[:-1]}))
     _, plain = plots.claims(ledger({}))
     assert marks(ax)["marks"] == pytest.approx(marks(plain)["marks"])
 
@@ -198,7 +207,7 @@ def test_the_scale_of_a_row_follows_its_numbers(scale):
         ({"threshold_low": np.nan, "threshold_high": np.nan}, {"o": None}),
         ({"threshold_high": np.inf, "direction": "within"}, {"o": None}),
         (
-            dict.fromkeys(("threshold_low", "threshold_high", "value", "low", "high", "null"), 0.0),
+            dict.fromkeys(page.NUMBERS[:-1], 0.0),
             {"o": (LEFT + RIGHT) / 2},
         ),
         ({"direction": "sideways"}, {"o": None}),
@@ -227,7 +236,7 @@ def test_what_was_not_tested_says_why_and_has_no_strip():
 def test_a_page_of_sixty_claims_is_portrait_and_readable():
     rows = [
         {"id": f"{m}{i}", "claim": f"claim {m}{i}", "verdict": v}
-        for m in page.GROUPS for i, v in enumerate([*page.VERDICTS] * 2)
+        for m in page.GROUPS for i, v in enumerate([*page.VERDICTS, "supported", "refuted"])
     ]  # fmt: skip
     figure, _ = plots.claims(ledger(*rows))
     width, height = figure.get_size_inches() * 110
@@ -278,25 +287,32 @@ def test_a_sweep_without_controls_or_with_zero_leaves_no_empty_panel():
     figure.draw_without_rendering()
 
 
-@pytest.mark.parametrize("n", [1, 4, 9, 30])
-def test_lines_of_the_difficulty_curve_are_named_without_overlap(n):
-    table = corpus([f"a rather long model {i}" for i in range(n)])  # all end at the same height
-    figure, _ = plots.difficulty(table)
+@pytest.mark.parametrize("n", [1, 4, 9, 16])
+def test_lines_of_the_ladder_are_named_without_overlap(n):
+    table = climbed([f"a rather long model {i}" for i in range(n)])  # all end at the same height
+    figure, axes = plots.ladder(table, {"ari": "ARI", "mig": "MIG", "x": "X"} if n < 9 else {"ari": "ARI"})
     figure.draw_without_rendering()
-    for ax in figure.axes:
+    for ax in axes.flat[:2]:
         found = sorted((Text.get_window_extent(t) for t in ax.texts), key=lambda b: b.y0)
         assert len(found) == n and all(b.y0 - a.y1 > -3 for a, b in itertools.pairwise(found))
         assert found[0].y0 >= 0 and found[-1].y1 <= figure.bbox.height and max(b.x1 for b in found) <= figure.bbox.width
 
 
-def test_difficulty_shows_seeds_means_and_the_expected_score():
-    table = corpus().assign(ami=np.nan)
-    _, axes = plots.difficulty(table, expected={"a": 0.71, "absent": 0.1})
-    assert [a.get_title().split()[0] for a in axes] == ["ARI", "MIG", "AMI"]
-    dots, mean, expected = axes[0].lines[:3]
+def test_the_ladder_shows_seeds_means_and_the_expected_score_rung_by_rung():
+    table = climbed(("a", "b", "early"))
+    table.loc[(table["model"] == "early") & (table["rung"] != "desk"), "ari"] = np.nan
+    _, axes = plots.ladder(table, {"ari": "ARI", "mig": "MIG"}, {"ari": {"a": 0.71, "absent": 0.1}})
+    ax = axes.flat[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["desk", "loops", "loops,\nfull range"]
+    dots, mean, expected = ax.lines[:3]
     assert len(dots.get_xdata()) == 6 and mean.get_ydata() == pytest.approx([1.05, 0.8, 0.55])
-    assert expected.get_ydata() == [0.71, 0.71] and [t.get_text() for t in axes[0].texts] == ["a, 0.71 expected", "b"]
-    assert len(axes[1].lines) == 4 and not axes[2].texts  # no value, no name
+    assert expected.get_ydata() == [0.71, 0.71] and expected.get_linestyle() == "--"
+    assert {t.get_text() for t in ax.texts} == {"a, 0.71 expected", "b", "early"}
+    early = next(t for t in ax.texts if t.get_text() == "early")
+    assert early.xy[0] == 0 and early.arrow_patch is None  # named where it ends: no pointer that looks like data
+    grey, colour = ({line.get_color() for line in ax.lines if line.get_label() == name} for name in "ba")
+    assert len(set(to_rgba(grey.pop())[:3])) == 1 != len(set(to_rgba(colour.pop())[:3]))
+    assert len(axes.flat[1].lines) == 6
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,12 @@ import pytest
 
 from vaelib import proofs, reports, steps
 from vaelib.config import PRIORS, InputError, ModelConfig, RunConfig, TrainConfig
+from vaelib.demo import LADDER
 from vaelib.evaluation.claims import Claim
 from vaelib.manifest import UNLABELLED
 from vaelib.models import MODELS
-from vaelib.proofs import PROOFS, Proof, comparison_intervals, difficulty_table, read_claims, selection_guide, speed
+from vaelib.proofs import PROOFS, Proof, comparison_intervals, ladder_table, read_claims, selection_guide, speed
+from vaelib.proofs.ledger import NO_RUNG, by_rung, how_far
 from vaelib.proofs.registry import Measured
 from vaelib.runs import fit, plan
 
@@ -37,10 +39,11 @@ EVIDENCE = {
 }  # fmt: skip
 CLAIMS = read_claims()
 ROWS = [pytest.param(r, id=f"{i}-{r['id']}") for i, r in enumerate(CLAIMS.to_dict("records"))]
-SMALL = {"latent": 8, "components": 4}
 QUICK = {"epochs": 1, "batch_size": 12, "eval_windows": 2, "precision": "32-true"}
 VARIANTS = {
-    "basic_vae": {}, "conv_vae": {}, "beta_vae": {}, "beta_vae-b2": {"beta": 2.0},
+    "basic_vae": {}, "conv_vae": {}, "beta_vae": {}, "beta_vae-b2": {"beta": 2.0}, "beta_vae-sigma0.2": {"sigma": 0.2},
+    "beta_vae-sigma0.2-components": {"sigma": 0.2, "start_components": 2},
+    "conv_vae-sigma0.2-components": {"sigma": 0.2, "start_components": 2},
     "cvae-language-fixed": {"condition": "language", "prior": "fixed"},
     "cvae-language-standard": {"condition": "language"},
     "cvae-genre-fixed": {"condition": "genre", "prior": "fixed"},
@@ -65,12 +68,12 @@ def variants() -> set[str]:
     """Every variant that a plan can train, by the configuration's own word."""
     found = set()
     conditions = [("", "standard"), *itertools.product(("language", "genre"), PRIORS)]
-    for name, (condition, prior), beta, target, detilt in itertools.product(
-        MODELS, conditions, (1.0, 2.0, 4.0, 8.0, 16.0), ("same", "other"), (False, True)
+    for name, (condition, prior), beta, target, detilt, (sigma, start) in itertools.product(
+        MODELS, conditions, (1.0, 2.0, 4.0, 8.0, 16.0), ("same", "other"), (False, True), ((0, 0), (0.2, 0), (0.2, 5))
     ):
         if (name == "cvae") == bool(condition):
             model = ModelConfig(name, (16, 16), condition=condition, prior=prior)
-            training = TrainConfig(beta=beta, target=target)
+            training = TrainConfig(beta=beta, target=target, sigma=sigma, start_components=start)
             found.add(RunConfig("c", "f", None, model, training, detilt, code="x").variant)
     return found
 
@@ -78,6 +81,8 @@ def variants() -> set[str]:
 def test_every_claim_of_the_evidence_has_a_row():
     assert set(CLAIMS["id"]) >= EVIDENCE and len(EVIDENCE) == 31
     assert not CLAIMS.duplicated(["id", "metric"]).any()
+    desk = CLAIMS.loc[CLAIMS["rung"] == "desk", "id"]
+    assert set(desk) == {"D1", "D3", "D4"}
 
 
 def test_every_row_is_well_formed():
@@ -89,6 +94,8 @@ def test_every_row_is_well_formed():
         assert set(names(row["run"] + "|" + row["against_run"])) <= known, row
         assert bool(row["run"]) == (row["proof"] in PROOFS), row
         assert (row["how"] == "value") != bool(row["against_run"] or row["against_number"]), row
+        assert row["rung"] in (LADDER if row["run"] else [NO_RUNG]) and row["share"] in ("yes", ""), row
+        assert row["null"] and (row["baseline"] or row["how"] != "value"), row
         assert row["notebook"] in {f"{i:02}" for i in range(2, 8)} and all(row[k] for k in ("claim", "expected")), row
 
 
@@ -111,7 +118,8 @@ def trained(store, tmp_path_factory):
         patch.setitem(PROOFS, "filters", (functools.partial(filters, examined=2), models))
         runs = {}
         for name, changes in VARIANTS.items():
-            config = plan(store, name.split("-")[0], model_settings=SMALL, **QUICK | changes)
+            small = {"latent": 8} | ({"components": 4} if name == "vade" else {})
+            config = plan(store, name.split("-")[0], model_settings=small, **QUICK | changes)
             runs[name] = fit(config, store, show=False)
             assert runs[name].name == name
         yield runs
@@ -135,7 +143,11 @@ def test_every_number_of_the_table_is_measured(trained, extras, row):
     subjects = [v for v in names(row["run"]) if v in trained] or [""] * (row["proof"] in extras)
     assert subjects, f"no variant of {row['run']} is trained here"
     for variant in subjects:
-        assert {row["number"], *names(row["null"])} <= known(variant, row["proof"])
+        assert set(row["number"].split("|")) <= known(variant, row["proof"])
+        for beside in (row["null"], row["baseline"]):
+            proof, _, number = beside.rpartition(" > ")
+            if number and not number.startswith("–") and not number.isdigit():
+                assert number in known(variant, proof or row["proof"])
     proof, _, numbers = row["against_number"].rpartition(" > ")
     rivals = [v for v in names(row["against_run"]) if v in trained]
     assert rivals or not row["against_run"]
@@ -143,12 +155,13 @@ def test_every_number_of_the_table_is_measured(trained, extras, row):
         assert set((numbers or row["number"]).split("|")) <= known(variant, proof or row["proof"])
 
 
-def test_one_seed_decides_what_is_counted_and_nothing_else(trained, extras):
+def test_one_seed_decides_what_is_counted_and_the_rest_for_this_run_only(trained, extras):
     said = []
     found = proofs.ledger(list(trained.values()), extras, show=said.append)
     assert len(found) == len(CLAIMS) == len(said) and list(found["id"]) == list(CLAIMS["id"])
-    counted = (CLAIMS["proof"] == "parameters").to_numpy()
+    counted, timed = ((CLAIMS["proof"] == p).to_numpy() for p in ("parameters", "speed"))
     assert set(found[counted]["verdict"]) == {"supported", "refuted"}
+    assert set(found[counted | timed]["rung"]) == {NO_RUNG} and set(found[~counted & ~timed]["rung"]) == {"tones"}
     # six genres with one test clip each have no silhouette; nothing else is unknown
     unknown = found[found["verdict"] == "not tested"]
     assert set(unknown["metric"]) <= {"genres, label inferred, CVAE − best other"} | set(
@@ -156,9 +169,15 @@ def test_one_seed_decides_what_is_counted_and_nothing_else(trained, extras):
     )
     assert set(unknown["reason"]) <= {"undefined on this corpus"}
     rest = found[~counted & (found["verdict"] != "not tested")]
-    assert set(rest["verdict"]) == {"inconclusive"} and np.isfinite(rest["value"]).sum() >= len(rest) - 1
+    assert not set(rest["verdict"]) & {"supported", "refuted"} and np.isfinite(rest["value"]).sum() >= len(rest) - 1
+    assert set(rest[timed[rest.index]]["reason"]) == {"on this machine, 2 turns of a stopwatch"}
     runs = rest[~rest["run"].eq("")]
-    assert set(runs["n"]) == {1} and set(runs["reason"]) == {"1 seed: three are needed to decide"}
+    assert set(runs["n"]) == {1} and runs["reason"].str.contains("1 seed").all()
+    decided = runs[runs["verdict"].str.endswith("in this run")]
+    assert decided["reason"].str.match("over the clips of 1 seed|above 95 % of its null").all() and len(decided)
+    inside = found[CLAIMS["share"].eq("yes").to_numpy()][["low", "high"]].dropna()
+    assert inside["low"].min() >= -1 and inside["high"].max() <= 1
+    assert np.isfinite(found.loc[found["verdict"] != "not tested", "null"]).mean() > 0.8
     row = found[found["metric"] == "R², Conv − Basic"].iloc[0]
     conv, basic = (
         registry.measure(trained[n], "reconstruction").numbers["R² against the mean spectrogram"]
@@ -173,13 +192,17 @@ def test_one_seed_decides_what_is_counted_and_nothing_else(trained, extras):
 FAKE_TABLE = pd.DataFrame({"language": ["x", "y"], "genre": ["a", "b"], "tempo": [90.0, 120.0]})
 
 
-def fake(name: str, *seeds: int, epochs: int = 16, **config) -> list:
+def fake(name: str, *seeds: int, epochs: int = 16, rung: str = "loops", **config) -> list:
     return [
         SimpleNamespace(
             name=name,
-            config=SimpleNamespace(training=SimpleNamespace(seed=s), **config),
+            config=SimpleNamespace(
+                training=SimpleNamespace(seed=s, sigma=0, start_components=0), fingerprint=rung, corpus=rung, **config
+            ),
             summary={"epochs": epochs},
-            store=SimpleNamespace(factors=["tempo"], table=FAKE_TABLE, rows=lambda split: FAKE_TABLE.index),
+            store=SimpleNamespace(
+                factors=["tempo"], table=FAKE_TABLE, rows=lambda split: FAKE_TABLE.index, attrs={"rung": rung}
+            ),
         )
         for s in seeds
     ]
@@ -207,10 +230,12 @@ def judged(runs, extras=None, **row) -> pd.Series:
     given = {
         "id": "X1", "claim": "c", "metric": "m", "expected": "e", "run": "a", "proof": "p", "number": "n",
         "against_run": "", "against_number": "", "how": "value", "direction": "above", "low": 0.0, "high": 0.0,
-        "null": "", "notebook": "02",
+        "share": "", "baseline": "", "null": "", "notebook": "02", "rung": "loops",
     }  # fmt: skip
     assert set(row) <= set(given)
-    return proofs.ledger(runs, extras, pd.DataFrame([given | row])).iloc[0]
+    found = proofs.ledger(runs, extras, pd.DataFrame([given | row]))
+    assert len(found) == 1
+    return found.iloc[0]
 
 
 def fill(book, name, values, number="n"):
@@ -285,14 +310,15 @@ def test_the_first_of_alternatives_is_taken_and_the_best_of_a_choice(numbers):
     assert judged(runs, run="c", how="difference", against_run="x>a>b")[["run", "value"]].tolist() == ["c against a", 2]
 
 
-def test_one_against_one_is_fair_only_after_as_many_epochs(numbers):
+def test_one_against_one_is_fair_only_if_the_rival_was_trained_as_long(numbers):
     fill(numbers, "a", [10.0, 20, 30])
     fill(numbers, "b", [9.0, 19, 29])
-    mixed = [*fake("a", 0, 1, 2), *fake("b", 0, 1), *fake("b", 2, epochs=3)]
+    mixed = [*fake("a", 0, 1, 2), *fake("b", 0), *fake("b", 1, epochs=60), *fake("b", 2, epochs=3)]
     row = judged(mixed, how="difference", against_run="b")
     assert (row["value"], row["n"]) == (1, 2)
-    row = judged([*fake("a", 0, 1, 2), *fake("b", 0, 1, 2, epochs=60)], how="difference", against_run="b")
-    assert row["verdict"] == "not tested" and "a and b were trained for 16 and 60 epochs" in row["reason"]
+    row = judged([*fake("a", 0, 1, 2, epochs=60), *fake("b", 0, 1, 2)], how="difference", against_run="b")
+    assert row["verdict"] == "not tested"
+    assert "a was trained for 60 epochs and b for 16: train b as long" in row["reason"]
 
 
 def test_the_hardest_rival_is_the_one_to_beat(numbers):
@@ -346,15 +372,114 @@ def test_clips_are_kept_where_both_sides_have_them(numbers):
     assert judged(runs)["high"] > 8 > 6 == judged(runs)["value"]
 
 
-def test_extras_are_counted_or_measured_by_rounds():
+def test_extras_are_counted_or_measured_by_turns_of_a_stopwatch_which_are_no_seeds():
     rates = {"a": np.array([4.0, 8, 12]), "b": np.array([1.0, 2, 3]), "c": np.array([2.0, 4, 6])}
-    given = {"parameters": {"a: compact": 5.0}, "speed": rates}
-    row = judged([], given, run="", proof="parameters", number="a: compact", direction="within", low=4.0, high=6.0)
-    assert row[["verdict", "value", "n", "reason"]].tolist() == ["supported", 5, 1, ""]
-    row = judged([], given, run="", proof="speed", number="a", against_number="b|c", how="ratio", low=1.0, high=1.0)
-    assert row[["verdict", "value", "low", "high", "n"]].tolist() == ["supported", 2, 2, 2, 3]
-    row = judged([], given, run="", proof="speed", number="d", how="ratio", against_number="b")
+    given, spec = {"parameters": {"a: compact": 5.0}, "speed": rates}, {"run": "", "rung": NO_RUNG}
+    counted = {"proof": "parameters", "number": "a: compact", "direction": "within", "low": 4.0, "high": 6.0}
+    row = judged([], given, **spec, **counted)
+    assert row[["verdict", "value", "n", "reason", "how_far"]].tolist() == ["supported", 5, 1, "", "holds"]
+    spec |= {"proof": "speed", "how": "ratio", "low": 1.0, "high": 1.0}
+    row = judged([], given, **spec, number="a", against_number="b|c", null="1")
+    assert row[["verdict", "value", "low", "high", "n"]].tolist() == ["supported in this run", 2, 2, 2, 3]
+    assert row[["reason", "baseline", "null"]].tolist() == ["on this machine, 3 turns of a stopwatch", 4, 1]
+    row = judged([], given, **spec, number="d", against_number="b")
     assert row["verdict"] == "not tested" and "'d' was not measured" in row["reason"]
+
+
+# --- rungs ---
+
+
+def test_runs_stand_on_their_rungs_in_the_ladders_order():
+    runs = [r for rung in ("mine", "composed", "desk", "loops") for r in fake("a", 0, 1, rung=rung)]
+    twin = fake("a", 0, rung="loops")
+    twin[0].config.fingerprint, twin[0].config.corpus = "other", "demo-40x6s"
+    found = by_rung([*runs, *twin])
+    assert list(found) == ["desk", "loops", "composed", "mine", "demo-40x6s"]
+    assert [len(own) for own in found.values()] == [2, 2, 2, 2, 1]
+    old = fake("a", 0, rung="x")[0]
+    old.store.attrs = {}
+    assert list(by_rung([old])) == ["x"]  # a store that does not know: its corpus
+
+
+def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(numbers):
+    fill(numbers, "a", [1.0, 1, 1])
+    runs = [r for rung in ("composed", "desk", "loops") for r in fake("a", 0, 1, 2, rung=rung)]
+    row = {**CLAIMS.iloc[0], "run": "a", "proof": "p", "number": "n", "how": "value", "direction": "above"}
+    row |= {"low": 0.0, "high": 0.0, "null": "0", "baseline": "", "rung": "loops"}
+    found = proofs.ledger(runs, claims=pd.DataFrame([row]))
+    assert found["rung"].tolist() == ["loops", "composed"]
+    assert set(found["how_far"]) == {"holds on loops and composed"}
+    found = proofs.ledger(runs, claims=pd.DataFrame([row | {"rung": "desk"}]))
+    assert found["rung"].tolist() == ["desk", "loops", "composed"]
+    # what is missing on a harder rung is left out, on the claim's own rung it is said; and so it is if nothing is there
+    only = [*fake("a", 0, 1, 2, rung="desk"), *fake("b", 0, rung="loops"), *fake("b", 0, rung="composed")]
+    found = proofs.ledger(only, claims=pd.DataFrame([row | {"rung": "desk"}]))
+    assert found["rung"].tolist() == ["desk"]
+    found = proofs.ledger(only, claims=pd.DataFrame([row]))
+    assert found[["rung", "verdict"]].to_numpy().tolist() == [["loops", "not tested"]]
+    found = proofs.ledger([], claims=pd.DataFrame([row]))
+    assert found[["rung", "verdict", "reason"]].to_numpy().tolist() == [["loops", "not tested", "no finished run of a"]]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ({}, "not tested"),
+        ({"desk": "not tested"}, "not tested"),
+        ({"–": "supported"}, "holds"),
+        ({"–": "refuted in this run"}, "does not hold (in this run)"),
+        ({"desk": "supported"}, "holds on desk"),
+        ({"desk": "supported", "loops": "supported"}, "holds on desk and loops"),
+        ({"desk": "supported", "loops": "supported", "composed": "supported"}, "holds up to composed"),
+        ({"loops": "supported", "composed": "refuted"}, "holds on loops; breaks on composed"),
+        ({"loops": "supported", "composed": "inconclusive"}, "holds on loops; undecided on composed"),
+        ({"loops": "refuted", "composed": "supported"}, "holds on composed; breaks on loops"),
+        ({"loops": "refuted", "composed": "refuted"}, "holds nowhere"),
+        ({"loops": "refuted", "composed": "inconclusive"}, "breaks on loops; undecided on composed"),
+        ({"loops": "inconclusive", "composed": "inconclusive"}, "undecided"),
+        ({"loops": "supported in this run", "composed": "inconclusive"},
+         "holds on loops; undecided on composed (in this run)"),
+        ({"loops": "supported", "composed": "refuted in this run"}, "holds on loops; breaks on composed"),
+    ],
+)  # fmt: skip
+def test_how_far_a_claim_holds(verdicts, said):
+    assert how_far(verdicts) == said
+
+
+def test_one_seed_supports_a_statement_about_its_own_clips(numbers):
+    fill(numbers, "a", [[0.9, 1.0, 0.8, 0.9]])
+    fill(numbers, "b", [[0.5, 0.6, 0.4, 0.5]])
+    runs = [*fake("a", 0), *fake("b", 0)]
+    row = judged(runs, how="difference", against_run="b", share="yes", null="0")
+    assert row[["verdict", "n", "how_far"]].tolist() == ["supported in this run", 1, "holds on loops (in this run)"]
+    assert row["reason"] == "over the clips of 1 seed: three decide beyond this run"
+    assert row[["value", "low", "high", "baseline", "null"]].tolist() == pytest.approx([0.4, 0.4, 0.4, 0.5, 0])
+    fill(numbers, "a", [0.7], "agreement")
+    fill(numbers, "a", [0.2], "permuted, 95th percentile")
+    row = judged(runs, number="agreement", how="difference", against_number="permuted, 95th percentile")
+    assert row[["verdict", "reason"]].tolist() == ["supported in this run", "above 95 % of its null, 1 seed"]
+    fill(numbers, "a", [0.1], "agreement")
+    row = judged(runs, number="agreement", how="difference", against_number="permuted, 95th percentile")
+    assert row["verdict"] == "inconclusive"
+
+
+def test_the_best_of_several_numbers_may_still_lose(numbers):
+    for number, value in (("VaDE", 0.3), ("VAE", 0.4), ("MFCC", 0.6)):
+        fill(numbers, "a", [value] * 3, number)
+    row = judged(fake("a", 0, 1, 2), number="VaDE|VAE|gone", how="difference", against_number="MFCC|VaDE")
+    assert row[["value", "verdict"]].tolist() == [pytest.approx(-0.2), "refuted"]
+    assert row["run"] == "a (VAE)"
+    row = judged(fake("a", 0, 1, 2), number="x|y")
+    assert row["verdict"] == "not tested" and "none of 'x', 'y' was measured" in row["reason"]
+
+
+def test_a_baseline_is_a_number_of_any_proof_or_known_or_explained(numbers):
+    fill(numbers, "a", [1.0, 1, 1])
+    fill(numbers, "a", [0.4, 0.5, 0.6], "clustering > PCA")
+    runs = fake("a", 0, 1, 2)
+    assert judged(runs, baseline="clustering > PCA")["baseline"] == pytest.approx(0.5)
+    assert judged(runs, baseline="1", null="0.25")[["baseline", "null"]].tolist() == [1, 0.25]
+    assert np.isnan(judged(runs, baseline="– there is none")["baseline"])
 
 
 def test_a_claim_that_makes_no_sense_stops_the_ledger(numbers):
@@ -543,61 +668,67 @@ def test_the_sweep_is_of_plain_conv_networks_by_beta(numbers):
     assert proofs.sweep_table(runs).empty and proofs.sweep_table([]).empty
 
 
-def corpora(monkeypatch, runs_of: dict[str, list]) -> None:
-    folders = [Path("outputs") / corpus / f"run-{i}" for corpus, runs in runs_of.items() for i in range(len(runs))]
-    monkeypatch.setattr(table_room, "find_runs", lambda root: folders)
-    monkeypatch.setattr(table_room, "newest_of_each", lambda root, corpus: runs_of[corpus])
+def climbing(rung: str, name: str, *seeds: int, condition: str = "", beta: float = 1.0, **training) -> list:
+    model = SimpleNamespace(name=name.split("-")[0], condition=condition)
+    runs = fake(name, *seeds, rung=rung, model=model, detilt=False)
+    for run in runs:
+        vars(run.config.training).update(beta=beta, **training)
+    return runs
 
 
-def test_the_difficulty_curve_is_of_the_largest_family_of_corpora(numbers, monkeypatch):
-    def on(v, name, model, *seeds, detilt=False):
-        runs = fake(name, *seeds, model=SimpleNamespace(name=model), detilt=detilt)
-        for run in runs:
-            run.name = name
-            genre = {"genre: ARI": v, "genre: AMI": v + 1, "MIG": v + 2}
-            baselines = {f"genre: {b} + K-Means, {m}": v + i for i, m in enumerate(("ARI", "AMI"), 3)
-                         for b in ("PCA of the log-mel", "MFCC statistics")}  # fmt: skip
-            numbers[name, run.config.training.seed] = genre | baselines
+def test_the_ladder_has_models_and_baselines_on_every_rung(numbers):
+    for name in ("conv_vae", "conv_vae-sigma0.2-components", "beta_vae-sigma0.2", "cvae-language-fixed", "beta_vae-b2"):
+        numbers[name, 0] = {
+            "genre: ARI": 0.5, "MIG": 0.4, "R² against the mean spectrogram": 0.7, "judge on samples": 0.9,
+            "judge on real test clips": 1.0, "chance": 0.2, "genre: PCA of the log-mel + K-Means, ARI": 0.3,
+            "genre: MFCC statistics + K-Means, ARI": 0.2, "MIG of PCA components": 0.17,
+        }  # fmt: skip
+    runs = [
+        *climbing("loops", "conv_vae", 0), *climbing("loops", "cvae-language-fixed", 0, condition="language"),
+        *climbing("loops", "beta_vae-b2", 0, beta=2.0),
+        *climbing("desk", "conv_vae-sigma0.2-components", 0, sigma=0.2, start_components=5),
+        *climbing("desk", "beta_vae-sigma0.2", 0, beta=4.0, sigma=0.2),
+    ]  # fmt: skip
+    found = ladder_table(runs)
+    assert list(dict.fromkeys(found["rung"])) == ["desk", "loops"]
+    models = found[~found["baseline"]].set_index(["rung", "model"])
+    assert list(models.index) == [
+        ("desk", "conv_vae"), ("desk", "beta_vae, random start"),
+        ("loops", "conv_vae"), ("loops", "cvae-language-fixed"),
+    ]  # fmt: skip
+    assert models.loc[("loops", "conv_vae"), ["ari", "mig", "r2"]].tolist() == [0.5, 0.4, 0.7]
+    assert np.isnan(models.loc[("loops", "cvae-language-fixed"), "ari"])  # it is told apart by another label
+    plain = found[found["baseline"]].set_index(["rung", "model"])
+    assert plain.loc[("loops", "PCA of the log-mel"), ["ari", "mig"]].tolist() == [0.3, 0.17]
+    assert (
+        plain.loc[("loops", "chance, language"), "samples"] == 0.2
+        and plain.loc[("desk", "mean spectrogram"), "r2"] == 0
+    )
+    assert ladder_table([]).empty
+
+
+def test_the_main_corpus_is_joined_by_one_corpus_of_every_other_rung(monkeypatch):
+    def on(corpus: str, rung: str | None) -> list:
+        runs = fake("a", 0, rung=corpus)
+        runs[0].store.attrs = {"rung": rung} if rung else {}
         return runs
 
-    runs_of = {
-        "demo-16x10s-v0-s0-compact": on(0.0, "conv_vae-x", "conv_vae", 0),
-        "demo-16x10s-v0.5-s0-compact": on(0.5, "conv_vae-y", "conv_vae", 0),
-        "demo-16x10s-v1-s0-compact": [],
-        "demo-40x10s-v1-s0-compact": on(9.0, "conv_vae-z", "conv_vae", 0),
-        "demo-16x10s-v1-s0-full": on(9.0, "conv_vae-z", "conv_vae", 0),
-        "music-v1-compact": on(9.0, "conv_vae-z", "conv_vae", 0),
-    }
-    corpora(monkeypatch, runs_of)
-    found = difficulty_table()
-    assert list(found) == ["variation", "model", "seed", "ari", "ami", "mig"]
-    assert found["model"].tolist() == [
-        "conv_vae-x", "PCA of the log-mel + K-Means", "MFCC statistics + K-Means",
-        "conv_vae-y", "PCA of the log-mel + K-Means", "MFCC statistics + K-Means",
-    ]  # fmt: skip
-    assert found["variation"].tolist() == [0, 0, 0, 0.5, 0.5, 0.5]
-    assert found.iloc[3][["ari", "ami", "mig"]].tolist() == [0.5, 1.5, 2.5]
-    assert found.iloc[4][["ari", "ami"]].tolist() == [3.5, 4.5] and np.isnan(found.iloc[4]["mig"])
-
-
-def test_two_conv_runs_of_one_seed_have_one_baseline_and_another_input_its_own(numbers, monkeypatch):
-    runs = [
-        r
-        for name, detilt in (("conv_vae", False), ("conv_vae-b2", False), ("conv_vae-detilt", True))
-        for r in fake(name, 0, model=SimpleNamespace(name="conv_vae"), detilt=detilt)
-    ]
-    numbers |= {(r.name, 0): {"genre: ARI": 1.0} for r in runs}
-    corpora(monkeypatch, {"demo-16x10s-v0-s0-compact": runs, "demo-16x10s-v1-s0-compact": runs})
-    models = difficulty_table().query("variation == 0")["model"]
-    assert len(models) == 7 and models.is_unique and "PCA of the log-mel, detilt + K-Means" in set(models)
-
-
-@pytest.mark.parametrize("corpus", ["demo-16x10s-v0.5-s0-compact", "music-v1-compact"])
-def test_one_corpus_is_no_curve(numbers, monkeypatch, corpus):
-    corpora(monkeypatch, {corpus: fake("conv_vae", 0, 1, 2)})
-    assert difficulty_table().empty
-    corpora(monkeypatch, {})
-    assert difficulty_table().empty
+    runs_of = {  # the newest last
+        "demo-40x6s-compact": on("demo-40x6s-compact", "loops"), "desk-60x6s-compact": on("desk-60x6s-compact", "desk"),
+        "old-compact": on("old-compact", None), "twin-compact": on("twin-compact", "loops"),
+        "demo-full": on("demo-full", "composed"), "desk-1500x6s-compact": on("desk-1500x6s-compact", "desk"),
+    }  # fmt: skip
+    folders = [Path("outputs") / corpus / "run" for corpus in runs_of]
+    monkeypatch.setattr(table_room, "find_runs", lambda root: folders)
+    monkeypatch.setattr(
+        table_room, "newest_of_each", lambda root, among=None, corpus="", epochs=None: [*runs_of[corpus]]
+    )
+    found = proofs.runs_of_rungs(None, "demo-40x6s-compact")
+    assert [r.config.corpus for r in found] == ["demo-40x6s-compact", "desk-1500x6s-compact"]
+    assert proofs.main_corpus() == "demo-full" and proofs.main_corpus(None, folders[1:2]) == "desk-60x6s-compact"
+    folders.clear()
+    with pytest.raises(InputError, match="no finished run in"):
+        proofs.main_corpus()
 
 
 # --- which model for what ---
@@ -611,56 +742,93 @@ def serving(name: str, *seeds: int, condition="", detilt=False, target="same") -
     return runs
 
 
-def need(runs, text: str) -> pd.Series:
-    return selection_guide(runs).set_index("need").loc[text]
+def advice(runs, speeds=None) -> pd.DataFrame:
+    return selection_guide(runs, "loops", speeds or {}).set_index("need")
+
+
+RECONSTRUCTIONS, FACTORS = "reconstructions close to the original", "dimensions that stand for musical factors"
 
 
 def test_the_best_by_its_mean_is_chosen_and_told_from_the_next(numbers):
     fill(numbers, "basic_vae", [0.03, 0.03, 0.03], "MSE per bin")
     fill(numbers, "conv_vae", [0.01, 0.01, 0.01], "MSE per bin")
     runs = serving("basic_vae", 0, 1, 2) + serving("conv_vae", 0, 1, 2)
-    row = need(runs, "reconstructions close to the original")
-    assert row["choose"] == "conv_vae" and row["advice"] == "Conv"
-    assert row["figure"] == "MSE per bin 0.01 [0.01, 0.01]" and row["next best"] == "basic_vae 0.03 [0.03, 0.03]"
-    fill(numbers, "basic_vae", [0.3, 0.3, 0.3], "MIG")
+    row = advice(runs).loc[RECONSTRUCTIONS]
+    assert row["choose"] == "conv_vae" and row["advice"] == "Conv" and row["bar"] == "at most 0.012"
+    assert row["figure"] == "MSE per bin 0.01 [0.01, 0.01] (3 seeds)"
+    assert row["next best"] == "basic_vae 0.03 [0.03, 0.03] (3 seeds)"
+    fill(numbers, "basic_vae", [0.4, 0.4, 0.4], "MIG")
     fill(numbers, "conv_vae", [0.1, 0.1, 0.1], "MIG")
-    assert need(runs, "dimensions that stand for musical factors")["choose"] == "basic_vae"  # more is better
+    assert advice(runs).loc[FACTORS, "choose"] == "basic_vae"  # more is better
 
 
-def test_overlapping_intervals_and_few_seeds_do_not_tell_models_apart(numbers):
-    fill(numbers, "basic_vae", [1.0, 2, 3], "MSE per bin")
-    fill(numbers, "conv_vae", [1.5, 2, 2], "MSE per bin")
-    for seeds in ((0, 1, 2), (0, 1)):
-        row = need(serving("basic_vae", *seeds) + serving("conv_vae", *seeds), "reconstructions close to the original")
-        best, other = ("conv_vae", "basic_vae") if len(seeds) == 3 else ("basic_vae", "conv_vae")
-        assert row["choose"] == f"{best} (not told apart from {other})"
-    assert row["figure"] == "MSE per bin 1.5 (2 seeds)"
-    alone = need(serving("conv_vae", 0), "reconstructions close to the original")
-    assert alone[["choose", "figure", "next best"]].tolist() == ["conv_vae", "MSE per bin 1.5 (1 seed)", "–"]
+def test_none_is_good_enough_below_the_bar(numbers):
+    fill(numbers, "basic_vae", [0.03, 0.03, 0.03], "MSE per bin")
+    fill(numbers, "basic_vae", [0.1, 0.1, 0.1], "MIG")
+    found = advice(serving("basic_vae", 0, 1, 2))
+    assert (
+        found.loc[RECONSTRUCTIONS, "choose"] == found.loc[FACTORS, "choose"] == "none is good enough (best: basic_vae)"
+    )
+    assert found.loc[FACTORS, "bar"] == "at least 0.3"
+
+
+def test_models_are_told_apart_pair_by_pair_or_named_together(numbers):
+    fill(numbers, "basic_vae", [0.001, 0.002, 0.003], "MSE per bin")
+    fill(
+        numbers, "conv_vae", [0.0015, 0.0025, 0.0035], "MSE per bin"
+    )  # overlapping intervals, the same distance always
+    fill(numbers, "vade", [0.003, 0.002, 0.001], "MSE per bin")
+    runs = serving("basic_vae", 0, 1, 2) + serving("conv_vae", 0, 1, 2) + serving("vade", 0, 1, 2)
+    assert advice(runs).loc[RECONSTRUCTIONS, "choose"] == "basic_vae (not told apart from vade)"
+    one = serving("basic_vae", 0) + serving("conv_vae", 0)  # one seed, and no clips to resample
+    row = advice(one).loc[RECONSTRUCTIONS]
+    assert row["choose"] == "basic_vae (not told apart from conv_vae)" and row["figure"] == "MSE per bin 0.001 (1 seed)"
+    for name, shift in (("basic_vae", 0.0), ("conv_vae", 0.001)):  # paired by clip they differ
+        numbers[name, 0]["MSE per bin"] = [0.001 + shift, 0.004 + shift, 0.002 + shift]
+    assert advice(one).loc[RECONSTRUCTIONS, "choose"] == "basic_vae"
+    assert advice(one[:1]).loc[RECONSTRUCTIONS, ["choose", "next best"]].tolist() == ["basic_vae", "–"]
+
+
+def test_the_quickest_is_chosen_by_turns_and_the_faders_on_the_desk(numbers):
+    speeds = {
+        "basic_vae: clips per second": np.array([300.0, 310, 305]),
+        "vade: clips per second": np.array([99.0, 101, 100]),
+    }
+    speeds |= {"vade: seconds per epoch": np.ones(3)}
+    fill(numbers, "beta_vae", [0.42, 0.4, 0.41], "MIG")
+    desk = serving("beta_vae", 0, 1, 2)
+    for run in desk:
+        run.config.fingerprint, run.config.corpus, run.store.attrs = "f", "desk-9x6s", {"rung": "desk"}
+    found = advice([*desk, *serving("conv_vae", 0)], speeds)
+    assert (
+        found.loc["a baseline, soon", "choose"] == "basic_vae"
+        and "(3 turns)" in found.loc["a baseline, soon", "figure"]
+    )
+    assert found.loc["dimensions that stand for the faders of a mix", "choose"] == "beta_vae"
+    assert found.loc[FACTORS, "choose"] == "not tested"
 
 
 def test_only_runs_that_can_serve_a_need_are_asked(numbers):
     for name, value in (("conv_vae", 0.2), ("conv_vae-detilt", 0.9), ("cvae-genre-fixed", 0.95), ("vade", np.nan)):
-        fill(numbers, name, [value] * 3, "genre: AMI")
-        fill(numbers, name, [value] * 3, "MSE per bin")
+        fill(numbers, name, [value] * 3, "genre: ARI")
+        fill(numbers, name, [value / 100] * 3, "MSE per bin")
         fill(numbers, name, [value] * 3, "judge on samples")
     runs = [
         *serving("conv_vae", 0, 1, 2), *serving("conv_vae-detilt", 0, 1, 2, detilt=True),
         *serving("cvae-genre-fixed", 0, 1, 2, condition="genre"), *serving("vade", 0, 1, 2),
         *serving("basic_vae", 0, 1, 2),
     ]  # fmt: skip
-    guide = selection_guide(runs).set_index("need")["choose"]
+    guide = advice(runs)["choose"]
     assert guide["clusters without any labels"] == "conv_vae-detilt"
     assert guide["clusters by genre, labels for training only"] == "cvae-genre-fixed"
     assert guide["reconstructions close to the original"] == "conv_vae"  # errors of detilted inputs are others
     assert guide["samples of a genre you name"] == "cvae-genre-fixed"
     assert guide["samples of a language you name"] == guide["a word on how sure a cluster is"] == "not tested"
-    assert len(guide) == len(guide_room.NEEDS) == len(selection_guide([]))
+    assert len(guide) == len(guide_room.NEEDS) == len(advice([]))
 
 
 def test_every_number_of_the_guide_is_measured(trained):
-    for text, _, proof, number, _, serves in guide_room.NEEDS:
-        serving = [r for r in trained.values() if serves(r)]
-        able = [r for r in serving if proof == "training" or r.config.model.name in PROOFS[proof][1]]
-        assert able, text
-        assert number in registry.measure(able[0], proof).numbers
+    for need in guide_room.NEEDS[1:]:
+        able = [r for r in trained.values() if need.serves(r) and r.config.model.name in PROOFS[need.proof][1]]
+        assert able, need
+        assert need.number in registry.measure(able[0], need.proof).numbers

@@ -191,10 +191,10 @@ def test_a_comparison_is_markdown_html_and_pictures(figure, tmp_path):
 
 def test_every_label_of_a_comparison_stays_text(figure, tmp_path):
     md, page = write_comparison(EVIL, EVIL, hostile_sections(figure), tmp_path, [tmp_path / f"'{EVIL}.html"])
-    # title, h1, note, two headings, text, column, cell, alt, link
-    assert EVIL not in page.read_text() and page.read_text().count("&lt;img src=x") == 10
+    # title, h1, note, two headings and their entries, text, column, cell, alt, link
+    assert EVIL not in page.read_text() and page.read_text().count("&lt;img src=x") == 12
     assert EVIL not in md.read_text() and md.read_text().count("&lt;img src=x") == 9
-    hrefs = re.findall(r"<a href='([^']*)'>", page.read_text())
+    hrefs = re.findall(r"<a href='([^#'][^']*)'>", page.read_text())
     assert hrefs == [quote(f"'{EVIL}.html")]  # beside the report; nothing that could end the attribute
 
 
@@ -204,7 +204,7 @@ def test_a_markdown_table_keeps_its_columns_and_marks_what_is_missing(figure, tm
     cells = [[c.strip() for c in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
     assert [len(c) for c in cells] == [3, 3, 3, 3]
     assert cells[2][1:] == ["1.23", "5"] and cells[3] == [r"a\|b", "–", "6"]
-    assert "<td>–</td>" in page.read_text() and "<td>1.23</td>" in page.read_text()
+    assert ">–</td>" in page.read_text() and ">1.23</td>" in page.read_text()
 
 
 def test_a_page_that_would_be_too_large_packs_its_pictures_harder(figure, tmp_path, monkeypatch):
@@ -255,9 +255,10 @@ def run(store, tmp_path_factory):
 def judged(**changes) -> dict:
     """A row of the ledger."""
     row = {
-        "id": "V1", "claim": "Conv is better", "metric": "MSE", "expected": "0.012 < 0.015", "direction": "below",
-        "threshold_low": 0.0, "threshold_high": 0.0, "value": -0.12345, "low": -0.2, "high": -0.1, "null": np.nan,
-        "n": 3, "verdict": "supported", "reason": "", "run": "conv_vae against basic_vae", "notebook": "03",
+        "id": "V1", "claim": "Conv is better", "metric": "MSE", "expected": "0.012 < 0.015", "rung": "loops",
+        "direction": "below", "threshold_low": 0.0, "threshold_high": 0.0, "value": -0.12345, "low": -0.2, "high": -0.1,
+        "baseline": 0.3, "null": np.nan, "n": 3, "verdict": "supported", "reason": "", "how_far": "holds on loops",
+        "run": "conv_vae against basic_vae", "notebook": "03",
     }  # fmt: skip
     assert set(changes) <= set(row)
     return row | changes
@@ -267,7 +268,7 @@ LEDGER = pd.DataFrame([
     judged(),
     judged(metric="R²", value=0.5, low=np.nan, high=np.nan, n=1, verdict="inconclusive", reason="1 seed: three"),
     judged(metric="edges", value=np.nan, low=np.nan, high=np.nan, n=0, verdict="not tested", reason="no run of x"),
-    judged(id="B2", claim="Basic is fast", value=np.inf, low=np.inf, high=np.inf, null=1.0, verdict="refuted"),
+    judged(id="B2", claim="Basic", rung="–", value=np.inf, low=np.inf, high=np.inf, null=1.0, verdict="refuted"),
 ])  # fmt: skip
 
 
@@ -276,7 +277,7 @@ def parts(run, **changes) -> dict:
     table = pd.DataFrame([comparison_row(run)])
     return {
         "table": table, "intervals": comparison_intervals(table, ["mse"]), "ledger": LEDGER, "figures": {},
-        "guide": pd.DataFrame({"need": ["a baseline"], "choose": ["basic_vae"]}),
+        "guide": pd.DataFrame({"need": ["a baseline"], "choose": ["basic_vae"]}), "lesson": "One sentence.",
     } | changes  # fmt: skip
 
 
@@ -285,7 +286,8 @@ def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure,
     (tmp_path / "papermill").mkdir()
     for name in ("index.html", "02_basic_vae-of-older-code.html"):
         (tmp_path / "papermill" / name).write_text("x")
-    given = parts(run, figures={"claims": figure, "model_comparison": figure, "own": figure})
+    figures = dict.fromkeys(("claims", "model_comparison", "own", "ladder"), figure)
+    given = parts(run, figures=figures)
     shown = dataclasses.replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"))
     shutil.rmtree(shown.folder / "figures")
     Proof("smoothness", run.name, {"a": 1.0}, f"A sentence with {EVIL}.", figure).save(shown.folder / "figures")
@@ -294,14 +296,18 @@ def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure,
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "comparison_table.csv", "comparison_intervals.csv", "claims.csv", "MODEL_COMPARISON_RESULTS.md",
         "model_comparison.html", "visualizations/claims.png", "visualizations/model_comparison.png",
-        "visualizations/own.png",
+        "visualizations/own.png", "visualizations/ladder.png",
     }  # fmt: skip
     page, md = path.read_text(), (folder / "MODEL_COMPARISON_RESULTS.md").read_text()
     headings = [
-        "Missing", "The claims", "Every claim, measured", "Which model for what", "At a glance", "own",
-        "Measured on test clips", "Parameters", "basic_vae, seed 0: smoothness", "Executed notebooks",
+        "Missing", "The ladder: what holds on which rung", "What we learned", "The claims in short",
+        "Which model for what", "The claims at a glance", "Every claim, measured", "The models at a glance",
+        "Measured on test clips", "own", "Parameters", "basic_vae, seed 0: smoothness",
     ]  # fmt: skip
-    assert re.findall(r"<h2>(.*?)</h2>", page) == headings == re.findall(r"^## (.*)$", md, re.M)
+    assert re.findall(r"<h2 id='s\d+'>(.*?)</h2>", page) == headings == re.findall(r"^## (.*)$", md, re.M)
+    entries = re.findall(r"<li><a href='#(s\d+)'>(.*?)</a>", page)
+    assert [text for _, text in entries] == [*headings[:-1], "Proofs on basic_vae, seed 0"]
+    assert all(f"<h2 id='{target}'>" in page for target, _ in entries)
     assert EVIL not in page + md and "A sentence with &lt;img" in page and "A sentence with &lt;img" in md
     assert "<p>vade, seed 1: no finished run · cvae</p>" in page
     assert f"tones-tiny (fingerprint {run.config.fingerprint}), 2 runs." in page
@@ -318,7 +324,7 @@ def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure,
             folder / "claims.csv",
             dtype={"notebook": str},
             keep_default_na=False,
-            na_values={c: [""] for c in ("value", "low", "high", "null")},
+            na_values={c: [""] for c in ("value", "low", "high", "baseline", "null")},
         ),
         LEDGER,
     )
@@ -329,7 +335,7 @@ def test_a_comparison_counts_its_verdicts_and_says_nothing_of_what_is_not_missin
     page = reports.compare([run], tmp_path, **parts(run)).read_text()
     for said in ("1 supported", "1 inconclusive", "1 not tested", "1 refuted", "of 4 measured parts"):
         assert said in page
-    assert "<h2>Missing" not in page and "<td>-0.123 [-0.2, -0.1]</td>" in page
+    assert ">Missing<" not in page and ">-0.123 [-0.2, -0.1]</td>" in page and "<p>One sentence.</p>" in page
 
 
 def test_every_label_of_a_comparison_of_runs_stays_text(run, tmp_path):
@@ -338,9 +344,9 @@ def test_every_label_of_a_comparison_of_runs_stays_text(run, tmp_path):
     given["table"] = given["table"].assign(model=EVIL, classes=EVIL)
     page = reports.compare([run], tmp_path, **given, missing=[EVIL])
     texts = page.read_text(), (tmp_path / "MODEL_COMPARISON_RESULTS.md").read_text()
-    # missing; claim, metric, expected, reason, run; the guide's column and cell; model and classes
+    # missing; claim, metric, expected, these also in short; reason, run; the guide's column and cell; model, classes
     for text in texts:
-        assert EVIL not in text and text.count("&lt;img src=x") == 10
+        assert EVIL not in text and text.count("&lt;img src=x") == 13
 
 
 def test_a_demo_comparison_says_what_the_corpus_is(run, tmp_path):
@@ -355,18 +361,66 @@ def test_a_demo_comparison_says_what_the_corpus_is(run, tmp_path):
 def test_the_ledger_reads_as_numbers_with_intervals_or_reasons():
     table = reports.claims_table(LEDGER)
     assert table["measured [95 %]"].tolist() == ["-0.123 [-0.2, -0.1]", "0.5", "no run of x", "inf"]
-    assert table["verdict"].tolist() == ["supported", "inconclusive", "not tested", "refuted"]
+    assert table["verdict"].tolist() == ["✓ supported", "? inconclusive", "– not tested", "✗ refuted"]
+    assert table["remark"].tolist() == ["", "1 seed: three", "", ""]
     assert table["measured as"].tolist() == ["MSE", "R²", "edges", "MSE"] and len(table) == len(LEDGER)
     assert table.loc[3, "null"] == 1 and table.loc[0, "run"] == "conv_vae against basic_vae"
+    assert table.loc[0, ["baseline", "rung", "how far"]].tolist() == [0.3, "loops", "holds on loops"]
 
 
-def test_a_claim_in_short_has_its_first_part_and_all_verdicts():
-    ledger = pd.concat([LEDGER.iloc[[3, 0, 1, 2]], LEDGER.iloc[[0]]], ignore_index=True)
+def test_a_claim_in_short_has_its_first_parts_verdict_on_every_rung_and_the_signs_of_all():
+    harder = LEDGER.iloc[[0, 1]].assign(rung="composed", verdict=["refuted in this run", "refuted"], value=0.1)
+    ledger = pd.concat([LEDGER.iloc[[3, 0, 1, 2]], harder], ignore_index=True)
     short = reports.claims_in_short(ledger)
+    assert list(short) == [
+        "id", "claim", "measured as", "expected", "any corpus", "loops", "composed", "how far",
+    ]  # fmt: skip
     assert short["id"].tolist() == ["B2", "V1"]  # in the order of the ledger
-    assert short["verdicts"].tolist() == ["refuted", "supported 2, inconclusive 1, not tested 1"]
-    assert short["measured [95 %]"].tolist() == ["inf", "-0.123 [-0.2, -0.1]"]
+    assert short.iloc[0][["any corpus", "loops", "composed"]].tolist() == ["✗ inf", "", ""]
+    assert short.loc[1, "loops"] == "✓ -0.123 [-0.2, -0.1] · all parts: ✓1 ?1 –1"
+    assert short.loc[1, "composed"] == "✗ 0.1 [-0.2, -0.1] in this run · all parts: ✗2"
     assert short.loc[1, "claim"] == "Conv is better" and short.loc[1, "measured as"] == "MSE"
+
+
+def test_a_table_is_shown_whole():
+    long = "a metric whose name is longer than the fifty characters that pandas shows"
+    page = reports.whole(pd.DataFrame({"x": [long] * 70, "verdict": ["✓ supported", "✗ refuted"] * 35})).to_html()
+    assert page.count(long) == 70 and page.count("✗ refuted") == 35
+    assert all(shade in page for shade in (reports.SHADES["✓"], reports.SHADES["✗"]))
+
+
+# --- what we learned ---
+
+
+def heights(**changes) -> pd.DataFrame:
+    """A picture of the ladder in numbers: rung loops, one seed."""
+    rows = {
+        "conv_vae": (False, 0.9, 0.03, 0.7, np.nan), "basic_vae": (False, 0.3, 0.01, 0.2, np.nan),
+        "beta_vae": (False, 0.5, 0.02, 0.6, np.nan), "cvae-genre-fixed": (False, 0.4, 0.0, 0.6, 0.9),
+        "PCA of the log-mel": (True, 0.5, 0.01, np.nan, np.nan), "chance, genre": (True, *[np.nan] * 3, 0.02),
+    } | changes  # fmt: skip
+    table = pd.DataFrame(
+        [(m, *v) for m, v in rows.items()], columns=["model", "baseline", "ari", "mig", "r2", "samples"]
+    )
+    return table.assign(rung="loops", seed=0)
+
+
+def test_what_was_learned_is_said_by_the_numbers():
+    ledger = pd.DataFrame([
+        judged(), judged(metric="b", how_far="holds on loops; breaks on composed"),
+        judged(id="D1", how_far="holds nowhere (in this run)"), judged(id="G1", how_far="undecided"),
+        judged(id="G2", how_far="not tested"),
+    ])  # fmt: skip
+    said = reports.learned(ledger, heights(), "loops")
+    assert "1 hold wherever they were measured, 1 hold on some rungs, 1 nowhere, and 1 are undecided" in said
+    assert "Nowhere holds something of D1." in said and "Of 5 parts of 4 claims" in said
+    assert "conv_vae reconstructs best: R² 0.70 against the mean spectrogram (basic_vae: 0.20)" in said
+    assert "conv_vae's, ARI 0.90: more than those of PCA of the log-mel, which learned nothing (0.50)" in said
+    assert "gap of 0.02, not more than all of the others: conv_vae 0.03" in said
+    assert "genre are heard as the one asked for in 90% (chance 2%)" in said and "one seed" in said
+    other = reports.learned(ledger, heights(**{"PCA of the log-mel": (True, 0.95, 0.0, np.nan, np.nan)}), "loops")
+    assert "ARI 0.90: no more than those of PCA" in other
+    assert reports.learned(ledger, heights().iloc[:0], "loops").startswith("Of 5 parts")
 
 
 # --- parameters ---

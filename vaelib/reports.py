@@ -294,9 +294,7 @@ def learned(ledger: pd.DataFrame, ladder: pd.DataFrame, main: str) -> str:
     if name:
         what = name.split("-")[1] if "-" in name else "class"
         chance = plain["samples"].get(f"chance, {what}", np.nan)
-        said.append(
-            f"Samples of a {what} are heard as what was asked for in {value:.0%} of the cases (chance {chance:.0%})."
-        )
+        said.append(f"Samples of a {what} are heard as the one asked for in {value:.0%} (chance {chance:.0%}).")
     seeds = ladder["seed"].nunique()
     said.append(
         "All of this is one seed: what holds in this run may be luck." if seeds == 1

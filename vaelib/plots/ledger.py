@@ -31,7 +31,7 @@ VERDICTS = {
 SHADE, INK, FAINT = "#d3e4f2", "#1b1b1b", "#666666"
 
 # Everything is placed in inches from the top left, so that a row is as high with 1 claim as with 60.
-WIDTH, HEAD, HEADING, ROW, LINE = 14.0, 1.35, 0.42, 0.36, 0.14
+WIDTH, HEAD, HEADING, ROW, LINE = 14.0, 1.5, 0.42, 0.36, 0.14
 ID, CLAIM, STRIP, EXPECTED, MEASURED, VERDICT = 0.3, 0.85, 5.5, 8.5, 10.25, 12.55  # left edges
 GAP = 0.15  # between columns
 
@@ -87,7 +87,7 @@ def _head(ax: Axes, rows: list[dict]) -> None:
         Line2D([], [], color=INK, marker="D", mfc="none", ls="", ms=7, label="null: a control without the effect"),
         Line2D([], [], color=INK, marker="s", mfc="none", ls="", ms=6, label="baseline: a simpler method"),
     ]
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(EXPECTED - 2.0, 0.5), ncols=2, fontsize=9,
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(ID - 0.1, 0.88), ncols=5, fontsize=9,
               bbox_transform=ax.transData, frameon=False, borderpad=0, handlelength=1.8)  # fmt: skip
     names = {CLAIM: "claim, and what is measured", STRIP: "every row on its own scale", EXPECTED: "expected",
              MEASURED: "measured, baseline, null", VERDICT: "verdict, n, rung"}  # fmt: skip

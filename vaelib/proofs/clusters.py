@@ -84,7 +84,7 @@ def clustering(run: Run) -> Proof:
     Raises:
         InputError: the corpus has fewer than two genres and fewer than two languages.
     """
-    seed, numbers, per_clip, shown = run.config.training.seed, {}, {}, {}
+    seed, numbers, per_clip, shown, spaces = run.config.training.seed, {}, {}, {}, None
     train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
     for label in LABELS:
         truth, there = run.labels("test", label, True), known(run, "test", label, True)
@@ -111,18 +111,21 @@ def clustering(run: Run) -> Proof:
         probe = linear_probe(train[train_there], train_truth[train_there], test[there], truth[there], seed)
         numbers[f"{label}: read from the code by a linear probe"] = probe.balanced_accuracy
         numbers[f"{label}: chance"] = probe.chance
+        spaces = spaces or baseline_spaces(run)
+        rivals = {name: clu.kmeans_assign(a, b, k, seed)[there] for name, (a, b) in spaces.items()}
+        others = {name: clu.cluster_scores(truth[there], a) for name, a in rivals.items()}
+        for name, other in others.items():
+            numbers[f"{label}: {name} + K-Means, purity"] = other["purity"]
+            for m, metric in (("ARI", adjusted_rand_score), ("AMI", clu.adjusted_mutual_info)):
+                numbers[f"{label}: {name} + K-Means, {m}"] = other[m.lower()]
+                values = clu.leave_one_out_values(metric, truth[there], rivals[name])
+                per_clip[f"{label}: {name} + K-Means, {m}"] = values
         if not shown:
-            shown[f"{run.name} ({label})"] = scores["ami"]
+            shown = {f"{run.name} ({label})": scores["ami"]} | {
+                name: other["ami"] for name, other in others.items()
+                if run.config.detilt or not name.endswith("raw log-mel")  # else it is the same bar twice
+            }  # fmt: skip
             bar = numbers[f"{label}: AMI with permuted labels, 95th percentile"]
-            for name, (a, b) in baseline_spaces(run).items():
-                rival = clu.kmeans_assign(a, b, k, seed)[there]
-                other = clu.cluster_scores(truth[there], rival)
-                if run.config.detilt or not name.endswith("raw log-mel"):  # else it is the same bar twice
-                    shown[name] = other["ami"]
-                for m, metric in (("ARI", adjusted_rand_score), ("AMI", clu.adjusted_mutual_info)):
-                    numbers[f"{label}: {name} + K-Means, {m}"] = other[m.lower()]
-                    values = clu.leave_one_out_values(metric, truth[there], rival)
-                    per_clip[f"{label}: {name} + K-Means, {m}"] = values
             first = label
     if not shown:
         raise InputError(f"{run.store.path.name} has fewer than two genres and languages: clusters need labels to meet")

@@ -137,10 +137,10 @@ def ladder_table(runs: Sequence[Run]) -> pd.DataFrame:
     """What models and baselines reach on every rung of the ladder.
 
     Returns:
-        One row per rung, model or `baseline` (True), and seed: `rung`, `model`, `seed`, `ari` (clusters against the genres; not
-        of a model that is given the languages), `mig`, `r2` (against the mean training spectrogram), `samples` (share
-        that the judge hears as the class that was asked for; its chance and what real clips get are rows too). nan
-        where there is no such number. The sweep over β is left out.
+        One row per rung, model or `baseline` (True), and seed: `rung`, `model`, `seed`, `ari` (clusters against the
+        genres; not of a model that is given the languages), `mig`, `r2` (against the mean training spectrogram),
+        `samples` (share that the judge hears as the class that was asked for; its chance and what real clips get are
+        rows too). nan where there is no such number. The sweep over β is left out.
     """
     rows: dict[tuple, dict] = {}
     for rung, own in by_rung(runs).items():
