@@ -1,5 +1,7 @@
 """One optimisation step: the same with and without Fabric, in either precision; schedules; where the mixture starts."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from vaelib.config import InputError, TrainConfig
 from vaelib.devices import make_fabric
 from vaelib.models import MODELS, build
 from vaelib.steps import Stepper, make_optimizer, rate_at, weights_at
+from vaelib.windows import Clips
 
 
 def batch(pairs: int = 6):
@@ -114,14 +117,23 @@ def test_what_is_measured_takes_no_step_and_follows_the_noise():
 # --- precision ---
 
 
-def test_precision_follows_the_machine(monkeypatch):
+def test_precision_follows_what_was_tried(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for amx, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr(steps, "_has_amx", lambda amx=amx: amx)
+    for faster, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(steps, "_bf16_is_faster", lambda faster=faster: faster)
         assert steps.resolve_precision("auto", "cpu") == expected
         assert make_fabric()._precision.precision == expected
     assert steps.resolve_precision("auto", torch.device("cuda:1")) == "bf16-mixed"
     assert steps.resolve_precision("32-true", "cuda") == "32-true"
+
+
+@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
+def test_the_faster_convolution_decides(monkeypatch, slow):
+    ticks = {"now": 0.0}
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: ticks["now"])
+    monkeypatch.setattr(steps.functional, "conv2d", lambda x, *a, **k: ticks.update(now=ticks["now"] + (
+        0.03 if x.dtype == slow else 0.01)))  # fmt: skip
+    assert steps._bf16_is_faster.__wrapped__() == (slow == torch.float32)
 
 
 def test_an_unknown_precision_is_refused():
@@ -143,6 +155,61 @@ def test_each_phase_has_its_own_learning_rate_rise_and_fall(monkeypatch):
     monkeypatch.setattr(losses, "cosine_rate", lambda step, steps: step / steps)
     cfg = TrainConfig(epochs=2, pretrain_epochs=4, batch_size=10)
     assert [rate_at(cfg, at, clips=24) for at in (0, 2, 4, 5)] == [0, 0.5, 0, 0.5]
+
+
+def test_a_fixed_sigma_is_no_parameter_and_may_fall():
+    cfg = TrainConfig(epochs=10, sigma=0.4, sigma_end=0.1)
+    assert [steps.sigma_at(cfg, e) for e in (0, 5, 10, math.inf)] == pytest.approx([0.4, 0.2, 0.1, 0.1])
+    assert steps.sigma_at(TrainConfig(sigma=0.4), 7) == 0.4 and steps.sigma_at(TrainConfig(), 7) == 0
+    stepper, terms = stepped("beta_vae", "32-true", epochs=2, sigma=0.4, sigma_end=0.1)
+    assert stepper.model.log_sigma.exp().item() == pytest.approx(0.2)
+    assert id(stepper.model.log_sigma) not in {id(p) for g in stepper.optimizer.param_groups for p in g["params"]}
+    bins = 16 * 16
+    expected = 0.5 * bins * terms["mse"] / 0.2**2 + bins * math.log(0.2 * math.sqrt(2 * math.pi))
+    assert terms["nll"].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+# --- the start on components ---
+
+
+def mixed(n: int = 400):
+    """Windows (n, 16, 16) in [0, 1] of three sources at independent levels (n, 3), each in bins of its own."""
+    generator = torch.Generator().manual_seed(0)
+    levels, shapes = torch.rand(n, 3, generator=generator), torch.zeros(3, 16, 16)
+    for i, shape in enumerate(shapes):
+        shape[5 * i : 5 * i + 5] = torch.rand(5, 16, generator=generator)
+    x = torch.einsum("ns,sft->nft", levels, shapes) + 0.01 * torch.rand(n, 16, 16, generator=generator)
+    return Clips(x.half(), torch.full((n,), 16), 16, np.arange(n)), levels
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_codes_start_on_the_components_of_the_windows(name):
+    clips, levels = mixed()
+    torch.manual_seed(0)
+    model = build(model_config(name))
+    steps.start_on_components(model, clips, 3, seed=0)
+    with torch.inference_mode():
+        q = model.encode(clips.even_windows(torch.arange(len(clips)), 1).squeeze(1))
+    found = np.abs(np.corrcoef(q.mean[:, :3].T, levels.T)[:3, 3:])
+    assert (found.max(0) > 0.9).all() and len(set(found.argmax(0))) == 3
+    assert q.mean[:, 3:].abs().max() < 1e-5 and q.logvar[:, 3:].abs().max() < 1e-5 and (q.logvar[:, :3] == -3).all()
+
+
+def test_more_components_than_dimensions_are_refused():
+    with pytest.raises(InputError, match="9 components"):
+        steps.start_on_components(build(model_config("conv_vae")), mixed(20)[0], 9, seed=0)
+
+
+def test_what_is_held_rests_while_the_decoder_learns():
+    stepper, _ = stepped("conv_vae", "32-true")
+    before = {k: v.detach().clone() for k, v in stepper.model.named_parameters()}
+    stepper.hold(True)
+    stepper(*batch(), weights_at(stepper.cfg, 1.0, False), 1.0)
+    same = {k for k, v in stepper.model.named_parameters() if torch.equal(v, before[k])}
+    assert same == {k for k in before if k.startswith(("encoder", "heads.mean"))}
+    stepper.hold(False)
+    stepper(*batch(), weights_at(stepper.cfg, 1.0, False), 1.0)
+    assert not any(torch.equal(v, before[k]) for k, v in stepper.model.named_parameters())
 
 
 # --- the mixture ---

@@ -110,6 +110,52 @@ def test_same_seed_same_run_other_seed_other_run(store, monkeypatch, tmp_path, m
     assert not torch.equal(found[0][0][name], found[2][0][name])
 
 
+# --- where a run starts ---
+
+
+def test_the_plain_run_of_the_same_settings_is_the_pretraining(store, monkeypatch, tmp_path):
+    config = settings(store, "vade", epochs=2)
+    alone = results(train(config, store, show=False))
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "other"))
+    plain = settings(store, "conv_vae", epochs=3)
+    assert training.pretraining_of(config) == dataclasses.replace(
+        plain, model=dataclasses.replace(plain.model, components=50)
+    )
+    train(training.pretraining_of(config), store, show=False)
+    said, done, real = [], [], Trainer._epoch
+    monkeypatch.setattr(Trainer, "_epoch", lambda self, e: done.append(e) or real(self, e))
+    taken = results(train(config, store, show=said.append))
+    assert done == [3, 4] and said[0] == f"the pretraining is the finished run {training.pretraining_of(config).run_id}"
+    assert_equal(taken, alone)
+
+
+def test_a_plain_run_of_other_settings_is_told_and_not_taken(store):
+    config = settings(store, "vade", epochs=1)
+    wanted = training.pretraining_of(config)
+    other = dataclasses.replace(wanted, training=dataclasses.replace(wanted.training, lr=3e-3))
+    train(other, store, show=False)
+    said = []
+    folder = train(config, store, show=said.append)
+    assert "pretraining here" in said[0] and other.run_id in said[0] and "lr 0.003, here 0.001" in said[0]
+    assert json.loads((folder / "done.json").read_text())["pretrained"] == ""
+
+
+def test_a_run_may_start_on_components_and_is_resumed_there(store, monkeypatch, tmp_path, stop_at):
+    config = settings(store, "beta_vae", start_components=2, held=0.5, sigma=0.2)
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "whole"))
+    whole = results(train(config, store, show=False))
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "parts"))
+    revive = stop_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, store, show=False)
+    held, _ = read_tensors(config.folder / "last.safetensors")
+    revive()
+    assert_equal(results(train(config, store, show=False)), whole)
+    after, _ = read_tensors(config.folder / "last.safetensors")
+    assert not torch.equal(held["model.heads.mean.weight"], after["model.heads.mean.weight"])
+    assert after["model.log_sigma"].exp().item() == pytest.approx(0.2)
+
+
 def test_training_learns(store):
     config = settings(store, "conv_vae", epochs=25, lr=3e-3)
     table = pd.read_csv(train(config, store, show=False) / "history.csv")

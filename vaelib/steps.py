@@ -1,22 +1,25 @@
-"""What one optimisation step is, the same in training and in a benchmark; and where VaDE's mixture starts.
+"""What one optimisation step is, the same in training and in a benchmark; and where codes and mixtures start.
 
-Imports only torch and numpy (`init_mixture` alone asks for scikit-learn, when it is called).
+Imports only torch and numpy (the two starts alone ask for scikit-learn, when they are called).
 """
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from . import losses
-from .config import TrainConfig, one_of
+from .config import InputError, TrainConfig, one_of
 from .models import VAE, VaDE
 
 if TYPE_CHECKING:
@@ -29,20 +32,29 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 def resolve_precision(precision: str, device: torch.device | str) -> str:
     """What `auto` means on a device; any other precision is returned as it is.
 
-    bf16 autocast where the hardware multiplies bf16 matrices (CUDA, CPUs with AMX), else fp32: without AMX, bf16
-    convolutions were measured at 0.66 of the speed of fp32.
+    bf16 autocast on CUDA, and on processors where a convolution in bf16 is the faster one: 1.6 to 1.8 times with AMX
+    or avx512_bf16, but hundreds of times slower without either, so that only trying tells.
     """
     if precision != "auto":
         return precision
     kind = torch.device(device).type
-    return "bf16-mixed" if kind == "cuda" or (kind == "cpu" and _has_amx()) else "32-true"
+    return "bf16-mixed" if kind == "cuda" or (kind == "cpu" and _bf16_is_faster()) else "32-true"
 
 
-def _has_amx() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+@cache
+def _bf16_is_faster(seconds: float = 0.1) -> bool:
+    """Try a convolution of the middle layers in both precisions, in turn, until the time is over."""
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    end, generator = time.perf_counter() + seconds, torch.Generator().manual_seed(0)
+    x, w = torch.randn(8, 32, 32, 32, generator=generator), torch.randn(64, 32, 4, 4, generator=generator)
+    tensors = {d: [t.to(d, memory_format=torch.channels_last) for t in (x, w)] for d in best}
+    with torch.inference_mode():
+        while time.perf_counter() < end:
+            for dtype, (a, b) in tensors.items():
+                started = time.perf_counter()
+                functional.conv2d(a, b, stride=2, padding=1)
+                best[dtype] = min(best[dtype], time.perf_counter() - started)
+    return best[torch.bfloat16] < 0.9 * best[torch.float32]
 
 
 def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, beta: float | None = None) -> dict[str, float]:
@@ -59,7 +71,14 @@ def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, beta: float | None
         "class": cfg.class_weight,
         "mixture": cfg.mixture_weight if mixture else 0.0,
         "windows": 2.0 if mixture else 1.0,
+        "sigma": sigma_at(cfg, epoch),
     }
+
+
+def sigma_at(cfg: TrainConfig, epoch: float) -> float:
+    """Fixed standard deviation of the likelihood at a (fractional) epoch; 0 where it is learned."""
+    share = min(1.0, epoch / cfg.total_epochs)
+    return cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma
 
 
 def rate_at(cfg: TrainConfig, epoch: float, clips: int) -> float:
@@ -77,7 +96,7 @@ def make_optimizer(model: VAE, cfg: TrainConfig) -> torch.optim.Optimizer:
     network = [p for p in model.parameters() if id(p) not in special]
     groups = [
         {"params": network, "peak": cfg.lr, "weight_decay": cfg.weight_decay},
-        {"params": [model.log_sigma], "peak": SIGMA_RATE * cfg.lr, "weight_decay": 0.0},
+        {"params": [] if cfg.sigma else [model.log_sigma], "peak": SIGMA_RATE * cfg.lr, "weight_decay": 0.0},
         {"params": mixture, "peak": cfg.mixture_lr, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, fused=True)
@@ -128,6 +147,61 @@ def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:
     model.set_mixture(as_tensor((counts + 1) / (counts + 1).sum()), as_tensor(centres), as_tensor(variances))
 
 
+@torch.no_grad()
+def start_on_components(model: VAE, clips: Clips | StreamedClips, n: int, seed: int) -> None:
+    """Let the first `n` latent means be independent components of the training windows; no label is used.
+
+    FastICA (Hyvärinen & Oja 2000; scikit-learn) on the `n` first principal components; the mean head's rows are the
+    ridge regression of these on what the untrained encoder makes of the windows, its other rows are 0. Posteriors are
+    narrow (log-variance -3) where there is a component, and the prior's elsewhere.
+
+    Args:
+        model: Before training; changed in place.
+        clips: Training clips; the middle window of each is used.
+
+    Raises:
+        InputError: fewer windows than components, or components that are not there.
+    """
+    from sklearn.decomposition import PCA, FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    model.eval()
+    seen: list[Tensor] = []  # what the heads are given, whatever the model puts in front of them
+    watch = model.heads.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
+    windows = []
+    for some in clips.in_order():
+        for index in torch.arange(len(some), device=some.mel.device).split(64):
+            windows.append(some.even_windows(index, 1).squeeze(1))
+            model.encode(windows[-1])
+    watch.remove()
+    flat = torch.cat(windows).flatten(1).cpu().numpy()
+    if min(flat.shape) < n or n > model.config.latent:
+        raise InputError(f"{n} components cannot be found in {len(flat)} windows or put into {model.config.latent} "
+                         "latent dimensions: ask for fewer")  # fmt: skip
+    principal = PCA(n, random_state=seed).fit_transform(flat)
+    principal /= principal.std(0) + 1e-12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = FastICA(n, whiten="unit-variance", max_iter=2000, random_state=seed).fit_transform(principal)
+    features = torch.cat(seen).double()
+    wanted = torch.from_numpy(found / found.std(0)).to(features)
+    mean = features.mean(0)
+    centred = features - mean
+    gram = centred @ centred.T
+    gram += 1e-2 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
+    weight = centred.T @ torch.linalg.solve(gram, wanted)  # (features, n)
+    head, spread = model.heads.mean, model.heads.logvar
+    for tensor in (head.weight, head.bias, spread.weight, spread.bias):
+        tensor.zero_()
+    head.weight[:n].copy_(weight.T)
+    head.bias[:n].copy_(-(mean @ weight))
+    spread.bias[:n].fill_(-3.0)
+
+
+# Parts that learn while the encoder is held at its start
+FREE_WHILE_HELD = ("decoder", "heads.logvar", "class_head", "class_means", "log_sigma", "mixture")
+
+
 class Stepper:
     """One optimisation step: forward, loss, backward, clipped gradient, AdamW; the same for training and benchmark.
 
@@ -162,7 +236,10 @@ class Stepper:
         # every shape by itself: VaDE's second phase has other batches, and code for any shape would be slower for all
         self.module = torch.compile(self.model, dynamic=False) if self.device.type == "cuda" else self.model
         self.optimizer = make_optimizer(self.model, cfg)
-        self._half = False
+        self._held = [p for name, p in self.model.named_parameters() if not name.startswith(FREE_WHILE_HELD)]
+        self._holding = self._half = False
+        if cfg.sigma:
+            self.model.log_sigma.requires_grad_(False)
         self.share = (0, 1)
         if fabric is None:
             self._half = resolve_precision(one_of("precision", precision, PRECISIONS), device) == "bf16-mixed"
@@ -189,6 +266,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         mixture = bool(weights["mixture"])
+        self._set_sigma(weights)
         x, target, y = self._source_and_target(x, y, mixture)
         # one process whose network draws dropout masks draws the noise after them, as ever
         noise = None if self.alone and self._drops else self._own_rows(len(x))
@@ -209,11 +287,29 @@ class Stepper:
         Args:
             noise: Standard normal (codes, L) to draw the codes with; drawn if None.
         """
+        self._set_sigma(weights)
         given = self._source_and_target(x, y, bool(weights["mixture"]))
         # a few batches of each epoch, the last one of another size, are not worth a compilation each
         with torch.compiler.set_stance("force_eager"):
             loss, mse = self._measure(*given, weights, noise)
         return {"loss": loss.total().detach(), **loss.means(), "mse": mse}
+
+    def hold(self, holding: bool) -> None:
+        """Hold the encoder and the mean head as they are (`start_on_components`), or let them learn again."""
+        self._holding = holding
+        if self.alone:  # several processes wait for a gradient of every parameter: there it is forgotten afterwards
+            for p in self._held:
+                p.requires_grad_(not holding)
+
+    def forget(self) -> None:
+        """Begin with a fresh optimizer, as at the start of a phase."""
+        for state in self.optimizer.state_dict()["state"].values():
+            for value in state.values():
+                value.zero_()
+
+    def _set_sigma(self, weights: dict[str, float]) -> None:
+        if weights["sigma"]:
+            self.model.log_sigma.data.fill_(math.log(weights["sigma"]))
 
     def state(self) -> dict[str, Tensor]:
         """What the optimizer remembers of each parameter, `<number>.<name>`."""
@@ -297,7 +393,7 @@ class Stepper:
             total.backward()
         else:
             self.fabric.backward(total)
-        for p in idle:
+        for p in [*idle, *(self._held if self._holding else [])]:
             p.grad = None
 
     def _clip(self) -> None:

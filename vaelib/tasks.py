@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -22,8 +20,6 @@ from .config import InputError
 from .progress import Progress
 
 SECONDS = 10  # that a scheduler may take to answer
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-KEPT_BLOCK, KEPT_BYTES = 32 << 20, 128 << 20  # larger blocks go back at once (the most that glibc takes); so does more
 
 
 @contextmanager
@@ -121,19 +117,6 @@ def in_order(client: Client, task: Callable, items: Sequence) -> list:
     """
     found = dict(results(client, task, ((item,) for item in items)))
     return [found[i] for i in range(len(items))]
-
-
-@cache
-def keep_freed_memory() -> None:
-    """What this process frees it keeps for its next block, instead of giving it back to the system at once.
-
-    Tasks that need the same few megabytes again and again otherwise pay for every page anew: up to half of the time
-    of a log-mel spectrogram, on a virtual machine. Only where the C library is GNU's.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        set_option = ctypes.CDLL(None).mallopt
-        set_option(M_MMAP_THRESHOLD, KEPT_BLOCK)
-        set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 _inside, _before, _counting = 0, 1, threading.Lock()

@@ -25,11 +25,11 @@ from torch import Tensor
 from . import devices as several
 from . import locks
 from .checkpoints import environment, load_weights, read_tensors, write_tensors
-from .config import InputError, RunConfig, code_version, read_json, write_atomic
-from .devices import make_fabric
+from .config import InputError, ModelConfig, RunConfig, TrainConfig, code_version, read_json, write_atomic
+from .devices import keep_freed_memory, make_fabric
 from .models import VaDE, build
 from .progress import Progress, clock
-from .steps import Stepper, init_mixture, rate_at, weights_at, window_codes
+from .steps import Stepper, init_mixture, rate_at, start_on_components, weights_at, window_codes
 from .store import Store, open_store
 from .windows import Clips, StreamedClips, load_data
 
@@ -87,7 +87,8 @@ class Trainer:
         devices = several.launched() or 1
         check(config, store, devices)
         self.config, self.cfg, self.store, self.show = config, config.training, store, show
-        self.folder, self.state = config.folder, State()
+        self.folder, self.state, self.pretrained = config.folder, State(), ""
+        keep_freed_memory()
         self.fabric = make_fabric(self.cfg.precision, devices)
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
         torch.manual_seed(self.cfg.seed)
@@ -112,6 +113,8 @@ class Trainer:
             write_config(self.config, self.store, scaler=self.scaler.to_dict(), environment=environment())
         if resume and (self.folder / "last.safetensors").is_file():
             self._load()
+        else:
+            self._begin()
         progress = Progress(f"training {self.config.variant}") if self.first and self.show is True else None
         say = progress.show if progress else self.show if self.first and self.show else lambda line: None
         saved = time.monotonic()
@@ -129,6 +132,32 @@ class Trainer:
             self._finish()
         self.fabric.barrier()  # whoever returns finds the run complete
         return self.folder
+
+    def _begin(self) -> None:
+        """Start at random, on components of the windows, or (VaDE) on a plain run of the same settings."""
+        if isinstance(self.model, VaDE) and self.cfg.pretrain_epochs:
+            self._take_pretrained()
+        if self.cfg.start_components and not self.state.epoch:
+            if self.first:
+                start_on_components(self.model, self._sample(), self.cfg.start_components, self.cfg.seed)
+            self.stepper.take_from_first(self.model.parameters())
+
+    def _take_pretrained(self) -> None:
+        """VaDE's first phase is the training of the plain VAE: take the end of that very run, if it is there."""
+        wanted = pretraining_of(self.config)
+        last = wanted.folder / "last.safetensors"
+        if (wanted.folder / "done.json").is_file():
+            tensors, state = read_tensors(last)
+            weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+            mixture = {k: v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
+            load_weights(self.model, weights | mixture, wanted.folder)
+            self.state.history = State.read(state, last).history
+            self.state.epoch, self.pretrained = self.cfg.pretrain_epochs, wanted.run_id
+            said = f"the pretraining is the finished run {wanted.run_id}"
+        else:
+            said = f"no finished {wanted.variant} run of the same settings: pretraining here{_nearest(wanted)}"
+        if self.first and self.show:
+            self.show(said) if callable(self.show) else print(said)
 
     # --- one epoch ---------------------------------------------------------------------------------------------
 
@@ -153,6 +182,7 @@ class Trainer:
         mixture = isinstance(self.model, VaDE) and epoch >= self.cfg.pretrain_epochs
         if mixture and not bool(self.model.mixture_ready):
             self._start_mixture()
+        self.stepper.hold(bool(self.cfg.start_components) and epoch < self.cfg.held * self.cfg.first_phase)
         started = time.monotonic()
         means, windows = self._pass(epoch, mixture)
         seconds = time.monotonic() - started
@@ -175,6 +205,7 @@ class Trainer:
             init_mixture(self.model, window_codes(self.model, self._sample(), self.cfg.eval_windows), self.cfg.seed)
         self.stepper.take_from_first(self.model.mixture.values())
         self.model.mixture_ready.fill_(True)
+        self.stepper.forget()  # as after a pretraining that was another run
         self.state.best_loss = math.inf
 
     def _pass(self, epoch: int, mixture: bool) -> tuple[dict[str, float], int]:
@@ -299,7 +330,9 @@ class Trainer:
             # median: the first epoch warms caches up
             "clips_per_s": float(table["clips_per_s"].median()),
             "seconds_per_epoch": float(table["seconds"].median()),
+            "pretrained": self.pretrained,
             "device": str(self.device),
+            "precision": self.fabric.strategy.precision.precision,
             "devices": self.stepper.share[1],
         }
         write_atomic(self.folder / "done.json", json.dumps(summary, indent=1))
@@ -313,6 +346,30 @@ class Trainer:
             f"epoch {row['epoch']}/{self.cfg.total_epochs} · {terms} · "
             f"{row['clips_per_s']:,.0f} clips/s · {clock(left)} left"
         )
+
+
+def pretraining_of(config: RunConfig) -> RunConfig:
+    """The plain run (Conv, or Basic for a fully connected backbone) whose training is a VaDE run's first phase."""
+    plain = ModelConfig("conv_vae" if config.model.backbone == "conv" else "basic_vae", config.model.input_shape,
+                        latent=config.model.latent, dropout=config.model.dropout)  # fmt: skip
+    usual = TrainConfig()
+    training = replace(
+        config.training, epochs=config.training.pretrain_epochs, pretrain_epochs=0,
+        mixture_lr=usual.mixture_lr, mixture_weight=usual.mixture_weight,
+    )  # fmt: skip
+    return replace(config, model=plain, training=training)
+
+
+def _nearest(wanted: RunConfig) -> str:
+    """What keeps the newest finished run of the same model and seed from being the one that is wanted."""
+    done = wanted.folder.parent.glob(f"{wanted.model.name}*-s{wanted.training.seed}-*/done.json")
+    for path in sorted(done, key=lambda p: p.stat().st_mtime, reverse=True):
+        there, asked = read_json(path.parent / "config.json")["config"], wanted.to_dict()
+        pairs = {**there, **there["training"], **there["model"]}, {**asked, **asked["training"], **asked["model"]}
+        other = [k for k, v in pairs[1].items() if k not in ("training", "model") and pairs[0].get(k) != v]
+        told = ", ".join(f"{k} {pairs[0].get(k)}, here {pairs[1][k]}" for k in other[:3] if k != "code")
+        return f" ({path.parent.name} has {told or 'another version of the code'})"
+    return ""
 
 
 def check(config: RunConfig, store: Store, devices: int = 1) -> None:
