@@ -18,9 +18,10 @@ from vaelib.store import open_store, store_path
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(1800)]  # minutes on a busy machine
 NAMES = sorted(p.stem for p in notebooks_dir().glob("*.ipynb"))
 DRAWN = {"clips_per_genre": 8, "clip_seconds": 6.5}  # the fewest with two test clips of each genre
+MIXES = {"demo": "desk", "clips_per_genre": 60}
 TINY = {
     "02_basic_vae": {"pairs": 4},
-    "04_beta_vae": {"n_sliders": 2},
+    "04_beta_vae": {"n_sliders": 2, "desk_epochs": 2},
     "05_conditional_vae": {"n_samples": 3},
     "06_vade": {"components": 8},
 }
@@ -28,13 +29,15 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory) -> dict[str, Path]:
-    """01, then 02-06 (05 twice), then 07, each in its own kernel, in folders of their own."""
+    """01 (music and desk), then 02-06 (05 twice), then 07, each in its own kernel, in folders of their own."""
     base = tmp_path_factory.mktemp("notebooks")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA", "OUTPUTS", "PAPERMILL"):
             patch.setenv(f"VAELIB_{name}", str(base / name.lower()))
         first = engine.execute(Job("01_preprocess", DRAWN))
+        engine.execute(Job("01_preprocess", MIXES))
         store = store_path(corpus_name("styles", 8, 6.5), "compact")
+        TINY["04_beta_vae"]["desk"] = str(store_path(corpus_name("desk", 60), "compact"))
         jobs = [
             dataclasses.replace(job, parameters=job.parameters | TINY.get(job.notebook, {}))
             for job in training_jobs(store, epochs=2, batch_size=32)

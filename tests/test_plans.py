@@ -297,6 +297,8 @@ RUN = "runs: [{model: vade}]\n"
         (RUN + "corpora:\n  a: {split_seed: [0, 1]}\n", 3, "two corpora would share the store demo-40x6s"),
         (RUN + "corpora:\n  a: {}\n  b: {seed: 0}\n", 4, "two corpora would share the store demo-40x6s"),
         ("runs:\n  - {model: vade, corpora: lops}\n", 2, "unknown corpus of this plan 'lops': did you mean 'loops'"),
+        ("runs:\n  - {model: beta_vae, desk_starts: 'components,randm'}\n", 2, "did you mean 'random'"),
+        ("runs:\n  - {model: beta_vae, desk_epochs: 0}\n", 2, "epochs must be positive"),
         ("runs:\n  - {model: vade, desk: x.zarr}\n", 2, "'desk' is no parameter of a run"),
         (
             "corpora: {a: {}, d: {demo: desk}}\nruns:\n  - model: vade\n    corpora: [a, d]\n",

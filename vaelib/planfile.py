@@ -43,6 +43,7 @@ MOST_RUNS = 5_000  # of a grid
 MOST = 2.0**63  # of a number
 MOST_CLIPS, MOST_SECONDS = 100_000, 600  # of a rendered corpus: per genre, and of one clip
 FEWEST_CLIPS = {"styles": 3, "desk": 60}  # one for each part of the split; independent components need more
+STARTS = ("components", "random")  # of notebook 04's trainings on the desk
 DIALS = ("composition", "variation", "fixed")
 DEMO = ("demo", "clips_per_genre", "clip_seconds", *DIALS, "seed")
 TRAINED = 0.7  # share of a rendered corpus
@@ -305,14 +306,16 @@ def _parameter(entry: Entry, key: str, value: Any, notebook: str, name: str = ""
         value = checked(notebook, {name: value})[name]
         if isinstance(value, int | float) and not abs(value) < MOST:
             raise InputError(f"{key!r} is {value:g}: numbers are finite and below {MOST:g}")
-        if name in {f.name for f in fields(TrainConfig)}:
-            TrainConfig(**{name: value})
+        setting = "start_components" if name == "desk_components" else name.removeprefix("desk_")
+        if setting in {f.name for f in fields(TrainConfig)}:
+            TrainConfig(**{setting: value})
         elif name == "condition":
             one_of("condition", value, ("language", "genre"))
         elif name in {f.name for f in fields(ModelConfig)}:
             ModelConfig("", (1, 1), **{name: value})
-        for prior in value.split(",") if name == "priors" else []:
-            one_of("prior", prior, PRIORS)
+        for what, valid in {"prior": PRIORS, "desk_start": STARTS}.items():
+            for word in value.split(",") if name == f"{what}s" else []:
+                one_of(what, word, valid)
     return value
 
 
