@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import RATE, tone
+from conftest import RATE, TINY, tone
 
 from vaelib import embedding
 from vaelib.config import InputError
+from vaelib.preprocess import build_store
 from vaelib.runs import fit, plan
+from vaelib.store import open_store
 
 QUICK = {"epochs": 1, "batch_size": 12, "seed": 77, "precision": "32-true"}
 MODELS = {
@@ -53,6 +55,17 @@ def test_a_file_of_the_store_lies_where_the_store_has_it(runs, name):
     found = embedding.embed_files(run, [run.store.audio_path(r) for r in every.rows[pick]])
     assert not found.failed and np.ptp(every.means, 0).max() > 1e-3
     np.testing.assert_allclose(found.means, every.means[pick], atol=1e-5)
+
+
+def test_of_a_store_from_the_start_only_the_first_window_of_a_file_counts(corpus, data, outputs):
+    store = open_store(build_store(corpus, TINY, windows="start"))
+    run = fit(plan(store, "basic_vae", model_settings={"latent": 8}, **QUICK), store, show=False)
+    every = run.embed(None)
+    found = embedding.embed_files(run, [store.audio_path(r) for r in every.rows[:3]])
+    np.testing.assert_allclose(found.means, every.means[:3], atol=1e-5)
+    first = torch.from_numpy(store.spectrogram(every.rows[0], run.scaler)[None, None, :, : TINY.frames])
+    with torch.inference_mode():
+        np.testing.assert_allclose(every.means[0], run.model.encode(first.half().float()).mean[0], atol=1e-4)
 
 
 def test_components_are_those_of_the_run(runs):
