@@ -149,6 +149,7 @@ def test_the_weights_of_the_terms():
     early, late, joint = (weights_at(cfg, e, m) for e, m in ((5, False), (15, False), (21, True)))
     assert (early["kl"], late["kl"], joint["kl"]) == (1.0, 2.0, 2.0)
     assert (early["mixture"], joint["mixture"], early["windows"], joint["windows"]) == (0.0, 5.0, 1.0, 2.0)
+    assert weights_at(cfg, 21, True, windows=1)["windows"] == 1.0  # windows from the start of a clip are one
 
 
 def test_each_phase_has_its_own_learning_rate_rise_and_fall(monkeypatch):

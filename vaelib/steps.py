@@ -57,20 +57,24 @@ def _bf16_is_faster(seconds: float = 0.1) -> bool:
     return best[torch.bfloat16] < 0.9 * best[torch.float32]
 
 
-def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, beta: float | None = None) -> dict[str, float]:
+def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> dict[str, float]:
     """Weights of the loss terms at a (fractional) epoch: the KL warm-up and, for VaDE, the phase.
 
     Every model warms its KL up over the same share of its first phase; VaDE's joint phase needs none, because its
     mixture starts on the pretrained codes.
+
+    Args:
+        mixture: Whether this is VaDE's joint phase.
+        windows: Windows of a clip that share a cluster variable in the joint phase.
     """
     first = cfg.first_phase
     warm = losses.linear_warmup(epoch, first, cfg.kl_warmup) if not mixture else 1.0
     return {
         "nll": 1.0,
-        "kl": warm * (cfg.beta if beta is None else beta),
+        "kl": warm * cfg.beta,
         "class": cfg.class_weight,
         "mixture": cfg.mixture_weight if mixture else 0.0,
-        "windows": 2.0 if mixture else 1.0,
+        "windows": float(windows) if mixture else 1.0,
         "sigma": sigma_at(cfg, epoch),
     }
 

@@ -96,6 +96,8 @@ class Trainer:
         self.model, self.module, self.optimizer = self.stepper.model, self.stepper.module, self.stepper.optimizer
         self.scaler = store.fit_scaler(config.detilt)
         self.data = load_data(store, self.scaler, config.model.condition, self.device, devices)
+        # of a clip, where several are looked at together: two, if they can differ
+        self.windows = 2 if self.cfg.target == "other" else self.data.train.distinct(2)
         self.best: dict[str, Tensor] = {}
         self._bad_step = torch.zeros((), dtype=torch.long, device=self.device)
 
@@ -216,7 +218,7 @@ class Trainer:
             at = epoch + min(1.0, step * self.cfg.batch_size / len(self.data.train))
             self._step_number = step + 1
             rate = rate_at(self.cfg, at, len(self.data.train))
-            terms = self._step(x, y, weights_at(self.cfg, at, mixture), rate)
+            terms = self._step(x, y, weights_at(self.cfg, at, mixture, self.windows), rate)
             sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
             count += 1
             windows += len(x) if mixture or self.cfg.target == "same" else len(x) // 2
@@ -226,10 +228,13 @@ class Trainer:
         return {k: sum(part[k] for part in parts) / len(parts) for k in sums}, windows * len(parts)
 
     def _batches(self, mixture: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        per_clip = 2 if mixture or self.cfg.target == "other" else 1
+        per_clip = self._per_clip(mixture)
         size = min(self.cfg.batch_size, len(self.data.train))
         for x, index in self.data.train.batches(size, per_clip, self.stepper.share):
             yield x, self.data.train_y[index].repeat_interleave(per_clip)
+
+    def _per_clip(self, mixture: bool) -> int:
+        return self.windows if mixture or self.cfg.target == "other" else 1
 
     def _step(self, x: Tensor, y: Tensor, weights: dict[str, float], rate: float) -> dict[str, Tensor]:
         terms = self.stepper(x, y, weights, rate)
@@ -253,11 +258,12 @@ class Trainer:
             return {}
         self.module.eval()
         torch.manual_seed(self.cfg.seed)
-        windows = 2 if mixture or self.cfg.target == "other" else 1
-        weights, (rank, devices) = weights_at(self.cfg, math.inf, mixture), self.stepper.share
+        windows = self._per_clip(mixture)
+        weights = weights_at(self.cfg, math.inf, mixture, self.windows)
+        rank, devices = self.stepper.share
         sums: dict[str, float] = {}
         for turn, index in enumerate(torch.arange(len(clips), device=self.device).split(self.cfg.batch_size)):
-            noise = torch.randn(len(index) * (2 if mixture else 1), self.config.model.latent, device=self.device)
+            noise = torch.randn(len(index) * (windows if mixture else 1), self.config.model.latent, device=self.device)
             if turn % devices != rank:
                 continue
             x = clips.even_windows(index, windows).flatten(0, 1)
