@@ -93,7 +93,7 @@ def test_a_proof_is_a_finding_or_a_sentence_and_never_a_warning(own):
     if name == "many":
         assert tested == set(LABELLED)
         assert told["separation", "cvae"].numbers["chance"] == pytest.approx(1 / 6)
-        assert "K-Means finds the 6 classes" in told["separation", "cvae"].sentence
+        assert "K-Means (K = 6) finds the language" in told["separation", "cvae"].sentence
 
 
 def test_the_comparison_goes_through_and_says_why_a_claim_was_not_tested(own):
@@ -109,9 +109,14 @@ def test_the_comparison_goes_through_and_says_why_a_claim_was_not_tested(own):
         intervals = proofs.comparison_intervals(table, ["mse", "ari", "mig"])
         figure, _ = plots.comparison(table, {"mse": "MSE", "ari": "ARI", "mig": "MIG"}, intervals)
         page, _ = plots.claims(ledger)
-        guide = proofs.selection_guide(found)
+        guide = proofs.selection_guide(found, found[0].config.corpus, {})
+        ladder = proofs.ladder_table(found)
+        climbed, _ = plots.ladder(ladder, reports.LADDER_METRICS, reports.EXPECTED_SCORES)
+        short = reports.claims_in_short(ledger)
+        lesson = reports.learned(ledger, ladder, ladder["rung"].iloc[0])
         shown = reports.claims_table(ledger)
     assert not [str(w.message) for w in heard if not issubclass(w.category, UNHEARD)]
+    assert "nan" not in lesson and not short.astype(str).stack().str.contains("nan").any() and climbed.axes
     assert figure.axes and page.axes and np.isfinite(table["mse"]).all() and np.isfinite(table["mig"]).all()
     untested = ledger[ledger["verdict"] == "not tested"]
     assert untested["reason"].str.len().gt(10).all() and not shown["measured [95 %]"].str.contains("nan").any()

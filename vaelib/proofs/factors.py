@@ -164,7 +164,7 @@ def _meanings(
     bias = np.mean([p.matrix for p in permuted], axis=0)
     found = {}
     for d in live:
-        best = int(score.matrix[d].argmax())
+        best = int(np.nan_to_num(score.matrix[d]).argmax())  # nan: a factor that is constant here
         excess = score.matrix[d] - bias[d]
         if score.matrix[d, best] <= chance or np.any(np.delete(excess, best) > excess[best] / 2):
             found[int(d)] = Meaning("", float(score.matrix[d, best]))
@@ -365,7 +365,7 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16, most: int
         f"{label(asked, found)} carries {embedding.kl[asked]:.2f} nats. {said} Over {len(moved)} of {_live(run):.0f} "
         f"live dimensions the main factor takes {axes:.0%} of the effect on average, along random directions "
         f"{null:.0%} (all {len(readable)} alike would be {1 / len(readable):.0%}). "
-        + (f"Of the {len(named)} dimensions named after a factor, {len(kept)} move it most. " if named else "")
+        + (f"{len(kept)} of the {len(named)} named after a factor move it most. " if named else "")
         + "What changes is read in the decoded windows by a linear reader (R² on real test windows: "
         + ", ".join(f"{words[k]} {r2[k]:.2f}" for k in readable)
         + (f"; left out, because it cannot read them: {left_out}" if left_out else "")
