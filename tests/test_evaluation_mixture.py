@@ -44,6 +44,8 @@ def test_a_temperature_turns_boasting_into_honest_confidence_and_back():
         np.testing.assert_array_equal(soft.argmax(1), honest.argmax(1))
         assert m.calibration_errors(soft.max(1)[2000:], (soft.argmax(1) == truth)[2000:]).mean() < 0.05
     assert m.tempered(np.array([[-1e5, -3e5]]), 1.0).tolist() == [[1, 0]]
+    assert m.margins(np.array([[-1e5, -3e5, -2e5], [0, -3, -1]])).tolist() == [1e5, 1]
+    assert m.margins(np.zeros((1, 1))).tolist() == [0]
 
 
 def test_confidence_must_be_a_probability():

@@ -282,16 +282,16 @@ def test_points_are_sent_once_and_exactly(runs, flat):
         for name, xy in zip(names, data["methods"][method], strict=True):
             np.testing.assert_array_equal(unpacked(xy, "f4").reshape(-1, 2), flat[method][name].astype(np.float32))
     assert len(data["names"]) == len(runs[0].store.rows("test"))
-    assert [f["name"] for f in data["fields"]][:5] == ["language", "family", "genre", "cluster", "confidence"]
+    assert [f["name"] for f in data["fields"]][:5] == ["language", "family", "genre", "cluster", "margin (nats)"]
 
 
-def test_a_model_says_its_clusters_and_its_confidence(runs, flat):
+def test_a_model_says_its_clusters_and_how_sure_it_is(runs, flat):
     fields = {f.name: f for f in latent_map(runs, projections=flat).fields}
-    share = runs[1].responsibilities("test")
-    assert fields["confidence"].values[0] is None
-    np.testing.assert_allclose(fields["confidence"].values[1], share.max(1), atol=1e-5)
-    sent = fields["confidence"].packed(np.arange(len(share)))
-    assert sent["values"][0] is None and sent["high"] <= 1.0001
+    share, sure = runs[1].log_responsibilities("test"), fields["margin (nats)"].values
+    assert sure[0] is None
+    np.testing.assert_allclose(sure[1], np.sort(share, 1)[:, -1] - np.sort(share, 1)[:, -2], rtol=1e-5)
+    sent = fields["margin (nats)"].packed(np.arange(len(share)))
+    assert sent["values"][0] is None and sent["high"] == pytest.approx(sure[1].max())
     codes, own = fields["cluster"].values[1], share.argmax(1)
     assert all(len(set(codes[own == c])) == 1 for c in set(own))  # a cluster keeps together
 

@@ -86,6 +86,12 @@ def tempered(log_responsibilities: np.ndarray, temperature: float) -> np.ndarray
     return softmax(np.asarray(log_responsibilities, dtype=float) / temperature, axis=1)
 
 
+def margins(log_responsibilities: np.ndarray) -> np.ndarray:
+    """(N,) log-odds of the likeliest of (N, K) components against the second, nats: who is how sure where all say 1."""
+    top = np.sort(np.asarray(log_responsibilities, dtype=float), axis=1)
+    return top[:, -1] - top[:, -min(2, top.shape[1])]
+
+
 def fit_temperature(log_responsibilities: np.ndarray, correct: np.ndarray) -> float:
     """The temperature at which the highest responsibility is the best forecast of `correct`, by its log loss.
 

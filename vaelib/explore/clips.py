@@ -371,7 +371,7 @@ def latent_map(
         measured = describe(store).loc[rows].add_suffix(" (measured)")
         table, factors = table.join(measured), list(measured)
     fields = [*fields_of(table, factors), *own_fields(runs, split)]
-    order = {"language": 0, "family": 1, "genre": 2, "cluster": 3, "confidence": 4}
+    order = {"language": 0, "family": 1, "genre": 2, "cluster": 3, "margin (nats)": 4}
     fields.sort(key=lambda f: order.get(f.name, 5))
     near = find_near(runs, split, neighbours, metric) if neighbours else None
     scaler = next((r.scaler for r in runs if not r.config.detilt), runs[0].scaler)

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from scipy.optimize import linear_sum_assignment
 
 from ..evaluation.clustering import kmeans_assign
+from ..evaluation.mixture import margins
 from ..manifest import LABELS, UNLABELLED
 from ..models import VaDE
 from ..runs import Run
@@ -127,10 +128,10 @@ def fields_of(table: pd.DataFrame, factors: Sequence[str]) -> list[Field]:
 
 
 def own_fields(runs: Sequence[Run], split: str) -> list[Field]:
-    """What each model says itself: its clusters, in the look of the genres they match, and VaDE's confidence."""
+    """What each model says itself: its clusters, in the look of the genres they match, and VaDE's margins."""
     store, rows = runs[0].store, runs[0].store.rows(split)
     genre = genre_field(store.table.loc[rows])
-    shares = [r.responsibilities(split) if isinstance(r.model, VaDE) else None for r in runs]
+    shares = [r.log_responsibilities(split) if isinstance(r.model, VaDE) else None for r in runs]
     found = []
     if (k := len(genre.classes)) > 1:
         own = [
@@ -145,9 +146,9 @@ def own_fields(runs: Sequence[Run], split: str) -> list[Field]:
         codes, named = tuple(matched(genre.values[0], c) for c in own), tuple(f"≈ {g}" for g in genre.classes)
         found.append(Field("cluster", codes, named, genre.colours, genre.markers, hint, none="matches no genre"))
     if any(s is not None for s in shares):
-        hint = "the largest responsibility of a component; grey: only VaDE has one"
-        sure = tuple(None if s is None else s.max(1).astype(np.float32) for s in shares)
-        found.append(Field("confidence", sure, hint=hint))
+        hint = "log-odds of the likeliest component against the second: small is unsure; grey: only VaDE has one"
+        sure = tuple(None if s is None else margins(s).astype(np.float32) for s in shares)
+        found.append(Field("margin (nats)", sure, hint=hint))
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from IPython.display import Audio
 
 from ..config import InputError
+from ..evaluation.mixture import margins
 from ..proofs import Meaning, label, live_dimensions, meanings
 from ..runs import Run
 from ..store import Store
@@ -271,8 +272,7 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
         InputError: the run has no mixture.
     """
     log_gamma = run.log_responsibilities(split)  # (clip, K); raises for a run without a mixture
-    top = np.sort(log_gamma, 1)
-    margin = top[:, -1] - top[:, -min(2, top.shape[1])]  # nats
+    margin = margins(log_gamma)
     store, rows, model = run.store, run.store.rows(split), run.model
     weights = model.log_weights().exp().detach().numpy()
     members = [np.flatnonzero(log_gamma.argmax(1) == c) for c in range(len(weights))]

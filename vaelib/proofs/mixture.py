@@ -230,7 +230,6 @@ def uncertainty(run: Run) -> pd.DataFrame:
     first, second = np.argsort(-log_gamma, 1, kind="stable")[:, :2].T
     codes, means = run.embed_tracks("test").means[there], run.model.mixture["means"].detach().numpy()
     near, far = (np.linalg.norm(codes - means[c], axis=1) for c in (first, second))
-    at = np.arange(len(first))
     table = pd.DataFrame(
         {
             "row": run.rows("test", True)[there],
@@ -239,7 +238,7 @@ def uncertainty(run: Run) -> pd.DataFrame:
             "second": second,
             "first_genre": [genre_of.get(c, "") for c in first],
             "second_genre": [genre_of.get(c, "") for c in second],
-            "margin": log_gamma[at, first] - log_gamma[at, second],
+            "margin": mix.margins(log_gamma),
             "confidence": soft.max(1),
             "entropy": mix.occupancy(soft).entropy,
             "plain_confidence": mix.tempered(log_gamma, 1.0).max(1),
