@@ -15,6 +15,7 @@ ROOMS = [
     "provenance",
     "progress",
     "locks",
+    "memory",
     "tasks",
     "soundfiles",
     "audio",

@@ -18,7 +18,7 @@ from vaelib.tasks import connected, in_order, one_torch_thread, results
 PAGES = """
 import resource, sys
 import numpy as np
-from vaelib.devices import keep_freed_memory
+from vaelib.memory import keep_freed_memory
 if len(sys.argv) > 1:
     keep_freed_memory()
 for i in range(60):

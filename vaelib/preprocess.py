@@ -25,9 +25,9 @@ from zarr.codecs import BloscCodec
 from . import audio, demo, duplicates
 from .config import FrontEnd, InputError, unwritable
 from .corpus import Corpus, choose_split, quarantine, read_corpus, require_seen, write_rejected
-from .devices import keep_freed_memory
 from .locks import held
 from .manifest import Rejected
+from .memory import keep_freed_memory
 from .progress import Progress
 from .store import REJECTED, attributes, check_cut, choose_windows, identity, store_path
 from .tasks import connected, in_order, one_torch_thread, results

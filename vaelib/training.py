@@ -26,7 +26,8 @@ from . import devices as several
 from . import locks
 from .checkpoints import environment, load_weights, read_tensors, write_tensors
 from .config import InputError, ModelConfig, RunConfig, TrainConfig, code_version, read_json, write_atomic
-from .devices import keep_freed_memory, make_fabric
+from .devices import make_fabric
+from .memory import keep_freed_memory
 from .models import VaDE, build
 from .progress import Progress, clock
 from .steps import Stepper, init_mixture, rate_at, start_on_components, weights_at, window_codes
