@@ -402,7 +402,7 @@ def test_measured_descriptors_stand_in_for_factors_and_the_sentence_says_so(monk
     )
     assert proof.numbers["MIG of tempo"] > 0.8
     assert proofs.label(0, proofs.meanings(run)) == "z0 · measured tempo"
-    assert "measured descriptor" in proof.figure.axes[1].get_ylabel()
+    assert "knows of each measured descriptor" in proof.figure.axes[0].get_title()
     assert "measured tempo" in [t.get_text() for t in proof.figure.axes[0].get_xticklabels()]
 
 

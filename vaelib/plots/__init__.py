@@ -26,6 +26,7 @@ from .comparing import (
     ladder,
     sweep,
 )
+from .latents import prices
 from .ledger import claims
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "loudness",
     "maps",
     "paths",
+    "prices",
     "reliability",
     "spectrogram",
     "sweep",

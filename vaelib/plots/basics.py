@@ -167,8 +167,13 @@ def heatmap(table: pd.DataFrame, title: str = "", label: str = "", centre: float
     return fig, ax
 
 
-def bars(values: Mapping[str, float], nulls: Mapping[str, float] | None = None, label: str = "") -> Drawn:
-    """Horizontal bars, one per named value, with its null as a black tick."""
+def bars(
+    values: Mapping[str, float],
+    nulls: Mapping[str, float] | None = None,
+    label: str = "",
+    null: str = "95th percentile with permuted labels",
+) -> Drawn:
+    """Horizontal bars, one per named value, with its null (of the kind that `null` says) as a black tick."""
     fig, ax = _axes(None, (6.5, 0.8 + 0.36 * len(values)))
     names = list(values)
     ax.barh([_plain(n) for n in names], [values[n] for n in names], color=sns.color_palette("colorblind")[0])
@@ -178,7 +183,7 @@ def bars(values: Mapping[str, float], nulls: Mapping[str, float] | None = None, 
         ax.text(max(values[name], 0), i, f" {values[name]:.3f}", va="center", fontsize=8)
     ax.invert_yaxis()
     ax.margins(x=0.14)
-    ax.set_xlabel(_plain(label) + ("  (black tick: 95th percentile with permuted labels)" if nulls else ""), fontsize=8)
+    ax.set_xlabel(_plain(label) + (f"  (black tick: {null})" if nulls else ""), fontsize=8)
     return fig, ax
 
 

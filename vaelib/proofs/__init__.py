@@ -11,7 +11,8 @@ from .factors import LIVE_KL, Meaning, disentanglement, factors_of, label, live_
 from .filters import filters
 from .guide import selection_guide
 from .ledger import by_rung, ledger, read_claims
-from .mixture import cluster_contents, clustering_comparison, gmm_components, soft_clustering
+from .lessons import answer, corpus_lessons, desk_lessons, starts_table
+from .mixture import cluster_contents, clustering_comparison, gmm_components, soft_clustering, uncertainty
 from .networks import reconstruction, smoothness
 from .proof import NotTested, Proof
 from .registry import PROOFS, attempt, measure
@@ -24,6 +25,7 @@ __all__ = [
     "Meaning",
     "NotTested",
     "Proof",
+    "answer",
     "attempt",
     "by_rung",
     "cluster_contents",
@@ -31,6 +33,8 @@ __all__ = [
     "clustering_comparison",
     "comparison_intervals",
     "comparison_row",
+    "corpus_lessons",
+    "desk_lessons",
     "disentanglement",
     "factors_of",
     "filters",
@@ -52,6 +56,8 @@ __all__ = [
     "smoothness",
     "soft_clustering",
     "speed",
+    "starts_table",
     "sweep_table",
     "traversal",
+    "uncertainty",
 ]

@@ -241,8 +241,8 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     what = "factor" if factors.source == "true" else "measured descriptor"
     figure, _ = plots.heatmap(
         matrix,
-        f"{run.name}: what one dimension knows\n({len(top)} of {_live(run):.0f} live dimensions)",
-        f"mutual information / entropy of the {what}",
+        f"{run.name}: what a dimension knows of each {what}\n({len(top)} of {_live(run):.0f} live dimensions)",
+        "MI / entropy",
     )
     best = max(score.per_factor, key=lambda k: np.nan_to_num(score.per_factor[k], nan=-1))  # nan: constant here
     sentence = (
@@ -350,8 +350,8 @@ def traversal(run: Run, dimension: int | None = None, clips: int = 16, most: int
     table = effects.loc[list(dict.fromkeys([*moved[:12], asked]))]
     figure, _ = plots.heatmap(
         table.rename(index=lambda d: label(int(d), found)),
-        f"{run.name}: change from one end of a dimension to the other",
-        "standard deviations of test clips",
+        f"{run.name}: change from one end\nof a dimension to the other",
+        "standard deviations",
         0.0,
     )
     if embedding.kl[asked] <= LIVE_KL:
