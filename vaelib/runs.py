@@ -452,7 +452,7 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
 def describe(store: Store) -> str:
     """One line that a notebook begins with: corpus, clips of each split, window, device."""
     fe, clips = store.front_end, " / ".join(f"{len(store.rows(split)):,}" for split in SPLITS)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({torch.get_num_threads()} threads)"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"
     return (
         f"{store.attrs['corpus']}: {clips} clips ({' / '.join(SPLITS)}), windows of {fe.n_mels} bands × {fe.frames} "
         f"frames ({fe.window_seconds:.1f} s), {device}"

@@ -133,14 +133,14 @@ def clustering(run: Run) -> Proof:
     figure, _ = plots.bars(shown, dict.fromkeys(shown, bar), f"AMI with the {first} on test, K = {k:.0f}")
     rival = max((n for n in shown if not n.startswith(run.name)), key=shown.get)
     whose = "Its own components" if isinstance(run.model, VaDE) else "K-Means clusters of its codes"
-    against = f"the best space without a trained model, {rival} + K-Means with the same K, reaches {shown[rival]:.3f}"
+    order = "more than" if ami > shown[rival] else "no more than"
     read = numbers[f"{first}: read from the code by a linear probe"]
     more = read > numbers[f"{first}: Hungarian accuracy"] + 0.1
     sentence = (
         f"{whose} (K = {k:.0f}) agree with the {first} at AMI {ami:.3f} and ARI {numbers[f'{first}: ARI']:.3f} on test "
-        f"(permuted labels: {bar:.3f}); {against}: {'less' if shown[rival] < ami else 'no less'}. A linear probe reads "
-        f"the {first} from the code in {read:.0%} of the cases (chance {chance:.0%})"
-        f"{': the code knows much that the clusters do not find' if more else ''}. One seed."
+        f"(permuted labels: {bar:.3f}): {order} the best space without a trained model, {rival} + K-Means with the "
+        f"same K (AMI {shown[rival]:.3f}). A linear probe reads the {first} from the code in {read:.0%} of the cases "
+        f"(chance {chance:.0%}){': the code knows much that the clusters do not find' if more else ''}. One seed."
     )
     return Proof("clustering", run.name, numbers, sentence, figure, per_clip)
 
