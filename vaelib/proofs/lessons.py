@@ -50,8 +50,8 @@ def _moved(run: Run) -> dict[str, float]:
 
 
 def _said(run: Run) -> str:
-    start = "components" if run.config.training.start_components else "random"
-    return f"VAE, β = {run.config.training.beta:g}, {start} start"
+    start = "start on components" if run.config.training.start_components else "random start"
+    return f"VAE, β = {run.config.training.beta:g}, {start}"
 
 
 def desk_lessons(runs: Sequence[Run]) -> list[str]:
