@@ -87,7 +87,9 @@ def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("ms
         if column != "loss":
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
-            ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
+            low, high = ax.get_ylim()  # over more than a decade the labels of all minor ticks would overlap
+            minor = "123456789" if high < 10 * low else "25"
+            ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda v, _, m=minor: f"{v:g}" if f"{v:e}"[0] in m else ""))
             ax.tick_params(axis="y", which="both", labelsize=8)
     handles, names = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside right upper", fontsize=8, title="solid: training\ndashed: validation",

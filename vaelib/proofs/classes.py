@@ -90,12 +90,15 @@ def _prior_kept(run: Run, given: float, inferred: float, probe: ProbeScore) -> s
         kept = probe.balanced_accuracy - probe.chance > 0.1 * (1 - probe.chance)
         done = "the code still knows it" if kept else "the code has let go of it"
         return f"The standard prior asks the code to leave out the class, of which the decoder is told: {read}, {done}."
-    done = "which the code does" if given > 0.9 else "which it does in part" if given > 0.3 else "which it does not"
+    asked = "This prior asks the code to put every class in a place of its own"
+    if given <= 0.3:
+        return f"{asked}, which it does not, not even with the label; {read}."
+    done = "which the code does" if given > 0.9 else "which it does in part"
     gap = given - inferred
     free = (
         "without the label as well as with it" if gap < 0.05 else f"without the label less well (ARI {gap:.2f} lower)"
     )
-    return f"This prior asks the code to put every class in a place of its own, {done}, {free}; {read}."
+    return f"{asked}, {done}, {free}; {read}."
 
 
 def generate(run: Run, class_name: str | None = None, n_samples: int = 10, temperature: float = 1.0) -> Proof:
