@@ -371,7 +371,8 @@ def _nearest(wanted: RunConfig) -> str:
     """What keeps the newest finished run of the same model and seed from being the one that is wanted."""
     done = wanted.folder.parent.glob(f"{wanted.model.name}*-s{wanted.training.seed}-*/done.json")
     for path in sorted(done, key=lambda p: p.stat().st_mtime, reverse=True):
-        there, asked = read_json(path.parent / "config.json")["config"], wanted.to_dict()
+        there = read_json(path.parent / "config.json")["config"]
+        asked = json.loads(json.dumps(wanted.to_dict()))  # tuples are lists in a file
         pairs = {**there, **there["training"], **there["model"]}, {**asked, **asked["training"], **asked["model"]}
         other = [k for k, v in pairs[1].items() if k not in ("training", "model") and pairs[0].get(k) != v]
         told = ", ".join(f"{k} {pairs[0].get(k)}, here {pairs[1][k]}" for k in other[:3] if k != "code")
