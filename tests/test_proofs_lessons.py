@@ -44,21 +44,33 @@ def measured(monkeypatch):
 
 
 def test_the_question_is_answered_by_rotations_and_by_factors_with_a_dimension_of_their_own():
-    assert proofs.answer(run(0.4), "The desk") == "The desk: yes (5 of 5 factors have one dimension of their own)."
-    assert proofs.answer(run(0.4, own=3), "It").startswith("It: in part (3 of 5")
-    assert proofs.answer(run(0.4, own=0), "It").startswith("It: no (0 of 5")
-    assert proofs.answer(run(0.4, rotated=0.5), "It").startswith("It: no (5 of 5")
+    assert proofs.answer(run(0.4), "The desk") == (
+        "The desk: yes. 5 of 5 factors have one dimension of their own; MIG 0.400 is above what random directions of "
+        "the same space reach (0.100)."
+    )
+    assert proofs.answer(run(0.4, own=3), "It").startswith("It: in part. 3 of 5")
+    assert proofs.answer(run(0.4, own=0), "It").startswith("It: no. 0 of 5")
+    assert "It: no. 5 of 5 factors have one dimension of their own; MIG 0.400 is not above" in proofs.answer(
+        run(0.4, rotated=0.5), "It"
+    )
     assert proofs.answer(SimpleNamespace(measured={}), "It") == "It: nobody can say, without factors."
 
 
 @pytest.mark.parametrize(
-    ("drawn", "said"), [(0.05, "it is the start that separates"), (0.6, "the start was not needed")]
+    ("mig", "drawn", "said"),
+    [
+        (0.4, 0.05, "it is the start that separates"),
+        (0.4, 0.2, "the start separates further"),
+        (0.4, 0.6, "the start was not needed"),
+        (0.05, 0.2, "only that one separates"),
+        (0.05, 0.04, "neither separates"),
+    ],
 )
-def test_the_start_is_told_apart_where_a_random_one_was_trained(drawn, said):
-    started, beside = run(0.4), run(drawn, components=0)
+def test_the_start_is_told_apart_where_a_random_one_was_trained(mig, drawn, said):
+    started, beside = run(mig), run(drawn, components=0)
     assert f"From a random start {drawn:.2f}: {said}." in proofs.desk_lessons([started, beside])[0]
     alone = proofs.desk_lessons([started])
-    assert "was not tried here" in alone[0] and not any("instead of 1" in s for s in alone)
+    assert "from a random start was not tried" in alone[0] and not any("instead of 1" in s for s in alone)
 
 
 @pytest.mark.parametrize(

@@ -255,11 +255,18 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     return Proof("disentanglement", run.name, numbers, sentence, figure, per_clip)
 
 
+def separates(numbers: Mapping[str, float]) -> bool:
+    """Whether the axes mean more than chance: MIG above permuted factors and above random rotations."""
+    return numbers["MIG"] > max(
+        numbers[f"MIG {null}, 95th percentile"] for null in ("with permuted factors", "after random rotations")
+    )
+
+
 def axes_verdict(numbers: Mapping[str, float]) -> str:
     """What the nulls say of the axes: rotations decide."""
     if numbers["MIG"] <= numbers["MIG with permuted factors, 95th percentile"]:
         return "That is not distinguishable from chance."
-    if numbers["MIG"] <= numbers["MIG after random rotations, 95th percentile"]:
+    if not separates(numbers):
         return "The space knows the factors, but its axes know them no better than random directions do."
     return "The axes mean more than chance: turned at random, the same space separates less."
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..config import InputError
 from ..evaluation.stats import bootstrap_interval
 from ..runs import Run
-from .factors import axes_verdict
+from .factors import axes_verdict, separates
 from .registry import Measured, measure
 
 
@@ -65,18 +65,11 @@ def desk_lessons(runs: Sequence[Run]) -> list[str]:
     linear = {n: numbers[f"MIG of {n} components"] for n in ("PCA", "FastICA")}
     told = []
     if run.config.training.start_components:
-        start = (
+        told.append(
             f"Start: from independent components the codes end at MIG {numbers['MIG']:.2f}; FastICA, a linear method "
             f"without a decoder, has {linear['FastICA']:.2f}, PCA {linear['PCA']:.2f}. "
+            + (_start(run, drawn[0]) if drawn else "What training finds from a random start was not tried here.")
         )
-        if drawn:
-            other = measure(drawn[0], "disentanglement").numbers["MIG"]
-            start += f"From a random start {other:.2f}: " + (
-                "it is the start that separates." if other < numbers["MIG"] else "the start was not needed."
-            )
-        else:
-            start += "Whether training finds them from a random start was not tried here."
-        told.append(start)
     if plain := _same_but_beta(run, runs):
         told.append(_beta(run, plain))
     own, factors = numbers["factors with one dimension of their own"], numbers["factors"]
@@ -87,6 +80,18 @@ def desk_lessons(runs: Sequence[Run]) -> list[str]:
         f"{moved['mean share along random directions']:.0%}). {axes_verdict(numbers)}"
     )
     return told
+
+
+def _start(run: Run, drawn: Run) -> str:
+    """What the start of `run` did, against a random one: judged by rotations, then by the difference over clips."""
+    a, b = (measure(r, "disentanglement") for r in (run, drawn))
+    apart = bootstrap_interval(*(m.per_clip["MIG"][None] for m in (a, b)))
+    said = f"From a random start {b.numbers['MIG']:.2f}: "
+    if not separates(a.numbers):
+        return said + ("only that one separates." if separates(b.numbers) else "neither separates.")
+    if not separates(b.numbers):
+        return said + "it is the start that separates."
+    return said + ("the start separates further." if apart.low > 0 else "the start was not needed.")
 
 
 def corpus_lessons(run: Run, others: Sequence[Run]) -> list[str]:
@@ -115,9 +120,13 @@ def answer(run: Run, where: str) -> str:
     except InputError:
         return f"{where}: nobody can say, without factors."
     own, factors = numbers["factors with one dimension of their own"], numbers["factors"]
-    stands = axes_verdict(numbers).startswith("The axes mean more") and own > 0
-    word = "yes" if stands and own == factors else "in part" if stands else "no"
-    return f"{where}: {word} ({own:.0f} of {factors:.0f} factors have one dimension of their own)."
+    above = separates(numbers)
+    word = "yes" if above and own == factors else "in part" if above and own else "no"
+    return (
+        f"{where}: {word}. {own:.0f} of {factors:.0f} factors have one dimension of their own; MIG {numbers['MIG']:.3f}"
+        f" is {'above' if above else 'not above'} what random directions of the same space reach "
+        f"({numbers['MIG after random rotations, 95th percentile']:.3f})."
+    )
 
 
 def _same_but_beta(run: Run, runs: Sequence[Run]) -> Run | None:
