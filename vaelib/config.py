@@ -222,7 +222,7 @@ def front_end(name: str) -> FrontEnd:
 
 
 PRIORS = ("standard", "fixed", "learned")
-DEFAULT_BETA = {"beta_vae": 4.0}  # weight of the KL term; 1 for the other models
+DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for the other models
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class ModelConfig(JsonConfig):
     condition: str = ""
     classes: tuple[str, ...] = ()
     prior: str = "standard"
-    prior_distance: float = 10.0
+    prior_distance: float = 30.0
     backbone: str = "conv"
     components: int = 50
     dropout: float = 0.1

@@ -101,7 +101,7 @@ def _prior_kept(run: Run, given: float, inferred: float, probe: ProbeScore) -> s
     return f"{asked}, {done}, {free}; {read}."
 
 
-def generate(run: Run, class_name: str | None = None, n_samples: int = 10, temperature: float = 1.0) -> Proof:
+def generate(run: Run, class_name: str | None = None, n_samples: int = 10, temperature: float = 0.7) -> Proof:
     """Sample every class; two classifiers trained on real training windows say what they hear.
 
     One judges mean spectra and their spread, which is deaf to when things happen; the other the pixels of the window,
