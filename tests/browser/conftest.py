@@ -29,7 +29,7 @@ TINY = {"epochs": 1, "batch_size": 12}
 SETTINGS = {  # what makes a notebook short
     "02_basic_vae": TINY | {"pairs": 4},
     "03_conv_vae": TINY,
-    "04_beta_vae": TINY | {"n_sliders": 2},
+    "04_beta_vae": TINY | {"n_sliders": 2, "desk": ""},
     "05_conditional_vae": TINY | {"priors": "fixed", "n_samples": 3},
     "06_vade": TINY | {"components": 4},
     "07_compare": {"speed_rounds": 1},
