@@ -165,6 +165,11 @@ def test_a_copy_that_is_no_repository_leaves_the_one_around_it_alone(clone):
     assert set_up(inner) == "" and (clone / ".git" / "config").read_text() == before
 
 
+def test_what_make_starts_keeps_bytecode_where_a_container_asks_for_none(fresh):
+    (fresh / "show.mk").write_text('include Makefile\nshow:\n\t@echo "[$$PYTHONDONTWRITEBYTECODE]"\n')
+    assert call(fresh, "make", "-f", "show.mk", "show", PYTHONDONTWRITEBYTECODE="1").stdout == "[]\n"
+
+
 # --- Jupyter ---
 
 
