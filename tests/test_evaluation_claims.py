@@ -46,7 +46,7 @@ def test_differences_and_ratios_are_paired_by_seed():
     shuffled, unsure = judge(claim("difference"), mine, other[::-1])
     assert shuffled.mean == 2 and unsure == "inconclusive"
     found, said = judge(claim("ratio", "above", 2.0), np.array([3.0, 6, 9]), np.array([1.0, 2, 3]))
-    assert found == (3, 3, 3, 3) and said == "supported"
+    assert found == pytest.approx((3, 3, 3, 3)) and said == "supported"
     assert judge(claim("ratio", "below", 2.0), np.array([3.0, 6, 9]), np.array([1.0, 2, 3]))[1] == "refuted"
 
 
@@ -58,7 +58,9 @@ def test_values_of_clips_widen_the_interval_and_a_ratio_is_that_of_their_means()
     found, said = judge(claim("difference"), clips + 1, clips)  # the same clips: paired
     assert found == (1, 1, 1, 3) and said == "supported"
     found, _ = judge(claim("ratio"), clips + 1, np.tile([1.0, 0, 0, 1], (3, 1)))
-    assert found.mean == 4 and found.low < 4 < found.high  # (1, 1, 1, 5) and (1, 0, 0, 1): not in proportion
+    assert (
+        found.mean == pytest.approx(4) and 0 < found.low < 4 < found.high
+    )  # (1, 1, 1, 5), (1, 0, 0, 1): no proportion
     assert judge(claim("ratio"), 3 * clips, clips)[0] == pytest.approx((3, 3, 3, 3))
 
 
@@ -77,7 +79,7 @@ def test_turns_of_a_stopwatch_are_no_seeds_however_many():
     found, said = judge(claim("ratio", low=1.0), np.full(9, 4.0), np.full(9, 2.0), turns=True)
     assert found == pytest.approx((2, 2, 2, 9)) and said == "supported in this run"
     busy, said = judge(claim("ratio", low=1.0), np.array([4.0, 1, 4]), np.array([2.0, 2, 2]), turns=True)
-    assert busy.low < 1 < busy.mean and said == "inconclusive"
+    assert 0 < busy.low < 1 < busy.mean < busy.high and said == "inconclusive"
 
 
 @pytest.mark.parametrize("how", ["value", "difference"])

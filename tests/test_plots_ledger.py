@@ -23,8 +23,8 @@ from vaelib.plots.comparing import _spread
 RNG = np.random.default_rng(0)
 ROW = {
     "id": "B1", "claim": "Interpolation is smooth", "metric": "largest step / mean step", "expected": "smooth",
-    "rung": "loops", "direction": "above", "threshold_low": 1.0, "threshold_high": 1.0, "value": 2.0, "low": 1.5,
-    "high": 2.5, "baseline": 0.8, "null": 0.5, "n": 3, "verdict": "supported", "reason": "",
+    "rung": "loops", "how": "value", "direction": "above", "threshold_low": 1.0, "threshold_high": 1.0, "value": 2.0,
+    "low": 1.5, "high": 2.5, "baseline": 0.8, "null": 0.5, "n": 3, "verdict": "supported", "reason": "",
 }  # fmt: skip
 UNTESTED = {
     **ROW,
@@ -155,6 +155,8 @@ def test_rows_stand_under_their_model_and_repeat_no_claim():
     assert shown.count("✓ supported") == 4 and "✓ 4 supported" in shown and "✗ 0 refuted" in shown
     assert shown.count("2.00 [1.50, 2.50]") == 4 and shown.count("baseline 0.800 · null 0.500") == 4
     assert shown.count("n = 3 · loops") == 4
+    shown = texts(plots.claims(ledger({"how": "difference", "baseline": 90.0}))[0])
+    assert "against 90.0 · null 0.500" in shown
 
 
 def marks(ax) -> dict:
@@ -183,7 +185,7 @@ def test_the_strip_shows_threshold_interval_and_null_on_its_own_scale(direction)
     at = marks(ax)
     first, last = at["thresholds"][0], at["thresholds"][-1]
     (interval,), dot, null = at["interval"], at["marks"]["o"], at["marks"]["D"]
-    assert LEFT < null < first < interval[0] < dot < interval[1] < RIGHT
+    assert LEFT < null < at["marks"]["s"] < first < interval[0] < dot < interval[1] < RIGHT
     assert dot - first == pytest.approx(2 * (first - null)) and len(at["thresholds"]) == 1 + (direction == "within")
     (shaded,) = shade(ax)
     assert shaded == pytest.approx(

@@ -256,7 +256,8 @@ def judged(**changes) -> dict:
     """A row of the ledger."""
     row = {
         "id": "V1", "claim": "Conv is better", "metric": "MSE", "expected": "0.012 < 0.015", "rung": "loops",
-        "direction": "below", "threshold_low": 0.0, "threshold_high": 0.0, "value": -0.12345, "low": -0.2, "high": -0.1,
+        "how": "difference", "direction": "below", "threshold_low": 0.0, "threshold_high": 0.0,
+        "value": -0.12345, "low": -0.2, "high": -0.1,
         "baseline": 0.3, "null": np.nan, "n": 3, "verdict": "supported", "reason": "", "how_far": "holds on loops",
         "run": "conv_vae against basic_vae", "notebook": "03",
     }  # fmt: skip
@@ -413,7 +414,7 @@ def test_what_was_learned_is_said_by_the_numbers():
     ])  # fmt: skip
     said = reports.learned(ledger, heights(), "loops")
     assert "1 hold wherever they were measured, 1 hold on some rungs, 1 nowhere, and 1 are undecided" in said
-    assert "Nowhere holds something of D1." in said and "Of 5 parts of 4 claims" in said
+    assert "No part of D1 holds anywhere." in said and "Of 5 parts of 4 claims" in said
     assert "conv_vae reconstructs best: R² 0.70 against the mean spectrogram (basic_vae: 0.20)" in said
     assert "conv_vae's, ARI 0.90: more than those of PCA of the log-mel, which learned nothing (0.50)" in said
     assert "gap of 0.02, not more than all of the others: conv_vae 0.03" in said

@@ -315,8 +315,8 @@ def _told_of_claims(ledger: pd.DataFrame) -> str:
         f"{(holds & ~everywhere).sum()} hold on some rungs, {nowhere.sum()} nowhere, and "
         f"{(~holds & ~nowhere).sum()} are undecided."
     )
-    lost = list(dict.fromkeys(tested.loc[nowhere, "id"]))
-    return told + (f" Nowhere holds something of {', '.join(lost)}." if lost else "")
+    lost = [name for name, all_parts in nowhere.groupby(tested["id"], sort=False) if all_parts.all()]
+    return told + (f" No part of {', '.join(lost)} holds anywhere." if lost else "")
 
 
 def _told_of_factors(ladder: pd.DataFrame, rung: str) -> str:

@@ -58,8 +58,8 @@ def judge(
 
     Args:
         values: One number per seed, (S,), or per seed and test clip, (S, N).
-        rival: The same of the rival, paired by seed, for `difference` and `ratio`. A ratio to nothing, or to less
-            than nothing, is not known.
+        rival: The same of the rival, paired by seed, for `difference` and `ratio`. A ratio of or to nothing, or
+            less than nothing, is not known; the mean of ratios is the geometric one, their interval is positive.
         exact: Counted, not estimated: a single value decides.
         turns: One number per turn of a stopwatch in one process, (S,), which is no seed.
 
@@ -73,7 +73,7 @@ def judge(
     if claim.how != "value":
         if rival is None or np.shape(rival) != x.shape:
             raise InputError(f"claim {claim.id} ({claim.metric}) needs a rival's values for the same seeds")
-        x = x - rival if claim.how == "difference" else _ratio(x, np.asarray(rival, dtype=float))
+        x = x - rival if claim.how == "difference" else _log_ratio(x, np.asarray(rival, dtype=float))
     bounds = None
     if claim.share and claim.how != "ratio":
         bounds = (0.0, 1.0) if claim.how == "value" and x.mean() >= 0 else (-1.0, 1.0)
@@ -82,14 +82,18 @@ def judge(
         found = Interval.exact(float(x.mean()))
     else:
         found = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds=bounds)
+    if claim.how == "ratio":
+        found = Interval(*np.exp(found[:3]).tolist(), seeds)
     threshold = (claim.low, claim.high) if claim.direction == "within" else claim.low
     said = verdict(found, threshold, claim.direction, 1 if exact else MIN_SEEDS, of_this_run)
     return found._replace(n=seeds), said
 
 
-def _ratio(x: np.ndarray, rival: np.ndarray) -> np.ndarray:
-    """Ratio of each seed, (S,); of clips, (S, N), values whose mean it is and whose spread is that of the ratio."""
-    if x.ndim > 1:
-        known = [ratio_values(a, b) if b.mean() > 0 else np.full(len(a), np.nan) for a, b in zip(x, rival, strict=True)]
-        return np.stack(known)
-    return np.divide(x, rival, out=np.full_like(x, np.nan), where=rival > 0)
+def _log_ratio(x: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """Logarithm of each seed's ratio, (S,); of clips, (S, N), values whose mean it is and whose spread is its own."""
+    ours, theirs = (v.reshape(len(v), -1).mean(1) for v in (x, rival))
+    ratio = np.divide(ours, theirs, out=np.full(len(ours), np.nan), where=(ours > 0) & (theirs > 0))
+    if x.ndim == 1:
+        return np.log(ratio)
+    clips = [ratio_values(a, b) / r for a, b, r in zip(x, rival, ratio, strict=True)]  # delta method
+    return np.log(ratio)[:, None] + np.stack(clips) - 1

@@ -161,7 +161,7 @@ def ladder(
     rungs = list(dict.fromkeys(table["rung"]))
     table = table.assign(x=table["rung"].map(rungs.index))
     plain = table["baseline"].astype(bool)
-    styles = _styles(table["model"][~plain])
+    styles = {name: style | {"ls": "-"} for name, style in _styles(table["model"][~plain]).items()}
     greys = ("#555555", "#777777", "#999999")
     for i, name in enumerate(dict.fromkeys(table["model"][plain])):
         styles[name] = {"color": greys[i % 3], "marker": MARKERS[i % len(MARKERS)], "ls": DASHES[2]}

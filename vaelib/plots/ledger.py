@@ -43,9 +43,10 @@ def claims(ledger: pd.DataFrame) -> Drawn:
     infinite value is an arrow at the strip's end. Long texts are cut with "…".
 
     Args:
-        ledger: One row per measurement: `id`, `claim`, `metric`, `expected` (the source document's words),
-            `rung`, `direction` (above, below, within), `threshold_low`, `threshold_high`, `value`, `low`, `high`,
-            `baseline`, `null` (nan where there is none), `n` (seeds), `verdict`, `reason` (why it was not tested).
+        ledger: One row per measurement: `id`, `claim`, `metric`, `expected` (the source document's words), `rung`,
+            `how` (value, difference, ratio), `direction` (above, below, within), `threshold_low`, `threshold_high`,
+            `value`, `low`, `high`, `baseline`, `null` (nan where there is none), `n` (seeds), `verdict`, `reason` (why
+            it was not tested).
     """
     rows = ledger.astype(dict.fromkeys(NUMBERS, float)).to_dict("records")
     groups: dict[str, list[dict]] = {name: [] for name in (*GROUPS.values(), OTHER)}
@@ -78,7 +79,7 @@ def _head(ax: Axes, rows: list[dict]) -> None:
     x = ID
     for verdict, (sign, colour) in VERDICTS.items():
         words = f"{sign} {sum(r['verdict'] == verdict for r in rows)} {verdict}"
-        _put(ax, x, 0.72, words, 2, 10.5, color=colour, weight="bold")
+        _put(ax, x, 0.72, words, 3, 10.5, color=colour, weight="bold")
         x += _inches(words, 10.5, "bold") + 0.25
     handles = [
         Patch(facecolor=SHADE, label="values that agree with the claim"),
@@ -111,7 +112,8 @@ def _row(ax: Axes, y: float, row: dict, above: dict) -> None:
     else:
         _strip(ax, y, row, colour)
         _put(ax, MEASURED, first, _measured(row), VERDICT - MEASURED - GAP, 9)
-        notes = [f"{k} {_number(row[k])}" for k in ("baseline", "null") if not np.isnan(row[k])]
+        names = {"baseline" if row["how"] == "value" else "against": "baseline", "null": "null"}
+        notes = [f"{name} {_number(row[k])}" for name, k in names.items() if not np.isnan(row[k])]
         _put(ax, MEASURED, second, " · ".join(notes), VERDICT - MEASURED - GAP, 8.5, color=FAINT)
     _put(ax, EXPECTED, first, row["expected"], MEASURED - EXPECTED - GAP, 9, 2)
     said, _, here = _words(row["verdict"]).partition(" in this ")
@@ -123,7 +125,8 @@ def _row(ax: Axes, y: float, row: dict, above: dict) -> None:
 
 def _strip(ax: Axes, y: float, row: dict, colour: str) -> None:
     """Threshold, its supported side, interval and null of a row, scaled to what they span."""
-    shown = [row[k] for k in NUMBERS[:-1]]
+    own = row["how"] == "value"  # else it is what the difference or ratio is to, on another scale
+    shown = [row[k] if own or k != "baseline" else np.nan for k in NUMBERS[:-1]]
     finite = [v for v in shown if np.isfinite(v)] or [0.0]
     margin = 0.15 * (max(finite) - min(finite)) or max(abs(finite[0]), 1e-12)  # a single value stands in the middle
     start, stop = min(finite) - margin, max(finite) + margin

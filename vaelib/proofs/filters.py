@@ -59,22 +59,32 @@ def filters(run: Run, examined: int = 32) -> Proof:
     }
     probe, seconds = ripples(FIELD), run.config.front_end.hop / run.config.front_end.sample_rate
     tuning, patterns, counts = {}, {}, {}
+    per_unit = {"mean selectivity": selective, "mean selectivity at initialisation": null}
     for (who, net), when in zip(nets.items(), ("", BEFORE), strict=True):
         powers = ripple_powers(net, probe)
         tuning[who] = [selectivity(p) for p in powers]
         means = [mean_known(s) for s in tuning[who]]
         n[f"unit selectivity{when}, all layers"] = mean_known(means)
+        per_unit[f"unit selectivity{when}, all layers"] = _level(tuning[who])
         n |= {f"layer {i}: {when.strip() or 'unit selectivity'}": mean for i, mean in enumerate(means, 1)}
         for kind, across in (("spectral", probe.temporal), ("temporal", probe.spectral)):
-            share = [np.mean(across[p.argmax(1)] == 0) for p in powers]
-            n[f"share preferring a purely {kind} ripple{when}"] = float(np.mean(share))
+            pure = [(across[p.argmax(1)] == 0).astype(float) for p in powers]
+            n[f"share preferring a purely {kind} ripple{when}"] = float(np.mean([p.mean() for p in pure]))
+            per_unit[f"share preferring a purely {kind} ripple{when}"] = _level(pure)
         patterns[who] = [_named(net[:i], examined, seconds) for i in range(1, len(net) + 1)]
         counts[who] = count_kinds(name for _, names in patterns[who] for name in names)
         n |= {f"units named {kind}{when}": float(k) for kind, k in counts[who].items()}
     n["units examined"] = float(sum(counts["trained"].values()))
     order = np.argsort(leaning)
     figure, _ = draw({"trained": trained[order], "untrained": fresh[order]}, tuning, patterns, counts, seconds)
-    return Proof("filters", run.name, n, _sentence(n, len(leaning)), figure)
+    per_unit = {name: values for name, values in per_unit.items() if not np.isnan(values).any()}  # nan: a dead unit
+    return Proof("filters", run.name, n, _sentence(n, len(leaning)), figure, per_unit)
+
+
+def _level(layers: list[np.ndarray]) -> np.ndarray:
+    """(unit,) values of all layers, (unit,) each, whose mean is the mean of the layers' means."""
+    total = sum(len(values) for values in layers)
+    return np.concatenate([values * total / (len(layers) * len(values)) for values in layers])
 
 
 def _sentence(n: dict[str, float], kernels: int) -> str:

@@ -78,9 +78,9 @@ def ledger(
         show: Called with a line of progress.
 
     Returns:
-        One row per part of a claim and rung: `id`, `claim`, `metric`, `expected`, `rung`, `direction`,
+        One row per part of a claim and rung: `id`, `claim`, `metric`, `expected`, `rung`, `how`, `direction`,
         `threshold_low`, `threshold_high`, `value`, `low`, `high` (95 % interval), `baseline` (what a simpler method
-        reaches; of most differences and ratios, the rival), `null`, `n` (seeds, or turns), `verdict`, `reason`,
+        reaches; of a difference or ratio, what it is to), `null`, `n` (seeds, or turns), `verdict`, `reason`,
         `how_far` (over all rungs), `run` (the variants that were measured), `notebook`.
     """
     claims, found, rungs = read_claims() if claims is None else claims, [], by_rung(runs)
@@ -101,8 +101,8 @@ def ledger(
     return pd.DataFrame(found, columns=order)
 
 
-LINE = ("id", "claim", "metric", "expected", "rung", "direction", "threshold_low", "threshold_high", "value", "low",
-        "high", "baseline", "null", "n", "verdict", "reason")  # fmt: skip
+LINE = ("id", "claim", "metric", "expected", "rung", "how", "direction", "threshold_low", "threshold_high", "value",
+        "low", "high", "baseline", "null", "n", "verdict", "reason")  # fmt: skip
 
 
 def _judged(book: _Book, row: dict, rung: str) -> dict:
@@ -110,7 +110,7 @@ def _judged(book: _Book, row: dict, rung: str) -> dict:
     spec = Claim(*(row[k] for k in ("id", "claim", "metric", "expected", "how", "direction", "low", "high")),
                  share=row["share"] == "yes")  # fmt: skip
     line = {
-        **{k: row[k] for k in ("id", "claim", "metric", "expected", "direction", "notebook")}, "rung": rung,
+        **{k: row[k] for k in ("id", "claim", "metric", "expected", "how", "direction", "notebook")}, "rung": rung,
         "threshold_low": row["low"], "threshold_high": row["high"],
         **dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan), "n": 0,
         "verdict": "not tested", "reason": "", "run": "",
@@ -131,7 +131,7 @@ def _judged(book: _Book, row: dict, rung: str) -> dict:
         reason = f"on this machine, {found.n} turns of a stopwatch"
     elif row["proof"] != "parameters" and found.n < MIN_SEEDS:
         if measured.values.ndim > 1:
-            reason = f"over the clips of {seeds}: three decide beyond this run"
+            reason = f"over clips or units of {seeds}: three decide beyond this run"
         elif row["against_number"].endswith("95th percentile") and found.mean > 0:
             said, reason = "supported in this run", f"above 95 % of its null, {seeds}"  # the null is the interval
         else:
@@ -211,7 +211,7 @@ class _Book:
         if rival is not None and values.shape != rival.shape:  # clips on one side only, or others
             values, rival = (v.mean(1) if v.ndim > 1 else v for v in (values, rival))
         null, baseline = (self._beside(row, subject, seeds, row[k]) for k in ("null", "baseline"))
-        baseline = baseline if row["baseline"] or rival is None else float(np.mean(rival))
+        baseline = baseline if rival is None else float(np.mean(rival))
         return _Measured(values, rival, baseline, null, used)
 
     def _best_number(self, subject: str, seeds: Sequence[int], row: dict) -> tuple[str, str]:

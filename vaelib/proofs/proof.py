@@ -34,8 +34,8 @@ class Proof:
         numbers: What was measured, with nulls and baselines, by name.
         sentence: What it shows and what it does not.
         figure: The picture.
-        per_clip: For numbers of test clips (or pairs of clips): values (N,) whose mean it is. Of a number that is no
-            mean, such as ARI, those whose spread is that of the number (`clustering.leave_one_out_values`).
+        per_clip: For numbers of test clips (or pairs of clips, or units): values (N,) whose mean it is. Of a number
+            that is no mean, such as ARI, those whose spread is that of the number (`clustering.leave_one_out_values`).
         partners: Folder names of other runs that it read.
     """
 

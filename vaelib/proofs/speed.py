@@ -20,7 +20,7 @@ SECONDS = 5.0  # of a turn, about: a step of a full-size model takes as long on 
 
 
 def speed(
-    store: Store, rounds: int = 3, steps: int = 8, batch_size: int = 32, show: Callable[[str], None] = lambda line: None
+    store: Store, rounds: int = 3, steps: int = 4, batch_size: int = 32, show: Callable[[str], None] = lambda line: None
 ) -> dict[str, np.ndarray]:
     """Training speed of every model at its own objective, VaDE in its joint phase; the models take turns.
 
