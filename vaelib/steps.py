@@ -136,7 +136,7 @@ def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:
     k, n = model.config.components, len(means)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the same audio under several names: fewer distinct clips
-        found = KMeans(min(k, n), n_init=4, random_state=seed).fit(means)
+        found = KMeans(min(k, n), n_init=10, random_state=seed).fit(means)  # as K-Means afterwards is given
     extra = np.random.default_rng(seed).integers(0, n, k - min(k, n))
     centres = np.concatenate([found.cluster_centers_, means[extra]])
     pooled = np.mean((means - found.cluster_centers_[found.labels_]) ** 2, 0)
