@@ -432,7 +432,8 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
     """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning.
 
     Args:
-        among: Only these folders; None for all.
+        among: Only these folders, of a plan, say; of several runs of a variant and seed then the one that was trained
+            longest. None for all.
         wanted: As for `find_runs`.
     """
     newest, allowed = {}, None if among is None else {Path(f).resolve() for f in among}
@@ -444,7 +445,10 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
         except InputError as e:  # one damaged run must not hide the others
             warnings.warn(f"left out: {e}", stacklevel=2)
             continue
-        newest[run.name, run.config.training.seed] = run
+        key = run.name, run.config.training.seed
+        longest = newest[key].config.training.total_epochs if among is not None and key in newest else 0
+        if run.config.training.total_epochs >= longest:
+            newest[key] = run
     order = list(MODELS)
     return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))
 
