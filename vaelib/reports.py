@@ -104,7 +104,7 @@ Part = str | tuple[str, bytes]  # of a page: HTML, or a picture (PNG) with its w
 class Section:
     """A part of the comparison: a heading, a sentence or two, a table, a figure with its file name, a picture file.
 
-    `part_of` is the entry of the contents list that it stands under; its own heading if it is empty.
+    Sections that are `part_of` one thing, after each other, are one entry of the contents list, and folded.
     """
 
     heading: str
@@ -121,6 +121,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;paddin
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
 th,td{border-bottom:1px solid #ddd;padding:.3rem .5rem;text-align:left;vertical-align:top}
 td:first-child{white-space:nowrap} nav ul{columns:3;padding-left:1.2rem;font-size:14px}
+summary{cursor:pointer;font-weight:600;margin:.6rem 0}
 img{max-width:100%} h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.2rem} .note{color:#555}
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#15161a} th,td{border-color:#444}
  img{background:#fff;border-radius:4px} .note{color:#aaa} a{color:#8ab4ff}}
@@ -151,9 +152,14 @@ def write_comparison(
         entries.setdefault(s.part_of or s.heading, i)
     items = "".join(f"<li><a href='#s{i}'>{html.escape(name)}</a>" for name, i in entries.items())
     page.append(f"<nav><ul>{items}</ul></nav>")
+    folded = ""
     for i, s in enumerate(sections):
         md.append(f"## {_md(s.heading)}")
-        page.append(f"<h2 id='s{i}'>{html.escape(s.heading)}</h2>")
+        if s.part_of != folded:
+            page.append("</details>" * bool(folded))
+            page.append(f"<details id='s{i}'><summary>{html.escape(s.part_of)}</summary>" * bool(s.part_of))
+            folded = s.part_of
+        page.append(f"<h2>{html.escape(s.heading)}</h2>" if folded else f"<h2 id='s{i}'>{html.escape(s.heading)}</h2>")
         if s.text:
             md.append(_md(s.text))
             page += [f"<p>{html.escape(p)}</p>" for p in s.text.split("\n\n")]
@@ -166,6 +172,7 @@ def write_comparison(
             page.append((s.heading, path.read_bytes()))
         if s.picture is not None and s.picture.is_file():
             page.append((s.heading, s.picture.read_bytes()))
+    page.append("</details>" * bool(folded))
     md.append(_md("\n".join(f"- {name}: {said}" for name, said in provenance.record().items())))
     return (
         write_atomic(folder / "MODEL_COMPARISON_RESULTS.md", "\n\n".join(md) + "\n"),

@@ -155,9 +155,10 @@ def ladder(
     Args:
         table: One row per run: `rung` (in the order of the ladder), `model`, `baseline` (whether it is one), `seed` and
             the metrics.
-        metrics: Column → title, one panel each.
+        metrics: Column → title, one panel each; one without any value is left out.
         expected: Column → model → what the source document expects, a dashed line.
     """
+    metrics = {column: title for column, title in metrics.items() if table[column].notna().any()}
     rungs = list(dict.fromkeys(table["rung"]))
     table = table.assign(x=table["rung"].map(rungs.index))
     plain = table["baseline"].astype(bool)
