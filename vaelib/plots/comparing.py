@@ -200,12 +200,15 @@ def _name_ends(
     """Names beside the right ends of lines, moved apart; `wanted` is what the source document expects of some."""
     low, high = ax.get_ylim()
     last = max((mean.index[-1] for mean in means.values()), default=0)
-    for model, mean in means.items():
-        if mean.index[-1] < last:  # at the line's end itself: a long pointer would look like data
-            ax.annotate(_plain(model), (mean.index[-1], mean.iloc[-1]), (7, 0), textcoords="offset points", va="center",
-                        fontsize=8.5, color=styles[model]["color"])  # fmt: skip
+    early = {model: mean for model, mean in means.items() if mean.index[-1] < last}
     means = {model: mean for model, mean in means.items() if mean.index[-1] == last}
-    heights = _spread([(mean.iloc[-1] - low) / (high - low) for mean in means.values()], gap)
+    early_heights, heights = (
+        _spread([(mean.iloc[-1] - low) / (high - low) for mean in ends.values()], gap) for ends in (early, means)
+    )
+    for (model, mean), y in zip(early.items(), early_heights, strict=True):
+        # beside the line's end: a long pointer would look like data
+        ax.annotate(_plain(model), (mean.index[-1], low + y * (high - low)), (7, 0), textcoords="offset points",
+                    va="center", fontsize=8.5, color=styles[model]["color"])  # fmt: skip
     for (model, mean), y in zip(means.items(), heights, strict=True):
         name = str(model) if len(str(model)) <= 28 else f"{str(model)[:27]}…"
         name += f", {wanted[model]:g} expected" if model in wanted else ""
