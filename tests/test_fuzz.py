@@ -511,11 +511,14 @@ def test_a_model_takes_no_more_memory_than_its_checkpoint_has(tmp_path):
 
 @given(
     state=st.one_of(
-        values, st.fixed_dictionaries({"epoch": values, "best_epoch": values, "best_loss": values, "history": values})
+        values,
+        st.fixed_dictionaries(
+            {"epoch": values, "best_epoch": values, "best_loss": values, "history": values, "pretrained": values}
+        ),
     )
 )
-@example({"epoch": 2, "best_epoch": 1, "best_loss": math.inf, "history": [{}, {}]})
-@example({"epoch": 2, "best_epoch": 1, "best_loss": 1.0, "history": [1, 2]})
+@example({"epoch": 2, "best_epoch": 1, "best_loss": math.inf, "history": [{}, {}], "pretrained": ""})
+@example({"epoch": 2, "best_epoch": 1, "best_loss": 1.0, "history": [1, 2], "pretrained": ""})
 def test_the_state_of_a_checkpoint_is_checked(tmp_path, state):
     found = outcome(State.read, state, tmp_path) if isinstance(state, dict) else None
     assert found is None or len(found.history) == found.epoch

@@ -193,7 +193,20 @@ def test_codes_start_on_the_components_of_the_windows(name):
         q = model.encode(clips.even_windows(torch.arange(len(clips)), 1).squeeze(1))
     found = np.abs(np.corrcoef(q.mean[:, :3].T, levels.T)[:3, 3:])
     assert (found.max(0) > 0.9).all() and len(set(found.argmax(0))) == 3
+    assert q.mean[:, :3].std(0).sub(1).abs().max() < 0.2
     assert q.mean[:, 3:].abs().max() < 1e-5 and q.logvar[:, 3:].abs().max() < 1e-5 and (q.logvar[:, :3] == -3).all()
+
+
+def test_the_start_holds_for_the_statistics_that_training_uses():
+    clips, _ = mixed()
+    torch.manual_seed(0)
+    model = build(model_config("basic_vae", dropout=0.0))
+    steps.start_on_components(model, clips, 3, seed=0)
+    x = clips.even_windows(torch.arange(len(clips)), 1).squeeze(1)
+    with torch.no_grad():
+        still, moving = (model.train(mode).encode(x).mean[:, :3] for mode in (False, True))
+    assert np.corrcoef(still.flatten(), moving.flatten())[0, 1] > 0.98
+    assert [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d)] == 6 * [0.1]
 
 
 def test_more_components_than_dimensions_are_refused():

@@ -126,7 +126,15 @@ def test_the_plain_run_of_the_same_settings_is_the_pretraining(store, monkeypatc
     monkeypatch.setattr(Trainer, "_epoch", lambda self, e: done.append(e) or real(self, e))
     taken = results(train(config, store, show=said.append))
     assert done == [3, 4] and said[0] == f"the pretraining is the finished run {training.pretraining_of(config).run_id}"
+    other = "pretrained"
+    assert taken[1].pop(other) == training.pretraining_of(config).run_id and alone[1].pop(other) == ""
     assert_equal(taken, alone)
+
+
+def test_windows_that_are_all_the_first_have_no_other(store, monkeypatch):
+    monkeypatch.setitem(store.attrs, "windows", "start")
+    with pytest.raises(InputError, match="no other one"):
+        train(settings(store, "conv_vae", target="other"), store, show=False)
 
 
 def test_a_plain_run_of_other_settings_is_told_and_not_taken(store):
@@ -320,7 +328,7 @@ def test_a_checkpoint_of_another_shape_is_refused(store, stop_at):
     config = settings(store, "conv_vae")
     folder = interrupted(config, store, stop_at)
     other = build(model_config("conv_vae", latent=9)).state_dict()
-    state = {"epoch": 1, "best_epoch": 1, "best_loss": 1.0, "history": [{}]}
+    state = {"epoch": 1, "best_epoch": 1, "best_loss": 1.0, "history": [{}], "pretrained": ""}
     write_tensors(folder / "last.safetensors", {f"model.{k}": v for k, v in other.items()}, state)
     with pytest.raises(InputError, match="of another shape"):
         train(config, store, show=False)

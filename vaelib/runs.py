@@ -310,7 +310,7 @@ def plan(
     }
     training.setdefault("beta", DEFAULT_BETA.get(model, 1.0))
     corpus, windows = store.attrs["corpus"], store.attrs.get("windows", "")
-    named = choose_windows(store.attrs.get("rung", corpus) != corpus, windows)[1]  # two cuts of one corpus are two
+    named = choose_windows(bool(store.attrs.get("rendered")), windows)[1]  # two cuts of one corpus are two
     return RunConfig(
         corpus=store_path(corpus, store.front_end.name, named).stem,
         fingerprint=store.attrs["fingerprint"],

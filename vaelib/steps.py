@@ -81,7 +81,7 @@ def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) 
 
 def sigma_at(cfg: TrainConfig, epoch: float) -> float:
     """Fixed standard deviation of the likelihood at a (fractional) epoch; 0 where it is learned."""
-    share = min(1.0, epoch / cfg.total_epochs)
+    share = min(1.0, epoch / cfg.first_phase)
     return cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma
 
 
@@ -169,7 +169,7 @@ def start_on_components(model: VAE, clips: Clips | StreamedClips, n: int, seed: 
     from sklearn.decomposition import PCA, FastICA
     from sklearn.exceptions import ConvergenceWarning
 
-    model.eval()
+    _settle(model, clips)
     seen: list[Tensor] = []  # what the heads are given, whatever the model puts in front of them
     watch = model.heads.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
     windows = []
@@ -200,6 +200,24 @@ def start_on_components(model: VAE, clips: Clips | StreamedClips, n: int, seed: 
     head.weight[:n].copy_(weight.T)
     head.bias[:n].copy_(-(mean @ weight))
     spread.bias[:n].fill_(-3.0)
+
+
+def _settle(model: VAE, clips: Clips | StreamedClips) -> None:
+    """Give batch normalisation the statistics of the windows: those that training will use; then evaluation mode."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+    usual = [m.momentum for m in norms]
+    model.eval()
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # the mean over all batches
+        m.train()
+    for some in clips.in_order() if norms else ():
+        for index in torch.arange(len(some), device=some.mel.device).split(64):
+            if len(index) > 1:
+                model.encode(some.even_windows(index, 1).squeeze(1))
+    for m, momentum in zip(norms, usual, strict=True):
+        m.momentum = momentum
+    model.eval()
 
 
 # Parts that learn while the encoder is held at its start

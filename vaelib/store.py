@@ -16,7 +16,7 @@ from torch import Tensor
 from . import audio
 from .config import ROOT, FrontEnd, InputError, data_dir, one_of
 from .corpus import Corpus, read_corpus
-from .demo import rung
+from .demo import LADDER, rung
 from .manifest import LABELS
 
 WINDOWS = ("start", "anywhere")  # every window is the first one of its clip, or windows are cut anywhere in it
@@ -102,8 +102,14 @@ def identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, fl
         "hop_seconds": cut[1],
         "split_seed": split_seed,
         "windows": windows,
-        "rung": rung(corpus.record, windows) if corpus.record else corpus.name,
+        "rendered": bool(corpus.record),
+        "rung": rung(corpus.record, windows) if corpus.record else _own_rung(corpus.name),
     }
+
+
+def _own_rung(name: str) -> str:
+    """Someone's own music is a rung of its own, also in a folder that has the name of one."""
+    return f"{name} (own music)" if name in LADDER else name
 
 
 def attributes(path: Path) -> dict:

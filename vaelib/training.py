@@ -50,6 +50,7 @@ class State:
     best_epoch: int = -1
     best_loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
+    pretrained: str = ""  # the run that VaDE took its first phase from
 
     @classmethod
     def read(cls, values: dict[str, Any], where: Path) -> State:
@@ -58,7 +59,7 @@ class State:
         Raises:
             InputError: it is not what a run writes.
         """
-        kinds = {"epoch": int, "best_epoch": int, "best_loss": int | float, "history": list}
+        kinds = {"epoch": int, "best_epoch": int, "best_loss": int | float, "history": list, "pretrained": str}
         right = values.keys() == kinds.keys() and all(isinstance(values[k], kind) for k, kind in kinds.items())
         if (
             not right
@@ -88,7 +89,7 @@ class Trainer:
         devices = several.launched() or 1
         check(config, store, devices)
         self.config, self.cfg, self.store, self.show = config, config.training, store, show
-        self.folder, self.state, self.pretrained = config.folder, State(), ""
+        self.folder, self.state = config.folder, State()
         keep_freed_memory()
         self.fabric = make_fabric(self.cfg.precision, devices)
         self.device, self.first = self.fabric.device, self.fabric.is_global_zero
@@ -155,7 +156,7 @@ class Trainer:
             mixture = {k: v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
             load_weights(self.model, weights | mixture, wanted.folder)
             self.state.history = State.read(state, last).history
-            self.state.epoch, self.pretrained = self.cfg.pretrain_epochs, wanted.run_id
+            self.state.epoch, self.state.pretrained = self.cfg.pretrain_epochs, wanted.run_id
             said = f"the pretraining is the finished run {wanted.run_id}"
         else:
             said = f"no finished {wanted.variant} run of the same settings: pretraining here{_nearest(wanted)}"
@@ -195,9 +196,9 @@ class Trainer:
             "epoch": epoch + 1,
             "phase": "joint" if mixture else "vae",
             **{f"train_{k}": v for k, v in means.items()},
+            "sigma": float(self.model.log_sigma.detach().exp()),  # before validation, which is at the final one
             **{f"validation_{k}": v for k, v in self._validate(mixture).items()},
             "kl_weight": weights_at(self.cfg, epoch + 1, mixture)["kl"],
-            "sigma": float(self.model.log_sigma.detach().exp()),
             "seconds": seconds,
             "clips_per_s": windows / seconds,
         }
@@ -286,9 +287,9 @@ class Trainer:
         )
 
     def _sample(self, most: int = 4096) -> Clips | StreamedClips:
-        """Training clips for the mixture's initialisation."""
+        """Training clips for the starts of codes and mixture."""
         if isinstance(self.data.train, Clips):
-            return self.data.train
+            return self.data.train.some(most)
         rows = np.sort(np.random.default_rng(self.cfg.seed).permutation(self.data.train.rows)[:most])
         return replace(self.data.train, rows=rows)
 
@@ -337,7 +338,7 @@ class Trainer:
             # median: the first epoch warms caches up
             "clips_per_s": float(table["clips_per_s"].median()),
             "seconds_per_epoch": float(table["seconds"].median()),
-            "pretrained": self.pretrained,
+            "pretrained": self.state.pretrained,
             "device": str(self.device),
             "precision": self.fabric.strategy.precision.precision,
             "devices": self.stepper.share[1],
@@ -371,7 +372,10 @@ def _nearest(wanted: RunConfig) -> str:
     """What keeps the newest finished run of the same model and seed from being the one that is wanted."""
     done = wanted.folder.parent.glob(f"{wanted.model.name}*-s{wanted.training.seed}-*/done.json")
     for path in sorted(done, key=lambda p: p.stat().st_mtime, reverse=True):
-        there = read_json(path.parent / "config.json")["config"]
+        try:
+            there = read_json(path.parent / "config.json")["config"]
+        except (InputError, KeyError):
+            continue  # damaged: nothing to compare with
         asked = json.loads(json.dumps(wanted.to_dict()))  # tuples are lists in a file
         pairs = {**there, **there["training"], **there["model"]}, {**asked, **asked["training"], **asked["model"]}
         other = [k for k, v in pairs[1].items() if k not in ("training", "model") and pairs[0].get(k) != v]
@@ -384,10 +388,15 @@ def check(config: RunConfig, store: Store, devices: int = 1) -> None:
     """Whether a run can be trained on a store by so many devices.
 
     Raises:
-        InputError: another store, or a batch that they cannot share equally.
+        InputError: another store, no other windows to answer with, or a batch that they cannot share equally.
     """
     if store.attrs["fingerprint"] != config.fingerprint or store.front_end != config.front_end:
         raise InputError(f"store {store.path.name} is not the one this run was configured for; open that one")
+    if config.training.target == "other" and store.attrs.get("windows") == "start":
+        raise InputError(
+            f"every window of {store.path.name} is the first of its clip, there is no other one to answer with: use "
+            "target 'same', or a store with windows 'anywhere'"
+        )
     several.check_devices(devices, min(config.training.batch_size, len(store.rows("train"))))
 
 

@@ -114,6 +114,13 @@ class Clips:
         """All clips; here in one piece."""
         yield self
 
+    def some(self, most: int) -> Clips:
+        """At most so many clips, evenly chosen."""
+        if len(self) <= most:
+            return self
+        index = torch.linspace(0, len(self) - 1, most, device=self.mel.device).long()
+        return Clips(self.mel[index], self.n_frames[index], self.width, self.rows[index.cpu().numpy()])
+
     def distinct(self, windows: int) -> int:
         """How many of so many evenly spaced windows differ: one, where no clip is longer than a window."""
         return windows if len(self) and int(self.n_frames.max()) > self.width else 1
