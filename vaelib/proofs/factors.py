@@ -13,7 +13,7 @@ from ..config import InputError
 from ..evaluation import disentanglement as dis
 from ..evaluation.baselines import component_codes
 from ..evaluation.reading import Reader, coarse
-from ..evaluation.stats import Null
+from ..evaluation.stats import Null, bootstrap_interval
 from ..runs import Embedding, Run
 from .proof import Proof
 
@@ -21,6 +21,7 @@ MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")
 CLASSES = ("key",)  # numbers that are names: B lies next to C
 LIVE_KL = 0.05  # nats, mean over test clips; below this a dimension carries next to nothing
 PERMUTATIONS, ROTATIONS = 20, 40
+KNOWN = 0.1  # share of a factor's entropy, beyond chance, that a dimension named after it must know
 READABLE = 0.5  # R² on real test windows from which a reader's readings are used
 
 
@@ -132,8 +133,9 @@ def meanings(run: Run) -> dict[int, Meaning]:
     """What each live dimension knows most about: the names of sliders, and of the rows of every matrix.
 
     A dimension is named after a factor only where their mutual information exceeds what permuted factors reach (95th
-    percentile of the largest among all live dimensions and factors), and is at least twice what the dimension knows of
-    any other factor (after subtraction of the mean under permutation, which is bias).
+    percentile of the largest among all live dimensions and factors), and where, after subtraction of the mean under
+    permutation, which is bias, it is at least a tenth of the factor's entropy and twice what the dimension knows of
+    any other factor.
     """
     live = live_dimensions(run)
     try:
@@ -166,7 +168,8 @@ def _meanings(
     for d in live:
         best = int(np.nan_to_num(score.matrix[d]).argmax())  # nan: a factor that is constant here
         excess = score.matrix[d] - bias[d]
-        if score.matrix[d, best] <= chance or np.any(np.delete(excess, best) > excess[best] / 2):
+        small = score.matrix[d, best] <= chance or excess[best] < KNOWN
+        if small or np.any(np.delete(excess, best) > excess[best] / 2):
             found[int(d)] = Meaning("", float(score.matrix[d, best]))
             continue
         name = names[best]
@@ -200,9 +203,9 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     score, permuted = dis.mig(codes, values), _permuted(run, codes, factors)
     null = Null.of([p.mean for p in permuted])
     found = _meanings(run, live, codes, factors, score, permuted)
-    turned_codes = [codes[:, live] @ q for q in dis.random_rotations(len(live), ROTATIONS, seed)]
-    turned = [dis.mig(c, values) for c in turned_codes]
-    rotated = Null.of([t.mean for t in turned])
+    rotated = Null.of(
+        [dis.mig(codes[:, live] @ q, values).mean for q in dis.random_rotations(len(live), ROTATIONS, seed)]
+    )
     dci, turned_dci = _dci(run, factors, live)
     train = coarse(run.middle_windows(factors.of(run.store.rows("train")).rows))
     linear = component_codes(train, coarse(run.middle_windows(factors.rows)), len(values), seed)
@@ -213,8 +216,10 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     }
     scores = {name: dis.mig(c, values) for name, c in others.items()}
     own = [m.factor for m in found.values() if m.factor]
+    by_clip = dis.mig_by_clip(codes, values, score)
     numbers = {
         "MIG": score.mean,
+        "MIG, low": bootstrap_interval(by_clip[None]).low,
         "MIG with permuted factors, mean": null.mean,
         "MIG with permuted factors, 95th percentile": null.p95,
         "MIG after random rotations, mean": rotated.mean,
@@ -232,10 +237,7 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
         **{f"MIG of {k}": v for k, v in score.per_factor.items()},
     }
     per_clip = {name: dis.mig_by_clip(others[name], values, s) for name, s in scores.items()}
-    per_clip["MIG"] = dis.mig_by_clip(codes, values, score)
-    per_clip["MIG after random rotations, mean"] = np.mean(
-        [dis.mig_by_clip(c, values, t) for c, t in zip(turned_codes, turned, strict=True)], axis=0
-    )
+    per_clip["MIG"] = by_clip
     top = live[:shown]
     matrix = pd.DataFrame(score.matrix[top], [label(int(d), found) for d in top], [factors.said(k) for k in values])
     what = "factor" if factors.source == "true" else "measured descriptor"
@@ -256,28 +258,31 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
 
 
 def separates(numbers: Mapping[str, float]) -> bool:
-    """Whether the axes mean more than chance: MIG above permuted factors and above random rotations."""
-    return numbers["MIG"] > max(
+    """Whether the axes mean more than chance: over clips, MIG above permuted factors and above random rotations."""
+    return numbers["MIG, low"] > max(
         numbers[f"MIG {null}, 95th percentile"] for null in ("with permuted factors", "after random rotations")
     )
 
 
 def axes_verdict(numbers: Mapping[str, float]) -> str:
     """What the nulls say of the axes: rotations decide."""
-    if numbers["MIG"] <= numbers["MIG with permuted factors, 95th percentile"]:
-        return "That is not distinguishable from chance."
+    if numbers["MIG, low"] <= numbers["MIG with permuted factors, 95th percentile"]:
+        return "That is not told apart from chance."
     if not separates(numbers):
-        return "The space knows the factors, but its axes know them no better than random directions do."
+        return "The space knows the factors, but its axes are not told apart from random directions."
     return "The axes mean more than chance: turned at random, the same space separates less."
 
 
 def _named(found: Mapping[int, Meaning], factors: int, what: str) -> str:
     own = [m.factor for m in found.values() if m.factor]
     if not own:
-        return f"No dimension stands clear for one {what}."
+        return (
+            f"No dimension stands clear for one {what}: none knows {KNOWN:.0%} of it, and half as much of all others."
+        )
     return (
         f"{len(own)} of {len(found)} live dimensions {'stands' if len(own) == 1 else 'stand'} clear for one {what} "
-        f"each; {sum(own.count(f) == 1 for f in set(own))} of {factors} {what}s have exactly one dimension."
+        f"each (at least {KNOWN:.0%} of it known); {sum(own.count(f) == 1 for f in set(own))} of {factors} {what}s "
+        "have exactly one dimension."
     )
 
 

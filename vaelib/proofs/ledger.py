@@ -130,12 +130,8 @@ def _judged(book: _Book, row: dict, rung: str) -> dict:
     elif turns:
         reason = f"on this machine, {found.n} turns of a stopwatch"
     elif row["proof"] != "parameters" and found.n < MIN_SEEDS:
-        if measured.values.ndim > 1:
-            reason = f"over clips or units of {seeds}: three decide beyond this run"
-        elif row["against_number"].endswith("95th percentile") and found.mean > 0:
-            said, reason = "supported in this run", f"above 95 % of its null, {seeds}"  # the null is the interval
-        else:
-            reason = f"{seeds}: three are needed to decide"
+        over_clips = f"over clips or units of {seeds}: three decide beyond this run"
+        reason = over_clips if measured.values.ndim > 1 else f"{seeds}: three are needed to decide"
     return line | {
         "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": said, "reason": reason,
         "baseline": measured.baseline, "null": measured.null, "run": measured.used,
@@ -208,7 +204,9 @@ class _Book:
             seeds, rival, name = self._rival(row, subject, seeds)
             used += f" against {name}" if name != subject else ""
         values = self._stack(subject, seeds, row["proof"], number)
-        if rival is not None and values.shape != rival.shape:  # clips on one side only, or others
+        if rival is not None and values.ndim > rival.ndim:  # one number per seed, the same for all of its clips
+            rival = np.broadcast_to(rival[:, None], values.shape)
+        elif rival is not None and values.shape != rival.shape:  # other clips, or the rival's only
             values, rival = (v.mean(1) if v.ndim > 1 else v for v in (values, rival))
         null, baseline = (self._beside(row, subject, seeds, row[k]) for k in ("null", "baseline"))
         baseline = baseline if rival is None else float(np.mean(rival))

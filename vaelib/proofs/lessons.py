@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,21 +125,15 @@ def answer(run: Run, where: str) -> str:
     word = "yes" if above and own == factors else "in part" if above and own else "no"
     return (
         f"{where}: {word}. {own:.0f} of {factors:.0f} factors have one dimension of their own; MIG {numbers['MIG']:.3f}"
-        f" is {'above' if above else 'not above'} what random directions of the same space reach "
+        f" is {'above' if above else 'not told apart from'} what random directions of the same space reach "
         f"({numbers['MIG after random rotations, 95th percentile']:.3f})."
     )
 
 
 def _same_but_beta(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The run with β = 1 and the other settings of `run`, if it is there."""
-    t = run.config.training
-    for other in runs:
-        o = other.config.training
-        if o.beta == 1 and (o.seed, o.epochs, o.sigma, o.start_components) == (
-            t.seed, t.epochs, t.sigma, t.start_components,
-        ):  # fmt: skip
-            return other
-    return None
+    """The run with β = 1 and the other training settings of `run`, if it is there."""
+    wanted = replace(run.config.training, beta=1.0)
+    return next((other for other in runs if other.config.training == wanted), None)
 
 
 def _beta(run: Run, plain: Run) -> str:
