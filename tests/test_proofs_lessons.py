@@ -15,7 +15,8 @@ def run(mig: float, own: int = 5, beta: float = 4.0, components: int = 5, live: 
     """A run's stand-in with its measured numbers."""
     rng = np.random.default_rng(0)
     numbers = {
-        "MIG": mig, "MIG, low": mig - 0.01, "factors": 5.0, "factors with one dimension of their own": float(own), "live dimensions": live,
+        "MIG": mig, "MIG, low": mig - 0.01,
+        "factors": 5.0, "factors with one dimension of their own": float(own), "live dimensions": live,
         "MIG with permuted factors, 95th percentile": 0.01, "MIG after random rotations, 95th percentile": rotated,
         "MIG of PCA components": 0.2, "MIG of FastICA components": 0.5, "DCI disentanglement": 0.9, "SAP": 0.6,
     }  # fmt: skip

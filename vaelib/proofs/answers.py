@@ -9,7 +9,7 @@ from ..evaluation.stats import Interval, bootstrap_interval
 from .proof import NotTested, Proof
 
 Found = Proof | NotTested
-MATCH = 0.8  # share of what real clips get that samples must reach to be called of their class (claim K5)
+MATCH = 0.8  # share of samples that a judge must hear as their class (claim K5)
 CALIBRATED = 0.1  # largest calibration error that is called honest (claim G3)
 
 
@@ -63,7 +63,9 @@ def told_the_class(separation: Mapping[str, Found], samples: Mapping[str, Found]
             return [found.reason]
         ari, made = found.numbers["label inferred: ARI"], samples[prior].numbers
         apart = "separate" if ari > 0.7 else "separate in part" if ari > 0.3 else "do not separate"
-        match = [made[f"{judge}judge on samples / judge on real test clips"] for judge in ("", "pixels: ")]
+        match, real = (
+            [made[f"{judge}judge on {of}"] for judge in ("", "pixels: ")] for of in ("samples", "real test clips")
+        )
         heard = {
             (True, True): "samples match their class, by both judges",
             (False, True): "samples have everything in its place, and another evenness than music of their class",
@@ -72,7 +74,7 @@ def told_the_class(separation: Mapping[str, Found], samples: Mapping[str, Found]
         }[match[0] > MATCH, match[1] > MATCH]
         told.append(
             f"Prior {prior}: without the label the classes {apart} (ARI {ari:.2f}); {heard} (spectra {match[0]:.0%}, "
-            f"pixels {match[1]:.0%} of what real clips get)."
+            f"pixels {match[1]:.0%}; real clips {real[0]:.0%} and {real[1]:.0%})."
         )
     return told
 
