@@ -132,6 +132,8 @@ def test_a_store_knows_its_windows_and_its_rung(tmp_path, data):
     assert store_path("own", "tiny", "start").name == "own-start-tiny.zarr"
     with pytest.raises(InputError, match="did you mean 'start'"):
         build_store(own, TINY, windows="strat")
+    named_like_a_rung = build_store(write_tones(tmp_path / "desk", clips=4), TINY)
+    assert open_store(named_like_a_rung).attrs["rung"] == "desk (own music)"
 
 
 def test_rendered_clips_are_not_taken_for_copies(tmp_path, data):
