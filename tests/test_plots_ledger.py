@@ -318,6 +318,15 @@ def test_the_ladder_shows_seeds_means_and_the_expected_score_rung_by_rung():
     assert len(axes.flat[1].lines) == 6
 
 
+def test_baselines_of_the_ladder_are_told_apart_where_their_ends_meet():
+    table = climbed(("a", *"pqrs"))
+    _, axes = plots.ladder(table.assign(baseline=table["model"] != "a"), {"ari": "ARI"})
+    lines = {line.get_label(): line for line in axes.flat[0].lines if line.get_label() in tuple("apqrs")}
+    assert len({str(line._dash_pattern) for line in lines.values()}) == len(lines) == 5
+    named = [t.get_text() for t in axes.flat[0].texts]
+    assert sorted(named) == sorted(["a", *"pqrs" * 2])  # at both ends
+
+
 @pytest.mark.parametrize(
     ("heights", "gap", "expected"),
     [

@@ -105,12 +105,15 @@ def sweep(table: pd.DataFrame) -> Drawn:
     """What the KL weight costs and buys: β against the error, the mutual information gap and the live dimensions.
 
     Args:
-        table: One row per run: `beta`, `seed`, `mse` (per bin), `mig`, and, if there, `mig_rotated` (after random
-            rotations), `mig_null` (permuted factors), `live` (dimensions).
+        table: One row per run: `beta`, `seed`, `mse` (per bin), `mig`, and, if there, `mig_rotated` and
+            `mig_null` (95th percentiles after random rotations and with permuted factors), `live` (dimensions).
     """
     panels = [
         ("squared error per bin", {"mse": "squared error"}),
-        ("mutual information gap", {"mig": "axes as learned", "mig_rotated": "rotated", "mig_null": "permuted"}),
+        ("mutual information gap", {
+            "mig": "axes as learned", "mig_rotated": "rotated, 95th percentile",
+            "mig_null": "permuted, 95th percentile",
+        }),
         ("live dimensions", {"live": "live dimensions"}),
     ]  # fmt: skip
     panels = [p for p in panels if set(p[1]) & set(table)]
@@ -165,7 +168,7 @@ def ladder(
     styles = {name: style | {"ls": "-"} for name, style in _styles(table["model"][~plain]).items()}
     greys = ("#555555", "#777777", "#999999")
     for i, name in enumerate(dict.fromkeys(table["model"][plain])):
-        styles[name] = {"color": greys[i % 3], "marker": MARKERS[i % len(MARKERS)], "ls": DASHES[2]}
+        styles[name] = {"color": greys[i % 3], "marker": MARKERS[i % len(MARKERS)], "ls": DASHES[1:][i % 8]}
     rows = -(-len(metrics) // 2)
     fig, axes = plt.subplots(
         rows, min(2, len(metrics)), figsize=(13.5, 4.6 * rows), layout="constrained", squeeze=False
@@ -185,6 +188,13 @@ def ladder(
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
         _name_ends(ax, means, styles, wanted, 0.19 / 3.6)
+        low, high = ax.get_ylim()
+        grey = {name: means[name] for name in dict.fromkeys(table["model"][plain]) if name in means}
+        for name, mean in grey.items():  # those whose right ends lie together are named where they start, too
+            near = [abs(m.iloc[-1] - mean.iloc[-1]) < 0.05 * (high - low) for n, m in grey.items() if n != name]
+            if any(near) and len(mean) > 1:
+                ax.annotate(_plain(name), (mean.index[0], mean.iloc[0]), (8, 6), textcoords="offset points",
+                            fontsize=8.5, color=styles[name]["color"])  # fmt: skip
     for ax in axes.flat[len(metrics) :]:
         ax.set_visible(False)
     return fig, axes

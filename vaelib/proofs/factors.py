@@ -222,7 +222,6 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
         "MIG, low": bootstrap_interval(by_clip[None]).low,
         "MIG with permuted factors, mean": null.mean,
         "MIG with permuted factors, 95th percentile": null.p95,
-        "MIG after random rotations, mean": rotated.mean,
         "MIG after random rotations, 95th percentile": rotated.p95,
         **{name: s.mean for name, s in scores.items()},
         "SAP": dis.sap(codes, values).mean,
@@ -277,7 +276,8 @@ def _named(found: Mapping[int, Meaning], factors: int, what: str) -> str:
     own = [m.factor for m in found.values() if m.factor]
     if not own:
         return (
-            f"No dimension stands clear for one {what}: none knows {KNOWN:.0%} of it, and half as much of all others."
+            f"No dimension stands clear for one {what} (knows at least {KNOWN:.0%} of it, and at most half as much of "
+            "any other)."
         )
     return (
         f"{len(own)} of {len(found)} live dimensions {'stands' if len(own) == 1 else 'stand'} clear for one {what} "

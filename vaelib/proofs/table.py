@@ -90,7 +90,7 @@ def sweep_table(runs: Sequence[Run]) -> pd.DataFrame:
             rows.append({
                 "beta": t.beta, "seed": t.seed, "epochs": run.summary["epochs"],
                 "mse": measure(run, "reconstruction").numbers["MSE per bin"], "mig": numbers["MIG"],
-                "mig_rotated": numbers["MIG after random rotations, mean"],
+                "mig_rotated": numbers["MIG after random rotations, 95th percentile"],
                 "mig_null": numbers["MIG with permuted factors, 95th percentile"],
                 "live": numbers["live dimensions"],
             })  # fmt: skip
@@ -149,8 +149,11 @@ def ladder_table(runs: Sequence[Run]) -> pd.DataFrame:
             if t.beta != DEFAULT_BETA.get(m.name, 1.0):
                 continue
             clusters, factors, judged = (_or_nothing(run, p) for p in ("clustering", "disentanglement", "generate"))
+            own_name = _told(run, rung)
+            if (rung, own_name, t.seed) in rows:  # a second start or σ of a model on the desk
+                own_name = run.name
             scores = {
-                _told(run): {
+                own_name: {
                     "ari": np.nan if m.condition == "language" else clusters.get("genre: ARI", np.nan),
                     "mig": factors.get("MIG", np.nan),
                     "r2": _or_nothing(run, "reconstruction").get("R² against the mean spectrogram", np.nan),
@@ -167,13 +170,15 @@ def ladder_table(runs: Sequence[Run]) -> pd.DataFrame:
                 scores[f"real clips, {m.condition}"] = {"samples": judged.get("judge on real test clips", np.nan)}
                 scores[f"chance, {m.condition}"] = {"samples": judged.get("chance", np.nan)}
             for model, found in scores.items():  # several runs of one seed have the same baselines
-                head = {"rung": rung, "model": model, "baseline": model != _told(run), "seed": t.seed}
+                head = {"rung": rung, "model": model, "baseline": model != own_name, "seed": t.seed}
                 rows.setdefault((rung, model, t.seed), head | found)
     return pd.DataFrame(rows.values(), columns=["rung", "model", "baseline", "seed", "ari", "mig", "r2", "samples"])
 
 
-def _told(run: Run) -> str:
-    """A variant's name on the ladder: the default of each rung under the model's own name."""
+def _told(run: Run, rung: str) -> str:
+    """A variant's name on the ladder: its own; on the desk, where σ is fixed, without σ and with a random start."""
     t = run.config.training
+    if rung != "desk" or not t.sigma:
+        return run.name
     name = "-".join(p for p in run.name.split("-") if not p.startswith("sigma") and p != "components")
-    return name + (", random start" if t.sigma and not t.start_components else "")
+    return name + ("" if t.start_components else ", random start")
