@@ -269,7 +269,8 @@ LEDGER = pd.DataFrame([
     judged(),
     judged(metric="R²", value=0.5, low=np.nan, high=np.nan, n=1, verdict="inconclusive", reason="1 seed: three"),
     judged(metric="edges", value=np.nan, low=np.nan, high=np.nan, n=0, verdict="not tested", reason="no run of x"),
-    judged(id="B2", claim="Basic", rung="–", value=np.inf, low=np.inf, high=np.inf, null=1.0, verdict="refuted"),
+    judged(id="B2", claim="Basic", rung="–", value=np.inf, low=np.inf, high=np.inf, null=1.0, verdict="refuted",
+           reason="on this machine, 5 turns"),
 ])  # fmt: skip
 
 
@@ -335,7 +336,7 @@ def test_runs_are_compared_in_tables_a_ledger_a_report_and_pictures(run, figure,
 
 def test_a_comparison_counts_its_verdicts_and_says_nothing_of_what_is_not_missing(run, tmp_path):
     page = reports.compare([run], tmp_path, **parts(run)).read_text()
-    for said in ("1 supported", "1 inconclusive", "1 not tested", "1 refuted", "of 4 measured parts"):
+    for said in ("1 supported", "1 inconclusive", "1 refuted, of 3 parts measured on all rungs; 1 were not tested."):
         assert said in page
     assert ">Missing<" not in page and ">-0.123 [-0.2, -0.1]</td>" in page and "<p>One sentence.</p>" in page
 
@@ -364,7 +365,7 @@ def test_the_ledger_reads_as_numbers_with_intervals_or_reasons():
     table = reports.claims_table(LEDGER)
     assert table["measured [95 %]"].tolist() == ["-0.123 [-0.2, -0.1]", "0.5", "no run of x", "inf"]
     assert table["verdict"].tolist() == ["✓ supported", "? inconclusive", "– not tested", "✗ refuted"]
-    assert table["remark"].tolist() == ["", "1 seed: three", "", ""]
+    assert table["remark"].tolist() == ["", "1 seed: three", "", "on this machine, 5 turns"]
     assert table["measured as"].tolist() == ["MSE", "R²", "edges", "MSE"] and len(table) == len(LEDGER)
     assert table.loc[3, "null"] == 1 and table.loc[0, "run"] == "conv_vae against basic_vae"
     assert table.loc[0, ["baseline", "rung", "how far"]].tolist() == [0.3, "loops", "holds on loops"]
@@ -378,7 +379,7 @@ def test_a_claim_in_short_has_its_first_parts_verdict_on_every_rung_and_the_sign
         "id", "claim", "measured as", "expected", "any corpus", "loops", "composed", "how far",
     ]  # fmt: skip
     assert short["id"].tolist() == ["B2", "V1"]  # in the order of the ledger
-    assert short.iloc[0][["any corpus", "loops", "composed"]].tolist() == ["✗ inf", "", ""]
+    assert short.iloc[0][["any corpus", "loops", "composed"]].tolist() == ["✗ inf on this machine, 5 turns", "", ""]
     assert short.loc[1, "loops"] == "✓ -0.123 [-0.2, -0.1] · all parts: ✓1 ?1 –1"
     assert short.loc[1, "composed"] == "✗ 0.1 [-0.2, -0.1] in this run · all parts: ✗2"
     assert short.loc[1, "claim"] == "Conv is better" and short.loc[1, "measured as"] == "MSE"
@@ -411,18 +412,23 @@ def test_what_was_learned_is_said_by_the_numbers():
     ledger = pd.DataFrame([
         judged(), judged(metric="b", how_far="holds on loops; breaks on composed"),
         judged(id="D1", how_far="holds nowhere (in this run)"), judged(id="G1", how_far="undecided"),
+        judged(id="G1", metric="b", how_far="breaks on loops; undecided on composed"),
         judged(id="G2", how_far="not tested"),
     ])  # fmt: skip
     said = reports.learned(ledger, heights(), "loops")
-    assert "1 hold wherever they were measured, 1 hold on some rungs, 1 nowhere, and 1 are undecided" in said
-    assert "No part of D1 holds anywhere." in said and "Of 5 parts of 4 claims" in said
+    assert "1 hold wherever they were measured, 1 hold on some rungs only, 1 nowhere, 1 break on some rungs" in said
+    assert "undecided on the others, 1 are undecided, and 1 were not tested." in said
+    assert "No part of D1 holds anywhere." in said and "Of 6 parts of 4 claims" in said
     assert "conv_vae reconstructs best: R² 0.70 against the mean spectrogram (basic_vae: 0.20)" in said
     assert "conv_vae's, ARI 0.90: more than those of PCA of the log-mel, which learned nothing (0.50)" in said
     assert "gap of 0.02, not more than all of the others: conv_vae 0.03" in said
     assert "genre are heard as the one asked for in 90% (chance 2%)" in said and "one seed" in said
     other = reports.learned(ledger, heights(**{"PCA of the log-mel": (True, 0.95, 0.0, np.nan, np.nan)}), "loops")
     assert "ARI 0.90: no more than those of PCA" in other
-    assert reports.learned(ledger, heights().iloc[:0], "loops").startswith("Of 5 parts")
+    told = reports.learned(ledger, heights(**{"cvae-genre-fixed": (False, 0.99, 0.0, 0.6, 0.9)}), "loops")
+    assert "are conv_vae's, ARI 0.90" in told
+    assert "cvae-genre-fixed, which was told the genres in training, has 0.99." in told
+    assert reports.learned(ledger, heights().iloc[:0], "loops").startswith("Of 6 parts")
 
 
 # --- parameters ---

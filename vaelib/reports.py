@@ -24,7 +24,7 @@ from .evaluation.stats import MIN_SEEDS
 from .models import MODELS, build
 from .plots.ledger import VERDICTS
 from .proofs import Proof
-from .proofs.ledger import NO_RUNG, place
+from .proofs.ledger import MACHINE, NO_RUNG, place
 from .proofs.proof import png
 from .runs import Run
 
@@ -256,10 +256,11 @@ def _cell(parts: pd.DataFrame, metric: str) -> str:
         return ""
     signs = parts["verdict"].map(SIGNS)
     count = " ".join(f"{sign}{n}" for sign, n in signs.value_counts(sort=False).items()) if len(parts) > 1 else ""
-    own = parts[parts["metric"].str.startswith(metric)].to_dict("records")
+    own = parts[parts["metric"] == metric].to_dict("records")
     if not own:
         return count
-    here = "in this run" if own[0]["verdict"].endswith("in this run") else ""
+    reason = own[0]["reason"]
+    here = reason if reason.startswith(MACHINE) else "in this run" if own[0]["verdict"].endswith("in this run") else ""
     figure = "" if np.isnan(own[0]["value"]) else _with_interval(own[0])
     head = " ".join(w for w in (SIGNS[own[0]["verdict"]], figure, here) if w)
     return f"{head} · all parts: {count}" if count else head
@@ -288,13 +289,16 @@ def learned(ledger: pd.DataFrame, ladder: pd.DataFrame, main: str) -> str:
         said.append(
             f"On {main}, {name} reconstructs best: R² {value:.2f} against the mean spectrogram ({last}: {lowest:.2f})."
         )
-    name, value = best(models, "ari")
+    told = np.array([str(m).startswith("cvae-genre") for m in models.index], dtype=bool)  # of the genres, in training
+    supervised, known = best(models[told], "ari")
+    name, value = best(models[~told], "ari")
     rival, reached = best(plain, "ari")
     if name and rival:
         ahead = "more than" if value > reached else "no more than"
         said.append(
             f"The clusters that agree best with the genres are {name}'s, ARI {value:.2f}: {ahead} those of {rival}, "
             f"which learned nothing ({reached:.2f})."
+            + (f" {supervised}, which was told the genres in training, has {known:.2f}." if supervised else "")
         )
     said += [text for rung in dict.fromkeys(["desk", main]) if (text := _told_of_factors(ladder, rung))]
     name, value = best(models, "samples")
@@ -313,14 +317,16 @@ def learned(ledger: pd.DataFrame, ladder: pd.DataFrame, main: str) -> str:
 def _told_of_claims(ledger: pd.DataFrame) -> str:
     far = ledger.drop_duplicates(["id", "metric"])[["id", "how_far"]]
     tested = far[far["how_far"] != "not tested"]
-    holds = tested["how_far"].str.startswith("hold") & ~tested["how_far"].str.startswith("holds nowhere")
-    breaks = tested["how_far"].str.contains("breaks on")
     nowhere = tested["how_far"].str.match("holds nowhere|does not hold")
-    everywhere = holds & ~breaks & ~tested["how_far"].str.contains("undecided")
+    holds = tested["how_far"].str.startswith("holds") & ~nowhere
+    everywhere = holds & ~tested["how_far"].str.contains("breaks on|undecided")
+    breaks = tested["how_far"].str.startswith("breaks on")
+    undecided = tested["how_far"].str.startswith("undecided")
     told = (
         f"Of {len(far)} parts of {far['id'].nunique()} claims, {everywhere.sum()} hold wherever they were measured, "
-        f"{(holds & ~everywhere).sum()} hold on some rungs, {nowhere.sum()} nowhere, and "
-        f"{(~holds & ~nowhere).sum()} are undecided."
+        f"{(holds & ~everywhere).sum()} hold on some rungs only, {nowhere.sum()} nowhere, {breaks.sum()} break on some "
+        f"rungs and are undecided on the others, {undecided.sum()} are undecided, and {len(far) - len(tested)} were "
+        "not tested."
     )
     lost = [name for name, all_parts in nowhere.groupby(tested["id"], sort=False) if all_parts.all()]
     return told + (f" No part of {', '.join(lost)} holds anywhere." if lost else "")
@@ -373,7 +379,9 @@ def compare(
     write_atomic(folder / "comparison_intervals.csv", intervals.to_csv(index=False))
     write_atomic(folder / "claims.csv", ledger.to_csv(index=False))
     verdicts = ledger["verdict"].value_counts()
+    untested = verdicts.pop("not tested") if "not tested" in verdicts else 0
     told = ", ".join(f"{n} {v}" for v, n in verdicts.items())
+    told += f", of {verdicts.sum()} parts measured on all rungs; {untested} were not tested."
     pictures = {n: Section(_HEADINGS.get(n, n), figure=f, name=n) for n, f in figures.items()}
     first = [pictures.pop(n) for n in ("ladder",) if n in pictures]
     page = [pictures.pop(n) for n in ("claims",) if n in pictures]
@@ -381,7 +389,7 @@ def compare(
     sections = [
         *first,
         Section("What we learned", lesson),
-        Section("The claims in short", f"{told}, of {len(ledger)} measured parts on all rungs. {_CLAIMS_NOTE}",
+        Section("The claims in short", f"{told} {_CLAIMS_NOTE}",
                 claims_in_short(ledger)),
         Section("Which model for what", "From the measured figures; the last column is what the source document "
                 "advises.", guide),

@@ -114,6 +114,7 @@ def _row(ax: Axes, y: float, row: dict, above: dict) -> None:
         _put(ax, MEASURED, first, _measured(row), VERDICT - MEASURED - GAP, 9)
         names = {"baseline" if row["how"] == "value" else "against": "baseline", "null": "null"}
         notes = [f"{name} {_number(row[k])}" for name, k in names.items() if not np.isnan(row[k])]
+        notes += ["factors estimated"] if "estimates" in _words(row["reason"]) else []
         _put(ax, MEASURED, second, " · ".join(notes), VERDICT - MEASURED - GAP, 8.5, color=FAINT)
     _put(ax, EXPECTED, first, row["expected"], MEASURED - EXPECTED - GAP, 9, 2)
     said, _, here = _words(row["verdict"]).partition(" in this ")

@@ -93,7 +93,7 @@ def _advised(need: Need, runs: Sequence[Run], speeds: Mapping[str, np.ndarray]) 
     best, rest = order[0], order[1:]
     like = [name for name in rest if not _apart(need, found[best], found[name], turns)]
     enough = np.isnan(need.bar) or (means[best] >= need.bar if need.above else means[best] <= need.bar)
-    estimated = ESTIMATED if need.proof == "disentanglement" and not true_factors(runs[0]) else ""
+    estimated = f" ({ESTIMATED})" if need.proof == "disentanglement" and not true_factors(runs[0]) else ""
     words = f" (not told apart from {', '.join(like)})" if like else ""
     return row | {
         "choose": best + words if enough else f"none is good enough (best: {best})",

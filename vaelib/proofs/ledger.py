@@ -22,7 +22,8 @@ from .registry import measure
 CLAIMS = ROOT / "data" / "claims.csv"
 COLUMNS = ("id", "claim", "metric", "expected", "rung", "run", "proof", "number", "against_run", "against_number",
            "how", "direction", "low", "high", "share", "baseline", "null", "notebook")  # fmt: skip
-ESTIMATED = " (factors: librosa's estimates)"
+ESTIMATED = "factors: librosa's estimates"
+MACHINE = "on this machine"
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 Extras = Mapping[str, Mapping[str, float | np.ndarray]]
 
@@ -119,8 +120,6 @@ def _judged(book: _Book, row: dict, rung: str) -> dict:
         measured = book.values(row)
     except InputError as e:
         return line | {"reason": str(e)}
-    if row["proof"] == "disentanglement" and book.estimated:
-        line["metric"] += ESTIMATED
     turns = row["proof"] == "speed"
     found, said = judge(spec, measured.values, measured.rival, exact=row["proof"] == "parameters", turns=turns)
     seeds = f"{found.n} seed{'s' if found.n > 1 else ''}"
@@ -128,10 +127,12 @@ def _judged(book: _Book, row: dict, rung: str) -> dict:
     if said == "not tested":
         reason = "undefined on this corpus"
     elif turns:
-        reason = f"on this machine, {found.n} turns of a stopwatch"
+        reason = f"{MACHINE}, {found.n} turns of a stopwatch"
     elif row["proof"] != "parameters" and found.n < MIN_SEEDS:
         over_clips = f"over clips or units of {seeds}: three decide beyond this run"
         reason = over_clips if measured.values.ndim > 1 else f"{seeds}: three are needed to decide"
+    if row["proof"] == "disentanglement" and book.estimated:
+        reason = "; ".join(filter(None, (ESTIMATED, reason)))
     return line | {
         "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": said, "reason": reason,
         "baseline": measured.baseline, "null": measured.null, "run": measured.used,
@@ -248,7 +249,7 @@ class _Book:
         """Seeds in common, the values of the rival that is hardest to beat, and its variant.
 
         Rivals are other variants, other numbers of the same run (`against_number`, which may name another proof as
-        `proof > number`), or both.
+        `proof > number`, or be a multiple, `2 * number`), or both.
         """
         variants = [subject]
         if row["against_run"]:
@@ -269,8 +270,9 @@ class _Book:
         candidates, names, refused = [], [], []
         for variant in variants:
             for number in (numbers or row["number"]).split("|"):
+                times, _, number = number.rpartition(" * ")
                 try:
-                    candidates.append(self._stack(variant, seeds, proof or row["proof"], number))
+                    candidates.append(float(times or 1) * self._stack(variant, seeds, proof or row["proof"], number))
                     names.append(variant)
                 except InputError as e:
                     refused.append(e)
