@@ -77,7 +77,7 @@ def test_front_ends_are_the_two_of_the_issue():
 def test_run_id_changes_with_every_setting_and_with_nothing_else(outputs):
     base = run_config()
     assert base.run_id == run_config().run_id and base.folder.parent == outputs / "tones-tiny"
-    assert base.variant == "cvae-language-standard" and run_config(detilt=True).variant == base.variant + "-detilt"
+    assert base.variant == "cvae-language-standard-b1" and run_config(detilt=True).variant == base.variant + "-detilt"
     changed = [
         run_config(training=TrainConfig(lr=2e-3)),
         run_config(model=dataclasses.replace(base.model, latent=9)),

@@ -269,7 +269,7 @@ RUN = "runs: [{model: vade}]\n"
         (RUN + "corpus: {variation: 1}\n", 2, "unknown key of a plan 'corpus': did you mean 'corpora'"),
         (RUN + "corpora: [a]\n", 2, "'corpora' must be a mapping"),
         (RUN + "corpora:\n  a: 40\n", 3, "corpus 'a' must be a mapping"),
-        (RUN + "corpora: {}\n", 1, "vade needs a corpus that is no desk"),
+        (RUN + "corpora: {}\n", 2, "'corpora' is empty: give at least one corpus"),
         (RUN + "corpora: {a: {variation: 2}}\n", 2, "variation must be from 0 to 1, not 2"),
         (RUN + "corpora:\n  a: {seed: 1,\n    composition: -0.1}\n", 4, "composition must be from 0 to 1, not -0.1"),
         (RUN + "corpora: {a: {fixed: [tempo, kee]}}\n", 2, "unknown factor in fixed 'kee': did you mean 'key'"),
@@ -393,7 +393,8 @@ def test_the_runs_of_the_desk_belong_to_the_plan(written, store, desk, outputs):
     plan = written(
         f"corpora: {{mine: {{store: {store.path}}}, desk: {{store: {desk.path}}}}}\n"
         "defaults: {epochs: 1, batch_size: 10}\n"
-        "runs: [{model: beta_vae, beta: 2, desk_epochs: 1, desk_components: 2, desk_starts: 'components,random'}]\n"
+        "runs: [{model: beta_vae, beta: 2, sigma: 0, desk_epochs: 1, desk_lr: 0.001, desk_components: 2, "
+        "desk_starts: 'components,random'}]\n"
     )
     assert [variant for variant, *_ in found(plan, outputs)] == [
         "beta_vae-b2", "beta_vae-b2-sigma0.2-components", "conv_vae-sigma0.2-components",

@@ -63,7 +63,7 @@ def test_a_wrong_plan_is_refused_with_the_near_name(store, arguments, message):
 
 def test_a_plan_takes_sizes_classes_and_beta_from_store_and_model(store):
     betas = {m: plan(store, m, condition="genre" if m == "cvae" else "").training.beta for m in MODELS}
-    assert betas == dict.fromkeys(MODELS, 1.0) | {"beta_vae": 4.0}
+    assert betas == dict.fromkeys(MODELS, 1.0) | {"beta_vae": 4.0, "cvae": 4.0}
     config = plan(store, "cvae", condition="genre", beta=2.0, detilt=True)
     assert config.model.input_shape == (16, 16) and config.model.classes == tuple(store.classes("genre"))
     assert config.training.beta == 2.0 and config.detilt and config.corpus == "tones-tiny"

@@ -12,7 +12,7 @@ from conftest import model_config
 
 from vaelib import losses, training
 from vaelib.checkpoints import read_tensors, write_tensors
-from vaelib.config import InputError, RunConfig, TrainConfig
+from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig
 from vaelib.models import MODELS, build
 from vaelib.runs import plan
 from vaelib.training import Trainer, TrainingDivergedError, train
@@ -192,7 +192,7 @@ def histories(store, tmp_path_factory):
 
 def test_every_model_has_the_same_kl_warmup(histories):
     for name, table in histories.items():
-        beta = 4.0 if name == "beta_vae" else 1.0
+        beta = DEFAULT_BETA.get(name, 1.0)
         first = table[table["phase"] == "vae"]
         assert (first["kl_weight"] / beta).tolist() == pytest.approx([0.5, 1, 1, 1, 1]), name
     assert histories["vade"]["kl_weight"].tolist()[5:] == [1, 1]
@@ -217,7 +217,7 @@ def test_history_has_every_term_of_every_epoch(histories):
 @pytest.mark.parametrize("model", list(MODELS))
 def test_validation_loss_is_the_negative_bound_at_the_final_beta(histories, model):
     row = histories[model].iloc[0]
-    beta = 4.0 if model == "beta_vae" else 1.0
+    beta = DEFAULT_BETA.get(model, 1.0)
     want = row["validation_nll"] + beta * row["validation_kl"]
     want += TrainConfig().class_weight * row.get("validation_class", 0.0)
     assert row["validation_loss"] == pytest.approx(want, rel=1e-5)

@@ -35,6 +35,7 @@ EPOCH = {"02_basic_vae": 1.5, "03_conv_vae": 6.0, "04_beta_vae": 6.0, "05_condit
 # … of all else in a notebook (imports, proofs, explorers), and of rendering 1,000 training windows of 1 s
 REST, OTHERS_REST, MUSIC = {"04_beta_vae": 60, "07_compare": 75}, 40, 7.0
 GONE = "the Dask scheduler went away; the same command continues on another one"
+INTERRUPTED = "\ninterrupted: finished runs and checkpoints are kept, the same command continues"
 EVERY = 0.3  # seconds between two words of a notebook that are passed on
 COLOURS = {"running": "bold", "failed": "bold red", "refused": "bold red", "left out": "yellow", "done": "green"}
 
@@ -172,8 +173,7 @@ def run(tasks: Sequence[Task], workers: Workers | None = None) -> list[Outcome]:
             with client.as_current():  # `wait` looks for it
                 outcomes = _run(client, tasks, summary, topic)
         except KeyboardInterrupt:
-            hint = "finished runs and checkpoints are kept, the same command continues"
-            print(f"\ninterrupted: {hint}", file=sys.stderr, flush=True)
+            print(INTERRUPTED, file=sys.stderr, flush=True)
             raise
     return [outcomes[i] for i in range(len(tasks))]
 
@@ -291,7 +291,11 @@ def run_alone(job: Job, again: bool = False) -> Path:
     """
     with Summary([Task(job)]) as summary:
         summary.tell(0, "starting")
-        outcome = engine.attempt(job, lambda line: summary.tell(0, line), again)
+        try:
+            outcome = engine.attempt(job, lambda line: summary.tell(0, line), again)
+        except KeyboardInterrupt:
+            print(INTERRUPTED, file=sys.stderr, flush=True)
+            raise
         summary.finish(0, outcome)
     raise_failures([outcome])
     return outcome.path

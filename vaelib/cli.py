@@ -36,8 +36,11 @@ def _check_modality(modality: str) -> None:
 def _newest_store(store: Path | None) -> Path:
     if store is not None:
         return store.resolve()
-    found = sorted((data_dir() / "stores").glob("*.zarr"), key=lambda p: p.stat().st_mtime)
-    found = [p for p in found if not p.name.endswith(".partial.zarr")]
+    from .store import attributes
+
+    found = [p for p in (data_dir() / "stores").glob("*.zarr") if not p.name.endswith(".partial.zarr")]
+    # the desk has one genre: it is for those who ask for it
+    found.sort(key=lambda p: (attributes(p).get("rung") != "desk", p.stat().st_mtime))
     if not found:
         raise InputError(f"no mel store in {data_dir() / 'stores'}: run `vaelib preprocess CORPUS` or `vaelib demo`")
     return found[-1]
@@ -73,7 +76,7 @@ def demo(
     from .demo import CLIPS
     from .planfile import FEWEST_CLIPS
 
-    seconds = seconds or (30.0 if profile == "full" else 6.0)
+    seconds = seconds if seconds is not None else 30.0 if profile == "full" else 6.0
     mixes = max(FEWEST_CLIPS["desk"], clips * CLIPS["desk"] // CLIPS["styles"])
     both = {"clip_seconds": seconds, "seed": seed}
     loops = {"clips_per_genre": clips, "composition": composition, "variation": variation} | both

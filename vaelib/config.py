@@ -355,6 +355,8 @@ class RunConfig(JsonConfig):
         for key, cls in (("front_end", FrontEnd), ("model", ModelConfig), ("training", TrainConfig)):
             if isinstance(getattr(self, key), dict):
                 object.__setattr__(self, key, cls.from_dict(getattr(self, key)))
+        n, latent = self.training.start_components, self.model.latent
+        _require(n <= latent, f"start_components is {n}, but there are {latent} latent dimensions: ask for fewer")
 
     @property
     def variant(self) -> str:

@@ -103,14 +103,19 @@ class Job:
         wanted |= {name: values[name] for name in TELLING if name in values}
         each = [wanted | {"prior": p} for p in values["priors"].split(",")] if "priors" in values else [wanted]
 
-        def agrees(folder: Path) -> bool:
-            config = json.loads((folder / "config.json").read_text())["config"]
-            settings = config["model"] | config["training"]
-            return all(settings.get(k, v) == v for k, v in given.items() if k not in TELLING)
+        desk = _on_the_desk(values)
+        asked = {k: v for k, v in given.items() if k not in TELLING}
+        on_the_desk = {k: v for k, v in asked.items() if k == "batch_size"} | {"lr": values.get("desk_lr")}
 
-        each += _on_the_desk(values)
-        found = [[folder for folder in find_runs(root, **w) if agrees(folder)] for w in each]
-        return [(w, folders[-1] if folders else None) for w, folders in zip(each, found, strict=True)]
+        def newest(wanted: dict[str, Any], asked: dict[str, Any]) -> Path | None:
+            for folder in reversed(find_runs(root, **wanted)):
+                config = json.loads((folder / "config.json").read_text())["config"]
+                settings = config["model"] | config["training"]
+                if all(settings.get(k, v) == v for k, v in asked.items()):
+                    return folder
+            return None
+
+        return [(w, newest(w, asked)) for w in each] + [(w, newest(w, on_the_desk)) for w in desk]
 
     def left_its_run(self) -> bool:
         """Whether the training runs that this notebook leaves are (still) in the outputs; true for other notebooks."""

@@ -192,6 +192,9 @@ def _load(path: Path) -> Entry:
     top.setdefault("corpora", Entry({USUAL: Entry({}, place)}, place))
     for name, usual in {"profile": "compact", "seeds": [0], "pages": True, "defaults": Entry({}, place)}.items():
         top.setdefault(name, usual)
+    with top.at("corpora"):
+        if not top["corpora"]:
+            raise InputError("'corpora' is empty: give at least one corpus, or leave the key out for the usual one")
     for name, corpus in top["corpora"].items():
         with top["corpora"].at(name):
             if not isinstance(corpus, Entry):
@@ -348,8 +351,8 @@ def _values(given: Entry, key: str) -> list:
             if not all(isinstance(name, str) for name in names):
                 raise InputError(f"'fixed' must be names of factors, not {shown(given[key])}")
             return ["+".join(fixed_factors("+".join(names)))]
-        name = "corpus" if key in MUSIC else key
-        return [_parameter(given, key, v, "01_preprocess", name) for v in given.options(key)]
+    name = "corpus" if key in MUSIC else key
+    return [_parameter(given, key, v, "01_preprocess", name) for v in given.options(key)]
 
 
 def _path(word: str) -> Path:

@@ -413,7 +413,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
 
 
 def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
-    """The newest finished run that matches.
+    """The newest finished run that matches; one of a desk only where the corpus is named, or no other is there.
 
     Raises:
         InputError: none matches.
@@ -425,7 +425,8 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
             f"no finished run with {asked} in {root or outputs_dir()}: train it first, "
             f"e.g. `vaelib train --model {wanted.get('model') or 'conv_vae'}`"
         )
-    return load_run(folders[-1])
+    music = [f for f in folders if wanted.get("corpus") or not f.parent.name.startswith("desk-")]
+    return load_run((music or folders)[-1])
 
 
 def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None = None, **wanted: object) -> list[Run]:

@@ -373,10 +373,10 @@ def _nearest(wanted: RunConfig) -> str:
     done = wanted.folder.parent.glob(f"{wanted.model.name}*-s{wanted.training.seed}-*/done.json")
     for path in sorted(done, key=lambda p: p.stat().st_mtime, reverse=True):
         try:
-            there = read_json(path.parent / "config.json")["config"]
+            there = RunConfig.from_dict(read_json(path.parent / "config.json")["config"]).to_dict()
         except (InputError, KeyError):
             continue  # damaged: nothing to compare with
-        asked = json.loads(json.dumps(wanted.to_dict()))  # tuples are lists in a file
+        asked = wanted.to_dict()
         pairs = {**there, **there["training"], **there["model"]}, {**asked, **asked["training"], **asked["model"]}
         other = [k for k, v in pairs[1].items() if k not in ("training", "model") and pairs[0].get(k) != v]
         told = ", ".join(f"{k} {pairs[0].get(k)}, here {pairs[1][k]}" for k in other[:3] if k != "code")

@@ -57,7 +57,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What `corpus.json` says of a rendered corpus; {} where there is none: a person's own music.
 
     Raises:
-        InputError: the corpus was rendered by another version of the code.
+        InputError: the corpus was rendered by another version of the code, or a dial is missing.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -70,6 +70,14 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{folder} was rendered by another version of the code (rendering {record['rendering']}, this is "
             f"{RENDERING}): render it again in another folder, or delete it first"
         )
+    numbers = () if record.get("demo") == "desk" else ("composition", "variation")
+    names = record.get("fixed", [])
+    if (
+        record.get("demo") not in CLIPS
+        or not isinstance(names, list)
+        or not all(isinstance(record.get(dial), int | float) for dial in numbers)
+    ):
+        raise InputError(f"{folder / RECORD} does not say which corpus was rendered: render it again, or delete it")
     return record
 
 
