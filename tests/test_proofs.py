@@ -17,6 +17,7 @@ from conftest import LANGUAGES
 
 from vaelib import proofs
 from vaelib.config import InputError
+from vaelib.evaluation import clustering as clu
 from vaelib.manifest import UNLABELLED
 from vaelib.proofs import mixture
 from vaelib.proofs.factors import KNOWN, LIVE_KL, factors_of
@@ -206,7 +207,7 @@ def test_a_decoder_that_does_not_move_is_called_so(conv, recwarn):
 def test_a_straight_decoder_is_even_and_a_switch_is_not(conv, monkeypatch):
     index, pictures = np.arange(6)[:, None], np.arange(6)[:, None, None] * np.ones((6, 16, 16))
     conv.embed = lambda split, labels="": embedding(index)
-    monkeypatch.setattr(proofs.networks, "middle_windows", lambda run, split, index: pictures[index])
+    conv.middle_windows = lambda rows: pictures[np.searchsorted(conv.store.rows("test"), rows)]
 
     def linear(z, y=None):
         return z[:, :1, None] * np.ones((1, 16, 16))
@@ -644,6 +645,22 @@ def test_clusters_that_are_the_genres_are_ahead_and_one_cluster_is_behind(vade, 
     assert found.numbers["VaDE: AMI"] == pytest.approx(0)
     assert not [k for k in found.numbers if k.startswith("VAE +")] and found.partners == ()
     assert "VaDE is ahead" not in found.sentence and "No plain VAE" in found.sentence
+    assert "The mixture starts on K-Means clusters of the pretrained codes." in found.sentence
+
+
+def test_a_mixture_that_moved_no_clip_has_the_clusters_that_kmeans_gave_it(vade, trained, monkeypatch):
+    plain = trained["conv_vae"]
+    before = dataclasses.replace(vade.config.training, pretrain_epochs=plain.config.training.epochs)
+    vade.config = dataclasses.replace(vade.config, training=before)
+    monkeypatch.setattr(mixture, "rival", lambda run: plain)
+    train, test = (plain.embed_tracks(split).means for split in ("train", "test"))
+    given = clu.kmeans_assign(train, test, 4, vade.config.training.seed)
+    soft(vade, lambda split: np.eye(4)[given])
+    still = "its clusters are the same as K-Means gave it: the joint phase moved no test clip"
+    assert still in proofs.clustering_comparison(vade).sentence
+    one = np.flatnonzero(given == given[0])[0]
+    given[one] = (given[one] + 1) % 4
+    assert still not in proofs.clustering_comparison(vade).sentence
 
 
 def test_the_rival_is_a_plain_run_trained_as_long_in_all_else_the_pretraining(vade, trained):
@@ -685,7 +702,9 @@ def test_components_are_counted(vade):
 def test_confidence_that_is_earned_is_calibrated_and_confidence_in_one_cluster_is_not(vade):
     languages = relabelled(vade, genre=vade.store.table["language"])
     soft(languages, lambda split: np.c_[one_hot(vade, split, "language"), np.zeros(len(vade.store.rows(split)))])
-    good = proofs.soft_clustering(languages).numbers
+    found = proofs.soft_clustering(languages)
+    assert "It is always sure, so its calibration error, 0.000, is its share of wrong clips" in found.sentence
+    good = found.numbers
     assert good["agreement with the cluster's majority genre"] == 1
     assert good["mean confidence"] == good["mean confidence, temperature 1"] == pytest.approx(1)
     assert good["expected calibration error"] == pytest.approx(0) == good["mean entropy (nats)"]
@@ -697,6 +716,7 @@ def test_confidence_that_is_earned_is_calibrated_and_confidence_in_one_cluster_i
     assert bad["expected calibration error, temperature 1"] == pytest.approx(5 / 6)
     assert bad["expected calibration error"] < 0.15  # one in six of the validation clips agrees as well
     assert bad["temperature"] > 100 and "fitted on the genres of the validation clips" in found.sentence
+    assert "Its calibration error is 0.833 as trained" in found.sentence and "nearer to a second" not in found.sentence
 
 
 def test_clips_are_ranked_by_their_margin_and_those_half_way_lie_between(vade):

@@ -78,8 +78,11 @@ def test_convolutions_are_better_only_where_the_clips_tell_so():
 def test_classes_and_samples_by_both_judges(ari, spectra, pixels, said):
     separation = {"fixed": proof("separation", {"label inferred: ARI": ari})}
     made = {"judge on samples": spectra, "pixels: judge on samples": pixels}
-    made |= {"judge on real test clips": 1.0, "pixels: judge on real test clips": 0.98}
+    made |= {"judge on real test clips": 1.0, "pixels: judge on real test clips": 0.98, "genres in a class": 9.0}
     (found,) = answers.told_the_class(separation, {"fixed": proof("generate", made)})
+    assert ("A possible reason, not tested: a class holds 9 genres" in found) == (spectra < 0.8)
+    (found,) = answers.told_the_class(separation, {"fixed": proof("generate", made | {"genres in a class": 1.0})})
+    assert "A possible reason" not in found
     assert found.startswith("Prior fixed: ") and said in found and "; real clips 100% and 98%)" in found
     missing = {"fixed": NotTested("separation", "run", "one language in test")}
     assert answers.told_the_class(missing, missing) == ["one language in test"]
@@ -88,18 +91,28 @@ def test_classes_and_samples_by_both_judges(ari, spectra, pixels, said):
 @pytest.mark.parametrize(
     ("low", "high", "error", "more", "said"),
     [
-        (0.01, 0.2, 0.03, 0.2, ("better than VAE + K-Means", "is worth something", "20% more often")),
-        (-0.2, -0.01, 0.03, -0.1, ("worse than VAE + K-Means", "is worth little", "10% less often")),
-        (-0.1, 0.1, 0.5, 0.2, ("not told apart from VAE + K-Means", "is worth little")),
+        (0.01, 0.2, 0.03, 0.2, ("better than VAE + K-Means", "worth something", "20 percentage points more often")),
+        (-0.2, -0.01, 0.03, -0.1, ("worse than VAE + K-Means", "worth little", "10 percentage points less often")),
+        (-0.1, 0.1, 0.5, 0.2, ("not told apart from VAE + K-Means", "worth little")),
+        (-0.1, 0.1, 0.03, 0.01, ("worth little", "1 percentage points more often")),  # not told apart from 0
     ],
 )
 def test_a_mixture_is_better_and_honest_only_by_its_numbers(low, high, error, more, said):
     gap = "ARI, VaDE - VAE + K-Means"
     comparison = proof("clustering_comparison", {"clusters": 50.0, "VaDE: ARI": 0.9, gap: (low + high) / 2,
                                                  f"{gap}, low": low, f"{gap}, high": high})  # fmt: skip
-    soft = proof("soft_clustering", {"expected calibration error": error,
-                                     "expected calibration error, temperature 1": 0.6,
-                                     "agreement, most - least confident quarter": more})  # fmt: skip
+    values = more + np.tile([-0.5, 0.5], 200)
+    errors = {"expected calibration error": error, "expected calibration error, temperature 1": 0.6,
+              "lowest confidence, also at temperature 1": 0.4}  # fmt: skip
+    soft = proof("soft_clustering", errors, {"agreement, most - least confident quarter": values})
     found = answers.mixture_prior(comparison, soft)
     assert all(words in found for words in said) and "With K = 50" in found
+    assert f"Its calibration error is 0.600 as trained, {error:.3f} with a fitted temperature" in found
+    soft.numbers["expected calibration error, temperature 1"] = error
+    assert "which a fitted temperature does not change" in answers.mixture_prior(comparison, soft)
+    soft.numbers["lowest confidence, also at temperature 1"] = 0.9999
+    assert "It is always sure, so its calibration error" in answers.mixture_prior(comparison, soft)
+    comparison.numbers["ARI of VaDE's clusters with the K-Means clusters of its pretraining"] = 1.0
+    same = answers.mixture_prior(comparison, soft)
+    assert "the same clusters as VAE + K-Means gave them (the joint phase moved no test clip)" in same
     assert answers.mixture_prior(NotTested("clustering_comparison", "run", "no genres"), soft) == "no genres"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..evaluation.modulation import KINDS
 from ..evaluation.stats import Interval, bootstrap_interval
+from .mixture import calibration, stands_still
 from .proof import NotTested, Proof
 
 Found = Proof | NotTested
@@ -76,6 +77,11 @@ def told_the_class(separation: Mapping[str, Found], samples: Mapping[str, Found]
             f"Prior {prior}: without the label the classes {apart} (ARI {ari:.2f}); {heard} (spectra {match[0]:.0%}, "
             f"pixels {match[1]:.0%}; real clips {real[0]:.0%} and {real[1]:.0%})."
         )
+        if match[0] <= MATCH and made["genres in a class"] > 1:
+            told[-1] += (
+                f" A possible reason, not tested: a class holds {made['genres in a class']:.0f} genres, and a sample "
+                "may lie between them."
+            )
     return told
 
 
@@ -89,18 +95,21 @@ def mixture_prior(comparison: Found, soft: Found) -> str:
         if f"ARI, VaDE - {name}" in n:
             gap = Interval(*(n[f"ARI, VaDE - {name}{end}"] for end in ("", ", low", ", high")), 1)
             word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
+            if name == "VAE + K-Means" and stands_still(n):
+                told.append(f"the same clusters as {name} gave them (the joint phase moved no test clip)")
+                continue
             told.append(f"{word} {name} ({gap.mean:+.3f}, 95 % over clips {gap.low:+.3f} to {gap.high:+.3f})")
     said = f"With K = {k:.0f}, VaDE's own components (ARI {n['VaDE: ARI']:.3f}) are {' and '.join(told)}."
     if isinstance(soft, NotTested):
         return f"{said} {soft.reason}"
     n = soft.numbers
-    error, plain = (n[f"expected calibration error{end}"] for end in ("", ", temperature 1"))
-    more = n["agreement, most - least confident quarter"]
-    honest = f"calibrated to {error:.3f} once a temperature is fitted (as trained: {plain:.3f})"
-    worth = "is worth something" if error <= CALIBRATED and more > 0 else "is worth little"
+    agree = soft.per_clip["agreement, most - least confident quarter"][None]
+    more, *ends = (100 * x for x in bootstrap_interval(agree)[:3])  # percentage points
+    worth = "something" if n["expected calibration error"] <= CALIBRATED and ends[0] > 0 else "little"
     return (
-        f"{said} Its uncertainty {worth}: {honest}, and the most certain quarter of the clips agrees "
-        f"{abs(more):.0%} {'more' if more > 0 else 'less'} often with its component's genre than the least certain one."
+        f"{said} Its uncertainty is worth {worth}. {calibration(n)}; by the margin, the most certain quarter of the "
+        f"clips agrees {abs(more):.0f} percentage points {'more' if more > 0 else 'less'} often with its component's "
+        f"genre than the least certain one (95 % over clips {ends[0]:+.0f} to {ends[1]:+.0f})."
     )
 
 

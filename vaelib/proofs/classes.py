@@ -141,14 +141,12 @@ def generate(run: Run, class_name: str | None = None, n_samples: int = 10, tempe
         per_clip |= {f"{name}{key}": v for key, v in values.items()}
         heard_as = {c: row["generated"] for c, row in report.per_class.items()}
         numbers |= {f"{name}samples of {c} heard as {c}": share for c, share in heard_as.items()}
-    numbers = {key: float(np.mean(v)) for key, v in per_clip.items()} | {"chance": report.chance} | numbers
+    of_class = run.store.table.loc[run.store.rows("train")[there["train"]]].groupby(label)["genre"].nunique()
+    numbers |= {"chance": report.chance, "genres in a class": float(of_class.mean())}
+    numbers = {key: float(np.mean(v)) for key, v in per_clip.items()} | numbers
     real, drawn = _middle_of_class(run, label), [class_name] if class_name else _some(classes, 5)
-    rows = {
-        name: np.concatenate(
-            [real.get(name, samples[:0]), samples[classes.index(name) * n_samples :][: min(n_samples, 5)]]
-        )
-        for name in drawn
-    }
+    own_samples = {name: samples[i * n_samples :][: min(n_samples, 5)] for i, name in enumerate(classes)}
+    rows = {name: np.concatenate([real.get(name, samples[:0]), own_samples[name]]) for name in drawn}
     columns = ["a real test clip", *(f"sample {i + 1}" for i in range(min(n_samples, 5)))]
     figure, _ = plots.gallery(rows, run.store.front_end, columns)
     figure.suptitle(f"{run.name}: samples by {label}, temperature {temperature:g}", fontsize=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from ..training import pretraining_of
 from .clusters import baseline_spaces, known, number_of_clusters, own_clusters
 from .proof import Proof
 
+ALWAYS = 0.999  # a mixture whose least confident clip is above it is always sure
 # what is measured of the least and of the most certain clips
 OF_TWO = "own genre among the two likeliest"
 DIFFERENT = "two likeliest of different genres"
 APART = "distance to the likeliest component / to the second"
+SAME = "ARI of VaDE's clusters with the K-Means clusters of its pretraining"
 
 
 def _require_mixture(run: Run) -> int:
@@ -77,6 +80,8 @@ def clustering_comparison(run: Run) -> Proof:
         found[f"{name} + GMM"] = clu.gmm_assign(train, test, k, seed)
     for name, (train, test) in baseline_spaces(run).items():
         found[f"{name} + K-Means"] = clu.kmeans_assign(train, test, k, seed)
+    started = plain is not None and plain.config.training.epochs == run.config.training.pretrain_epochs
+    kept = {SAME: float(adjusted_rand_score(found["VAE + K-Means"], found["VaDE"]))} if started else {}
     found = {name: a[there] for name, a in found.items()}
     scores = {name: clu.cluster_scores(truth, a) for name, a in found.items()}
     numbers = {f"{name}: {m.upper()}": s[m] for name, s in scores.items() for m in ("ami", "ari", "nmi")}
@@ -93,7 +98,7 @@ def clustering_comparison(run: Run) -> Proof:
         ahead = bootstrap_interval(per_clip["VaDE: ARI"][None], per_clip[f"{name}: ARI"][None])
         ends = {"": ahead.mean, ", low": ahead.low, ", high": ahead.high}
         numbers |= {f"ARI, VaDE - {name}{end}": value for end, value in ends.items()}
-    numbers["clusters"] = float(k)
+    numbers |= {"clusters": float(k)} | kept
     shown = {  # without detilt, raw is the same bar twice
         f"{n} (own components)" if n == "VaDE" else n: s["ari"] for n, s in scores.items()
         if run.config.detilt or "raw log-mel" not in n
@@ -108,14 +113,21 @@ def clustering_comparison(run: Run) -> Proof:
         if plain
         else "No plain VAE of the same settings is there to compare with."
     )
+    still = ", and its clusters are the same as K-Means gave it: the joint phase moved no test clip"
+    start = f"The mixture starts on K-Means clusters of the pretrained codes{still if stands_still(numbers) else ''}."
     sentence = (
         f"VaDE's own components (K = {k}) reach ARI {scores['VaDE']['ari']:.3f} and AMI {scores['VaDE']['ami']:.3f} "
         f"with the genres (permuted labels: {null:.3f}); the best alternative with the same K, {other}, ARI "
         f"{scores[other]['ari']:.3f}. On these clips VaDE is {place}: {gap:+.3f}, 95 % interval over clips {low:+.3f} "
-        f"to {high:+.3f}. {with_plain} Another seed can turn a small gap."
+        f"to {high:+.3f}. {start} {with_plain} Another seed can turn a small gap."
     )
     partners = (plain.folder.name,) if plain else ()
     return Proof("clustering_comparison", run.name, numbers, sentence, figure, per_clip, partners)
+
+
+def stands_still(numbers: Mapping[str, float]) -> bool:
+    """Whether VaDE's clusters of the test clips are those of the K-Means that it starts on."""
+    return numbers.get(SAME, 0.0) > 1 - 1e-9
 
 
 def cluster_contents(run: Run) -> Proof:
@@ -279,8 +291,10 @@ def soft_clustering(run: Run) -> Proof:
         "expected calibration error, temperature 1": mix.calibration_errors(plain, agree),
         "agreement, most - least confident quarter": ratio_values(agree * sure, sure)
         - ratio_values(agree * unsure, unsure),
+        f"{APART}, least - most confident quarter": ratio_values(table["ratio"] * unsure, unsure)
+        - ratio_values(table["ratio"] * sure, sure),
     }
-    between = {
+    quarters = {
         f"{name}, {which} confident quarter": float(np.mean(of[some]))
         for name, of in (
             ("agreement", agree),
@@ -290,10 +304,11 @@ def soft_clustering(run: Run) -> Proof:
         )
         for which, some in (("least", unsure), ("most", sure))
     }
-    numbers = {name: float(np.mean(v)) for name, v in values.items()} | between
+    numbers = {name: float(np.mean(v)) for name, v in values.items()} | quarters
     numbers |= {
         "temperature": warm,
         "mean confidence": float(confidence.mean()),
+        "lowest confidence, also at temperature 1": float(min(confidence.min(), plain.min())),
         "mean confidence, temperature 1": float(plain.mean()),
         "agreement with permuted labels, 95th percentile": chance.p95,
         "mean entropy (nats)": float(table["entropy"].mean()),
@@ -308,17 +323,31 @@ def soft_clustering(run: Run) -> Proof:
     )  # fmt: skip
     near, far = (numbers[f"{APART}, {which} confident quarter"] for which in ("least", "most"))
     few, split = (numbers[f"{name}, least confident quarter"] for name in (OF_TWO, DIFFERENT))
-    lie = "lie between two components" if near > far and few > 0.5 else "do not lie between two components of their own"
+    nearer = bootstrap_interval(values[f"{APART}, least - most confident quarter"][None])
+    between = (
+        f"The least certain are nearer to a second component than the most certain: {near:.2f} times as far from the "
+        f"likeliest as from the second, against {far:.2f} (1 is half way; 95 % of the difference over clips "
+        f"{nearer.low:+.2f} to {nearer.high:+.2f}). "
+        if nearer.low > 0
+        else ""
+    )
     names = ", ".join(Path(run.store.name(r)).stem for r in table["row"][:3])
     sentence = (
         f"As trained, the mean confidence is {plain.mean():.0%} and agreement with the majority genre "
-        f"{agree.mean():.0%} (permuted labels: {chance.p95:.0%}): calibration error "
-        f"{numbers['expected calibration error, temperature 1']:.3f}. With the log-responsibilities divided by "
-        f"{warm:.3g}, one number fitted on the genres of the validation clips: confidence {confidence.mean():.0%}, "
-        f"error {numbers['expected calibration error']:.3f}. The least certain quarter agrees in "
-        f"{agree[unsure].mean():.0%}, the most certain in {agree[sure].mean():.0%} of the cases. The least certain "
-        f"{lie}: they are {near:.2f} times as far from the likeliest as from the second (the most certain: {far:.2f}), "
-        f"one of the two is of their genre in {few:.0%}, and in {1 - split:.0%} both are parts of one genre. Least "
-        f"certain: {names}."
+        f"{agree.mean():.0%} (permuted labels: {chance.p95:.0%}). {calibration(numbers)} (temperature: {warm:.3g}, one "
+        f"number fitted on the genres of the validation clips). By the margin, the least certain quarter agrees in "
+        f"{agree[unsure].mean():.0%}, the most certain in {agree[sure].mean():.0%} of the cases. {between}One of the "
+        f"two components that are likeliest for the least certain is of their genre in {few:.0%}, and in "
+        f"{1 - split:.0%} both are parts of one genre. Least certain: {names}."
     )
     return Proof("soft_clustering", run.name, numbers, sentence, figure, values)
+
+
+def calibration(numbers: Mapping[str, float]) -> str:
+    """What the numbers of `soft_clustering` say of the confidence, and of what a temperature does to it."""
+    error, plain = (f"{numbers[f'expected calibration error{end}']:.3f}" for end in ("", ", temperature 1"))
+    if numbers["lowest confidence, also at temperature 1"] > ALWAYS:
+        return f"It is always sure, so its calibration error, {plain}, is its share of wrong clips"
+    if error == plain:
+        return f"Its calibration error is {plain}, which a fitted temperature does not change"
+    return f"Its calibration error is {plain} as trained, {error} with a fitted temperature"

@@ -34,7 +34,7 @@ def smoothness(run: Run, pairs: int = 64, steps: int = 33, seed: int = 0) -> Pro
     scores: dict[str, list[dict[str, np.ndarray]]] = {"found": [], "null": [], "free": [], "dead": []}
     for pair, line in zip(ends, lines, strict=True):  # at full size a path has 22 MB
         path, raw = run.decode(line, label)[None], _decode_with(fresh, line, label)[None]
-        a, b = middle_windows(run, "test", pair)
+        a, b = run.middle_windows(rows[pair])
         gap = np.array([np.linalg.norm(a - b)])
         scores["found"].append(paths_smoothness(path, gap))
         scores["null"].append(paths_smoothness(raw, gap))
@@ -98,19 +98,12 @@ def _decode_with(model: torch.nn.Module, z: np.ndarray, y: np.ndarray | None) ->
     return model.decode(torch.as_tensor(z, dtype=torch.float32), label).squeeze(1).numpy()
 
 
-@torch.inference_mode()
-def middle_windows(run: Run, split: str, index: np.ndarray) -> np.ndarray:
-    """(B, mel, frame) in [0, 1]: the middle windows of clips `index` (B,) of a split, as the model is given them."""
-    clips = run.clips(split)
-    return clips.even_windows(torch.as_tensor(index), 1)[:, 0, 0].numpy()
-
-
 def mean_window(run: Run, split: str, block: int = 64) -> np.ndarray:
     """(mel, frame): the mean of the middle windows of a split, in blocks."""
-    n, total = len(run.store.rows(split)), 0.0
-    for i in range(0, n, block):
-        total = total + middle_windows(run, split, np.arange(i, min(i + block, n))).sum(0, dtype=np.float64)
-    return (total / n).astype(np.float32)
+    rows, total = run.store.rows(split), 0.0
+    for i in range(0, len(rows), block):
+        total = total + run.middle_windows(rows[i : i + block]).sum(0, dtype=np.float64)
+    return (total / len(rows)).astype(np.float32)
 
 
 def reconstruction(*runs: Run, shown: int = 6) -> Proof:
