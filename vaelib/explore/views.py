@@ -180,6 +180,7 @@ def traversal(run: Run, row: int, most: int = 8, split: str = "test") -> Spectro
         tone=lambda v: clips.tone(v["clip"]),
         begin=begin,
         extras=[Extra("the original", clips.own_sound("clip"), shows=lambda v: clips.encode(v["clip"])[1])],
+        offline_sounds=1 + 2 * len(sliders),
     )  # fmt: skip
 
 
