@@ -117,7 +117,7 @@ def runs_of_rungs(
     Args:
         root: Folder of the runs.
         corpus: The main one, with its profile.
-        among: Only these folders; None for all.
+        among: Only these folders, then on every corpus that they have; None for all.
         epochs: Runs on the main corpus of so many epochs only; None: of any number.
     """
     profile, found = corpus.rpartition("-")[2], newest_of_each(root, among=among, corpus=corpus, epochs=epochs)
@@ -127,7 +127,8 @@ def runs_of_rungs(
         if other == corpus or not other.endswith(f"-{profile}"):
             continue
         runs = newest_of_each(root, among=among, corpus=other)
-        if runs and "rung" in runs[0].store.attrs and not rungs & set(by_rung(runs)):
+        # a plan's corpora are all compared, also two of one rung
+        if runs and "rung" in runs[0].store.attrs and (among is not None or not rungs & set(by_rung(runs))):
             rungs |= set(by_rung(runs))
             found += runs
     return found
