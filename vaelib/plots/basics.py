@@ -224,7 +224,10 @@ def reliability(
                         alpha=0.7, linewidths=0, label=name)  # fmt: skip
     axes[1].set(xlabel="log-odds of the likeliest component\nagainst the second (nats)", xscale="log",
                 ylabel="distance to the likeliest\n/ to the second", ylim=(0, None))  # fmt: skip
-    axes[1].legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    axes[1].xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    axes[1].xaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
+    axes[1].xaxis.set_minor_formatter(plt.NullFormatter())
+    axes[1].legend(fontsize=8, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, frameon=False, columnspacing=1)
     return fig, axes
 
 
