@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..evaluation.modulation import KINDS
 from ..evaluation.stats import Interval, bootstrap_interval
-from .mixture import calibration, stands_still
+from .mixture import always_sure, calibration, stands_still
 from .proof import NotTested, Proof
 
 Found = Proof | NotTested
@@ -105,9 +105,10 @@ def mixture_prior(comparison: Found, soft: Found) -> str:
     n = soft.numbers
     agree = soft.per_clip["agreement, most - least confident quarter"][None]
     more, *ends = (100 * x for x in bootstrap_interval(agree)[:3])  # percentage points
+    what = "margin" if always_sure(n) else "uncertainty"
     worth = "something" if n["expected calibration error"] <= CALIBRATED and ends[0] > 0 else "little"
     return (
-        f"{said} Its uncertainty is worth {worth}. {calibration(n)}; by the margin, the most certain quarter of the "
+        f"{said} Its {what} is worth {worth}. {calibration(n)}; by the margin, the most certain quarter of the "
         f"clips agrees {abs(more):.0f} percentage points {'more' if more > 0 else 'less'} often with its component's "
         f"genre than the least certain one (95 % over clips {ends[0]:+.0f} to {ends[1]:+.0f})."
     )

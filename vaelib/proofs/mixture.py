@@ -343,10 +343,15 @@ def soft_clustering(run: Run) -> Proof:
     return Proof("soft_clustering", run.name, numbers, sentence, figure, values)
 
 
+def always_sure(numbers: Mapping[str, float]) -> bool:
+    """Whether the confidence of every clip is all but 1, as trained and with the fitted temperature."""
+    return numbers["lowest confidence, also at temperature 1"] > ALWAYS
+
+
 def calibration(numbers: Mapping[str, float]) -> str:
     """What the numbers of `soft_clustering` say of the confidence, and of what a temperature does to it."""
     error, plain = (f"{numbers[f'expected calibration error{end}']:.3f}" for end in ("", ", temperature 1"))
-    if numbers["lowest confidence, also at temperature 1"] > ALWAYS:
+    if always_sure(numbers):
         return f"It is always sure, so its calibration error, {plain}, is its share of wrong clips"
     if error == plain:
         return f"Its calibration error is {plain}, which a fitted temperature does not change"
