@@ -321,8 +321,7 @@ def known(clips: int = 400, extra: int = 4, seed: int = 0):
 def test_a_run_that_embeds_the_factors_themselves_is_disentangled():
     found = proofs.disentanglement(known())
     assert found.numbers["MIG"] > 0.8 and found.numbers["MIG with permuted factors, 95th percentile"] < 0.05
-    rotated = [found.numbers[f"MIG after random rotations, {k}"] for k in ("mean", "95th percentile")]
-    assert rotated[0] < rotated[1] < 0.3
+    assert found.numbers["MIG after random rotations, 95th percentile"] < 0.3
     assert found.numbers["live dimensions"] == 7
     assert found.numbers["factors with one dimension of their own"] == found.numbers["factors"] == 3
     assert "The axes mean more than chance" in found.sentence and "3 of 3 factors have exactly one" in found.sentence
