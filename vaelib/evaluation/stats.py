@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -53,7 +53,7 @@ class Null(NamedTuple):
     values: np.ndarray
 
     @classmethod
-    def of(cls, values: list[float]) -> Null:
+    def of(cls, values: Sequence[float] | np.ndarray) -> Null:
         array = np.asarray(values, dtype=float)
         return cls(float(array.mean()), float(np.percentile(array, 95)), array)
 

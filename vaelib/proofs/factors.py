@@ -203,9 +203,7 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     score, permuted = dis.mig(codes, values), _permuted(run, codes, factors)
     null = Null.of([p.mean for p in permuted])
     found = _meanings(run, live, codes, factors, score, permuted)
-    rotated = Null.of(
-        [dis.mig(codes[:, live] @ q, values).mean for q in dis.random_rotations(len(live), ROTATIONS, seed)]
-    )
+    rotated = Null.of(dis.rotation_control(codes, values, ROTATIONS, seed, live))
     dci, turned_dci = _dci(run, factors, live)
     train = coarse(run.middle_windows(factors.of(run.store.rows("train")).rows))
     linear = component_codes(train, coarse(run.middle_windows(factors.rows)), len(values), seed)
