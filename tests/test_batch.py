@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import dask
 import pandas as pd
 import psutil
 import pytest
@@ -91,9 +92,13 @@ def no_music(job: Job) -> str:
 
 @pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_its_notebook_too(shelf):
-    """Once is forgiven; a notebook that kills every worker fails, and the others run on."""
+    """Once is forgiven; a notebook that kills every worker fails, and the others run on.
+
+    Dask's own patience with a worker that is lost is shorter than a start: the batch must have more.
+    """
     jobs = [Job("kills", {"n": 1, "name": "once"}), Job("kills", {"n": 9, "name": "always"}), Job("good")]
-    outcomes = batch.run([Task(job) for job in jobs], Workers(1))
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "50ms"}):
+        outcomes = batch.run([Task(job) for job in jobs], Workers(1))
     assert [o.state for o in outcomes] == ["done", "failed", "done"]
     assert "KilledWorker" in outcomes[1].reason
 

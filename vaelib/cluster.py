@@ -18,7 +18,12 @@ from .tasks import client_of
 NOTEBOOK = "notebook"  # what a worker has one of: it executes one notebook at a time, beside the tasks of that notebook
 THREADS = 2  # of a worker, at least: the notebook, and a task that the notebook itself asks for (preprocessing)
 # A notebook that has killed its worker twice is not tried a third time.
-SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.admin.low-level-log-length": 100}
+# A worker that does not come back within the time given (15 s by default, busy machines need more) is given up for good.
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.deploy.lost-worker-timeout": "10 minutes",
+}
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TLS = {"ca-file": "tls_ca_file", "client.cert": "tls_client_cert", "client.key": "tls_client_key"}
 
