@@ -17,7 +17,7 @@ from conftest import LANGUAGES
 
 from vaelib import proofs
 from vaelib.config import InputError
-from vaelib.evaluation import clustering as clu
+from vaelib.metrics import clustering as clu
 from vaelib.manifest import UNLABELLED
 from vaelib.proofs import mixture
 from vaelib.proofs.factors import KNOWN, LIVE_KL, factors_of

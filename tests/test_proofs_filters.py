@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from vaelib.config import InputError
-from vaelib.evaluation.modulation import KINDS, Ripples, name_pattern, ripples, selectivity
+from vaelib.metrics.modulation import KINDS, Ripples, name_pattern, ripples, selectivity
 from vaelib.models import build, centred
 from vaelib.plots.units import units as draw
 from vaelib.proofs.filters import _layers, _orientation, filters, ripple_powers, strongest_patterns, untrained

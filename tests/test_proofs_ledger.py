@@ -21,7 +21,7 @@ import pytest
 from vaelib import proofs, reports, steps
 from vaelib.config import DEFAULT_BETA, PRIORS, InputError, ModelConfig, RunConfig, TrainConfig
 from vaelib.demo import LADDER
-from vaelib.evaluation.claims import Claim
+from vaelib.metrics.claims import Claim
 from vaelib.manifest import UNLABELLED
 from vaelib.models import MODELS
 from vaelib.proofs import PROOFS, Proof, comparison_intervals, ladder_table, read_claims, selection_guide, speed

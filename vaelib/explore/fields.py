@@ -12,8 +12,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from scipy.optimize import linear_sum_assignment
 
-from ..evaluation.clustering import kmeans_assign
-from ..evaluation.mixture import margins
+from ..metrics.clustering import kmeans_assign
+from ..metrics.mixture import margins
 from ..manifest import LABELS, UNLABELLED
 from ..models import VaDE
 from ..runs import Run

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..evaluation.neighbours import nearest
+from ..metrics.neighbours import nearest
 from ..runs import Run
 from .fields import packed
 

@@ -11,7 +11,7 @@ import numpy as np
 from IPython.display import Audio
 
 from ..config import InputError
-from ..evaluation.mixture import margins
+from ..metrics.mixture import margins
 from ..proofs import Meaning, label, live_dimensions, meanings
 from ..runs import Run
 from ..store import Store

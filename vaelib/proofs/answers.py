@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..evaluation.modulation import KINDS
-from ..evaluation.stats import Interval, bootstrap_interval
+from ..metrics.modulation import KINDS
+from ..metrics.stats import Interval, bootstrap_interval
 from .mixture import always_sure, calibration, stands_still
 from .proof import NotTested, Proof
 

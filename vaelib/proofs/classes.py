@@ -9,10 +9,10 @@ from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from .. import plots
 from ..config import InputError, one_of
-from ..evaluation import clustering as clu
-from ..evaluation import generation as gen
-from ..evaluation.maps import project
-from ..evaluation.separation import ProbeScore, linear_probe
+from ..metrics import clustering as clu
+from ..metrics import generation as gen
+from ..metrics.maps import project
+from ..metrics.separation import ProbeScore, linear_probe
 from ..runs import Run
 from .clusters import known
 from .proof import Proof

@@ -9,9 +9,9 @@ from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from .. import plots
 from ..config import InputError
-from ..evaluation import baselines as base
-from ..evaluation import clustering as clu
-from ..evaluation.separation import cophenetic_agreement, linear_probe
+from ..metrics import baselines as base
+from ..metrics import clustering as clu
+from ..metrics.separation import cophenetic_agreement, linear_probe
 from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run

@@ -10,10 +10,10 @@ import pandas as pd
 
 from .. import plots
 from ..config import InputError
-from ..evaluation import disentanglement as dis
-from ..evaluation.baselines import component_codes
-from ..evaluation.reading import Reader, coarse
-from ..evaluation.stats import Null, bootstrap_interval
+from ..metrics import disentanglement as dis
+from ..metrics.baselines import component_codes
+from ..metrics.reading import Reader, coarse
+from ..metrics.stats import Null, bootstrap_interval
 from ..runs import Embedding, Run
 from .proof import Proof
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import InputError
-from ..evaluation.claims import Claim, judge
+from ..metrics.claims import Claim, judge
 from ..runs import Run
 from .factors import true_factors
 from .ledger import ESTIMATED, by_rung

@@ -11,8 +11,8 @@ import pandas as pd
 
 from ..config import ROOT, InputError
 from ..demo import LADDER
-from ..evaluation.claims import Claim, judge
-from ..evaluation.stats import MIN_SEEDS
+from ..metrics.claims import Claim, judge
+from ..metrics.stats import MIN_SEEDS
 from ..manifest import UNLABELLED
 from ..runs import Run
 from .clusters import LABELS

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import InputError
-from ..evaluation.stats import bootstrap_interval
+from ..metrics.stats import bootstrap_interval
 from ..runs import Run
 from .factors import axes_verdict, separates
 from .registry import Measured, measure

@@ -12,10 +12,10 @@ from sklearn.metrics import adjusted_rand_score, homogeneity_score
 
 from .. import plots
 from ..config import InputError
-from ..evaluation import clustering as clu
-from ..evaluation import mixture as mix
-from ..evaluation.reconstruction import ratio_values
-from ..evaluation.stats import bootstrap_interval
+from ..metrics import clustering as clu
+from ..metrics import mixture as mix
+from ..metrics.reconstruction import ratio_values
+from ..metrics.stats import bootstrap_interval
 from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run, load_run

@@ -9,8 +9,8 @@ import torch
 
 from .. import plots
 from ..config import InputError
-from ..evaluation import reconstruction as rec
-from ..evaluation.smoothness import paths_smoothness
+from ..metrics import reconstruction as rec
+from ..metrics.smoothness import paths_smoothness
 from ..runs import Run, labels_of
 from .filters import untrained
 from .proof import Proof

@@ -97,7 +97,7 @@ def code_version() -> str:
     """Digest of the rooms that decide what a proof measures: changed code never reuses old numbers."""
     house = Path(__file__).parents[1]
     readers = {"__init__", "answers", "claims", "guide", "ledger", "lessons", "registry", "speed", "table"}
-    rooms = [p for room in ("evaluation", "proofs") for p in house.glob(f"{room}/*.py") if p.stem not in readers]
+    rooms = [p for room in ("metrics", "proofs") for p in house.glob(f"{room}/*.py") if p.stem not in readers]
     rooms += [house / "runs.py", house / "descriptors.py"]
     return digest([p.read_text() for p in sorted(rooms) if p.is_file()])
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, mutual_info_score
 
 from vaelib.config import InputError
-from vaelib.evaluation import clustering as c
+from vaelib.metrics import clustering as c
 
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 THREE = np.array([0, 0, 1, 1, 2, 2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaelib.config import InputError
-from vaelib.evaluation.generation import fit_judge, judge_report, pixels, spectrogram_features
+from vaelib.metrics.generation import fit_judge, judge_report, pixels, spectrogram_features
 
 NAMES = np.array(["arab", "metal", "salsa"])
 

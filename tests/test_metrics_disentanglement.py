@@ -7,7 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, mutual_info_score
 from sklearn.neighbors import NearestCentroid
 
 from vaelib.config import InputError
-from vaelib.evaluation import disentanglement as d
+from vaelib.metrics import disentanglement as d
 
 TURN = np.array([[1, -1], [1, 1]]) / np.sqrt(2)  # 45°
 

@@ -6,8 +6,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from vaelib.config import InputError
-from vaelib.evaluation import mixture as m
-from vaelib.evaluation.clustering import fit_gmm
+from vaelib.metrics import mixture as m
+from vaelib.metrics.clustering import fit_gmm
 
 CONFIDENCE = np.array([0.05, 0.55, 0.6, 0.65, 0.95, 1.0])
 CORRECT = np.array([0, 1, 0, 1, 1, 1], dtype=bool)

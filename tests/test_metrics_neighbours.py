@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaelib.config import InputError
-from vaelib.evaluation.neighbours import nearest
+from vaelib.metrics.neighbours import nearest
 
 
 @pytest.fixture

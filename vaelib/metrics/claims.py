@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from vaelib.config import InputError, one_of
-from vaelib.evaluation.reconstruction import ratio_values
-from vaelib.evaluation.stats import MIN_SEEDS, Interval, bootstrap_interval, verdict
+from vaelib.metrics.reconstruction import ratio_values
+from vaelib.metrics.stats import MIN_SEEDS, Interval, bootstrap_interval, verdict
 
 HOW = ("value", "difference", "ratio")
 DIRECTIONS = ("above", "below", "within")

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vaelib.config import InputError
-from vaelib.evaluation.stats import Null, many_classes
+from vaelib.metrics.stats import Null, many_classes
 
 
 class ProbeScore(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaelib.config import InputError
-from vaelib.evaluation.smoothness import path_smoothness, paths_smoothness
+from vaelib.metrics.smoothness import path_smoothness, paths_smoothness
 
 T = np.linspace(0, 1, 33)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from vaelib.config import InputError
-from vaelib.evaluation import reconstruction as r
+from vaelib.metrics import reconstruction as r
 
 
 @pytest.fixture

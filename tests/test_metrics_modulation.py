@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaelib.config import InputError
-from vaelib.evaluation.modulation import KINDS, count_kinds, modulation_spectrum, name_pattern, ripples, selectivity
+from vaelib.metrics.modulation import KINDS, count_kinds, modulation_spectrum, name_pattern, ripples, selectivity
 
 N = 48
 F, T = np.indices((N, N)) / N  # band and frame as shares of the window

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaelib.evaluation.reading import Reader, coarse
+from vaelib.metrics.reading import Reader, coarse
 
 
 def mixes(n: int, seed: int = 0):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from vaelib.config import InputError
-from vaelib.evaluation.separation import cophenetic_agreement, linear_probe, probe_null
+from vaelib.metrics.separation import cophenetic_agreement, linear_probe, probe_null
 
 NAMES = np.array(["es", "en", "ar"])
 

@@ -11,7 +11,7 @@ from scipy.stats import entropy
 from sklearn.metrics.cluster import contingency_matrix
 
 from vaelib.config import InputError
-from vaelib.evaluation.clustering import fit_gmm
+from vaelib.metrics.clustering import fit_gmm
 
 
 class Reliability(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, t
 
 from vaelib.config import InputError
-from vaelib.evaluation.claims import Claim, judge
+from vaelib.metrics.claims import Claim, judge
 
 WIDER = np.sqrt(3 / 2) * t.ppf(0.975, 2) / norm.ppf(0.975)  # three seeds
 

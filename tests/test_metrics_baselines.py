@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from vaelib.evaluation.baselines import mfcc_statistics, pca_codes, standardised
+from vaelib.metrics.baselines import mfcc_statistics, pca_codes, standardised
 
 
 def windows(n, w=1, seed=0):
