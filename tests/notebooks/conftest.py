@@ -1,0 +1,96 @@
+"""The seven notebooks, each executed once with tiny parameters, in its own kernel and in folders of its own."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from vaelib import claims, runs
+from vaelib.config import notebooks_dir
+
+TRAINED = {"epochs": 2, "batch_size": 32}
+TINY = {
+    "01_preprocess": {"clips_per_genre": 8, "clip_seconds": 6.5},  # the fewest with two test clips of each genre
+    "01_preprocess-desk": {"demo": "desk", "clips_per_genre": 60},
+    "02_basic_vae": TRAINED | {"pairs": 4},
+    "03_conv_vae": TRAINED,
+    "04_beta_vae": TRAINED | {"n_sliders": 2, "desk_epochs": 2},
+    "05_conditional_vae": TRAINED | {"n_samples": 3},
+    "05_conditional_vae-genre": TRAINED | {"n_samples": 3, "condition": "genre"},
+    "06_vade": TRAINED | {"components": 8},
+    "07_compare": {"epochs": 2, "speed_rounds": 1},
+}
+MODELS = [name for name in TINY if name[:2] in ("02", "03", "04", "05", "06")]
+
+
+@dataclass
+class Notebooks:
+    """Executes a notebook, and those that it needs, when a test first asks for it; all in one folder.
+
+    Attributes:
+        base: The folder; `data`, `outputs` and `papermill` are in it.
+    """
+
+    base: Path
+    done: dict[str, nbformat.NotebookNode] = field(default_factory=dict)
+
+    def run(self, name: str) -> nbformat.NotebookNode:
+        """The executed notebook, e.g. `02_basic_vae` or `05_conditional_vae-genre` (a key of `TINY`)."""
+        if name not in self.done:
+            given = dict(TINY[name])
+            if name in MODELS:
+                given["store"] = str(self.store)
+            if name == "04_beta_vae":
+                given["desk"] = str(self.desk)
+            if name == "07_compare":
+                self.desk  # noqa: B018  07 compares everything: make it first
+                for model in MODELS:
+                    self.run(model)
+            source = notebooks_dir() / f"{name.partition('-')[0]}.ipynb"
+            target = self.base / "papermill" / f"{name}.ipynb"
+            self.done[name] = papermill.execute_notebook(
+                source, target, given, cwd=notebooks_dir(), progress_bar=False, kernel_name="python3"
+            )
+        return self.done[name]
+
+    @cached_property
+    def store(self) -> Path:
+        """The mel store of the tiny demo collection."""
+        self.run("01_preprocess")
+        return next(p for p in (self.base / "data" / "stores").glob("*.zarr") if "desk" not in p.name)
+
+    @cached_property
+    def desk(self) -> Path:
+        """The mel store of the tiny desk."""
+        self.run("01_preprocess-desk")
+        return next((self.base / "data" / "stores").glob("desk*.zarr"))
+
+    def trained(self, name: str) -> runs.Run:
+        """The newest run that a model's notebook trained on the demo collection."""
+        self.run(name)
+        model = {"02": "basic_vae", "03": "conv_vae", "04": "beta_vae", "05": "cvae", "06": "vade"}[name[:2]]
+        condition = {"05_conditional_vae": "language", "05_conditional_vae-genre": "genre"}.get(name)
+        return runs.latest_run(self.base / "outputs", model=model, condition=condition)
+
+    def results(self, name: str) -> claims.Results:
+        """What that run's notebook kept."""
+        return claims.read(self.trained(name))
+
+    def printed(self, name: str) -> str:
+        """Everything that a notebook printed."""
+        outputs = [o for c in self.run(name).cells if c.cell_type == "code" for o in c.outputs]
+        return "\n".join(o.get("text", "") for o in outputs if o.output_type == "stream")
+
+
+@pytest.fixture(scope="session")
+def notebooks(tmp_path_factory):
+    """The notebooks, executed as tests ask for them (minutes)."""
+    base = tmp_path_factory.mktemp("notebooks")
+    (base / "papermill").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATA", "OUTPUTS", "PAPERMILL"):
+            patch.setenv(f"VAELIB_{name}", str(base / name.lower()))
+        yield Notebooks(base)
