@@ -16,8 +16,8 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.metrics import r2_score
 
 from vaelib.config import InputError
-from vaelib.metrics.separation import balanced_accuracy
-from vaelib.metrics.stats import mean_known
+from vaelib.metrics.judges import balanced_accuracy
+from vaelib.metrics.statistics import mean_known
 
 Factors = Mapping[str, np.ndarray]
 BINS = 20

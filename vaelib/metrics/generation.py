@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from vaelib.config import InputError
-from vaelib.metrics.separation import fit_linear
-from vaelib.metrics.stats import mean_known
+from vaelib.metrics.judges import fit_linear
+from vaelib.metrics.statistics import mean_known
 
 
 class JudgeReport(NamedTuple):

@@ -12,7 +12,7 @@ from ..config import InputError, one_of
 from ..metrics import clustering as clu
 from ..metrics import generation as gen
 from ..metrics.maps import project
-from ..metrics.separation import ProbeScore, linear_probe
+from ..metrics.judges import ProbeScore, linear_probe
 from ..runs import Run
 from .clusters import known
 from .proof import Proof

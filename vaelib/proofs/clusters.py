@@ -11,7 +11,7 @@ from .. import plots
 from ..config import InputError
 from ..metrics import baselines as base
 from ..metrics import clustering as clu
-from ..metrics.separation import cophenetic_agreement, linear_probe
+from ..metrics.judges import cophenetic_agreement, linear_probe
 from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run

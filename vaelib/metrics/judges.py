@@ -1,4 +1,7 @@
-"""What a linear reader finds in an embedding, and whether class centroids lie in their families."""
+"""What a classifier finds: classes in a code, classes in generated spectrograms, families in a tree of classes.
+
+Notebook 05 explains the probe and the two judges; notebooks 03 and 05 draw the tree.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vaelib.config import InputError
-from vaelib.metrics.stats import Null, many_classes
+from vaelib.metrics.statistics import many_classes
 
 
 class ProbeScore(NamedTuple):
@@ -34,22 +37,34 @@ class Agreement(NamedTuple):
 
 @many_classes()
 def fit_linear(x: np.ndarray, y: np.ndarray, seed: int) -> Pipeline:
-    """Logistic regression on standardised inputs (N, D), classes weighted equally; two or more classes."""
+    """Logistic regression on standardised inputs (N, D) and classes (N,), weighted equally; two or more classes."""
     model = LogisticRegression(max_iter=1000, class_weight="balanced", random_state=seed)
     return make_pipeline(StandardScaler(), model).fit(x, y)
 
 
-@many_classes()
+def balanced_values(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Values of clips whose mean is the mean recall over the classes of `truth`.
+
+    Args:
+        guess: The classifier's answers, (N,).
+        truth: Classes, (N,).
+
+    Returns:
+        (N,): 0 for a clip that is taken for another class, and alike within a class.
+    """
+    classes, of_class, count = np.unique(truth, return_inverse=True, return_counts=True)
+    return (np.asarray(guess) == truth) * len(truth) / (len(classes) * count[of_class])
+
+
 def balanced_accuracy(truth: np.ndarray, guess: np.ndarray) -> float:
-    """Mean recall over the classes of `truth`."""
-    return float(recall_score(truth, guess, labels=np.unique(truth), average="macro"))
+    """Mean recall over the classes of `truth` (N,): chance is 1 / classes however unequal they are."""
+    return float(balanced_values(guess, truth).mean())
 
 
-@many_classes()
 def linear_probe(
     train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, seed: int = 0
 ) -> ProbeScore:
-    """How well a linear classifier, fitted on train, reads the class from the embedding of test clips.
+    """How well a linear classifier, fitted on train, reads the class from the codes of test clips.
 
     As a leakage probe: a conditional model whose z still tells the class scores well above chance.
 
@@ -62,12 +77,7 @@ def linear_probe(
 
     Returns:
         The score; nan if train or test has a single class.
-
-    Raises:
-        InputError: Lengths that differ.
     """
-    if len(train_x) != len(train_y) or len(test_x) != len(test_y):
-        raise InputError("the probe needs one label per clip, in train and in test")
     classes = len(np.unique(test_y))
     if classes < 2 or len(np.unique(train_y)) < 2:
         return ProbeScore(np.nan, 1 / max(classes, 1))
@@ -75,19 +85,41 @@ def linear_probe(
     return ProbeScore(balanced_accuracy(test_y, guess), 1 / classes)
 
 
-@many_classes()
-def probe_null(
-    train_x: np.ndarray,
-    train_y: np.ndarray,
-    test_x: np.ndarray,
-    test_y: np.ndarray,
-    n: int = 20,
-    seed: int = 0,
-) -> Null:
-    """`linear_probe` fitted `n` times on shuffled training labels."""
-    rng, train_y = np.random.default_rng(seed), np.asarray(train_y)
-    shuffled = (rng.permutation(train_y) for _ in range(n))
-    return Null.of([linear_probe(train_x, y, test_x, test_y, seed).balanced_accuracy for y in shuffled])
+def spectrogram_features(x: np.ndarray) -> np.ndarray:
+    """What the judge of spectra hears of (N, F, T): mean, spread and mean change over time per band, (N, 3F).
+
+    Deaf to when anything happens, and strict about how much changes: samples that are too smooth fail it.
+    """
+    x = np.asarray(x, dtype=float)
+    return np.concatenate([x.mean(2), x.std(2), np.abs(np.diff(x, axis=2)).mean(2)], axis=1)
+
+
+def pixels(x: np.ndarray, most: int = 64) -> np.ndarray:
+    """What the judge of pixels sees of (N, F, T): the window itself, thinned to at most `most` bands and frames."""
+    bands, frames = (-(-n // most) for n in x.shape[1:])
+    return np.asarray(x[:, ::bands, ::frames], np.float32).reshape(len(x), -1)
+
+
+def fit_judge(train_x: np.ndarray, train_y: np.ndarray, seed: int = 0, components: int = 0) -> Pipeline:
+    """Logistic regression on standardised features of real clips.
+
+    Args:
+        train_x: (N, D).
+        train_y: Classes, (N,).
+        seed: Seed of the solvers.
+        components: On so many principal components of the features, for features that are many (pixels); at most one
+            for every fourth clip. 0: on the features themselves.
+
+    Raises:
+        InputError: fewer than two classes.
+    """
+    if len(np.unique(train_y)) < 2:
+        raise InputError("a judge needs clips of two classes to tell apart: label more clips of train")
+    if not components:
+        return fit_linear(train_x, train_y, seed)
+    components = min(components, max(1, len(train_x) // 4), train_x.shape[1])  # the least ones of few clips are noise
+    pca = PCA(components, svd_solver="randomized", random_state=seed).fit(train_x)
+    return make_pipeline(pca, fit_linear(pca.transform(train_x), train_y, seed))
 
 
 def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray, n: int = 1000, seed: int = 0) -> Agreement:
@@ -106,13 +138,8 @@ def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray, n: int = 1
     Returns:
         The agreement; all nan if it is undefined: fewer than 3 classes, one family, only families of one
         class, or centroids that all coincide.
-
-    Raises:
-        InputError: Lengths that differ.
     """
     families = np.unique(families, return_inverse=True)[1]
-    if len(centroids) != len(families):
-        raise InputError(f"{len(centroids)} centroids and {len(families)} families: one family per class is needed")
     apart = _apart(families)
     if len(families) < 3 or apart.all() or not apart.any():
         return Agreement(np.nan, np.nan, np.nan, np.nan)

@@ -1,0 +1,131 @@
+"""Probes on separable and random codes; judges that hear the class, and one that cannot; trees of known families."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from vaelib.config import InputError
+from vaelib.metrics.judges import (
+    balanced_accuracy,
+    balanced_values,
+    cophenetic_agreement,
+    fit_judge,
+    linear_probe,
+    pixels,
+    spectrogram_features,
+)
+
+NAMES = np.array(["arab", "metal", "salsa"])
+
+
+def codes(shift, n=240, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=n)
+    return np.eye(6)[y] * shift + rng.normal(size=(n, 6)), NAMES[y]
+
+
+def windows(n, loud, axis, seed=0):
+    """Spectrograms whose class is a loud band (axis 1), or *when* a loud frame comes (axis 2)."""
+    rng, y = np.random.default_rng(seed), np.arange(n) % 3
+    x = rng.normal(size=(n, 9, 12))
+    if axis == 1:
+        x[np.arange(n), 3 * y] += loud
+    else:
+        x[np.arange(n), :, 4 * y] += loud
+    return x, NAMES[y]
+
+
+def test_probe_reads_what_is_there_and_only_that():
+    assert linear_probe(*codes(30), *codes(30, seed=1)) == (1, pytest.approx(1 / 3))
+    score = linear_probe(*codes(0), *codes(0, seed=1))
+    assert score.balanced_accuracy == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_probe_is_balanced_over_unequal_classes():
+    rng = np.random.default_rng(0)
+    y = (rng.uniform(size=2000) < 0.95).astype(int)
+    x = 1.5 * y[:, None] + rng.normal(size=(2000, 1))
+    score = linear_probe(x[:1000], y[:1000], x[1000:], y[1000:])
+    # the midpoint between the classes; plain logistic regression would answer "1" to nearly everything (0.5)
+    assert score.balanced_accuracy == pytest.approx(norm.cdf(0.75), abs=0.05) and score.chance == 0.5
+
+
+def test_probe_of_single_classes_collapsed_codes_and_unseen_classes():
+    x, y = codes(3)
+    assert np.isnan(linear_probe(x, np.full(240, "arab"), x, y).balanced_accuracy)
+    assert np.isnan(linear_probe(x, y, x, np.full(240, "arab")).balanced_accuracy)
+    collapsed = linear_probe(np.zeros((240, 6)), y, np.zeros((240, 6)), y)
+    assert collapsed.balanced_accuracy == pytest.approx(collapsed.chance)
+    unseen = linear_probe(x[y != "metal"], y[y != "metal"], x, y)  # a class that train lacks cannot be found
+    assert unseen.balanced_accuracy <= 2 / 3 and unseen.chance == pytest.approx(1 / 3)
+
+
+def test_balanced_accuracy_is_the_mean_of_its_values():
+    truth = np.array(["a", "a", "a", "b"])
+    guess = np.array(["a", "a", "b", "b"])
+    assert balanced_accuracy(truth, guess) == pytest.approx((2 / 3 + 1) / 2)
+    assert balanced_values(guess, truth) == pytest.approx([2 / 3, 2 / 3, 0, 2])
+
+
+def test_features_by_hand():
+    x = np.array([[[0.0, 1, 0, 1], [2, 2, 2, 2]]])
+    np.testing.assert_allclose(spectrogram_features(x), [[0.5, 2, 0.5, 0, 1, 0]])
+    assert pixels(np.arange(24.0).reshape(1, 4, 6), most=2).tolist() == [[0, 3, 12, 15]]  # every second, every third
+
+
+def test_a_judge_hears_the_class_that_is_there():
+    train, train_y = windows(90, 3, 1)
+    judge = fit_judge(spectrogram_features(train), train_y)
+    made, made_y = windows(60, 3, 1, seed=1)
+    answers = judge.predict(spectrogram_features(made))
+    assert balanced_accuracy(made_y, answers) == 1 and balanced_accuracy(np.roll(made_y, 1), answers) == 0
+    noise, asked = windows(300, 0, 1, seed=2)
+    assert balanced_accuracy(asked, judge.predict(spectrogram_features(noise))) == pytest.approx(1 / 3, abs=0.12)
+
+
+def test_each_judge_is_deaf_to_what_the_other_hears():
+    (x, y), (test, truth) = windows(90, 3, 2), windows(60, 3, 2, seed=1)
+    seen = fit_judge(pixels(x), y, components=5)
+    assert balanced_accuracy(truth, seen.predict(pixels(test))) > 0.95
+    heard = fit_judge(spectrogram_features(x), y)  # when a frame is loud does not change mean and spread over time
+    assert balanced_accuracy(truth, heard.predict(spectrogram_features(test))) < 0.6
+
+
+def test_a_judge_of_one_class_is_refused():
+    with pytest.raises(InputError, match="two classes"):
+        fit_judge(np.zeros((5, 3)), np.full(5, "salsa"))
+
+
+def test_tree_that_follows_two_pairs_exactly():
+    centroids = np.array([[0.0], [1], [10], [11]])
+    score = cophenetic_agreement(centroids, np.array(["latin", "latin", "arabic", "arabic"]))
+    assert score.correlation == pytest.approx(1)
+    assert score.p_value == pytest.approx(1 / 3, abs=0.06)  # 1 of the 3 ways to pair four classes
+    assert score.null_p95 == pytest.approx(1)  # which more than 5 % of the permutations find
+    crossed = cophenetic_agreement(centroids, np.array([0, 1, 0, 1]))
+    # joined at 1, 1 (apart) and 10, 10, 10, 10 (two together, two apart)
+    expected = np.corrcoef([1, 10, 10, 10, 10, 1], [1, 0, 1, 1, 0, 1])[0, 1]
+    assert crossed.correlation == pytest.approx(expected) and crossed.correlation < 0
+
+
+def test_tree_of_many_families_is_significant_and_a_random_one_is_not():
+    rng = np.random.default_rng(0)
+    families = np.repeat(np.arange(4), 3)
+    good = cophenetic_agreement(10 * np.eye(4)[families] + rng.normal(size=(12, 4)), families)
+    assert good.correlation > 0.9 and good.p_value < 0.01
+    assert good.null_mean == pytest.approx(0, abs=0.05) and 0 < good.null_p95 < good.correlation
+    p_values = [cophenetic_agreement(rng.normal(size=(12, 4)), families, 100, s).p_value for s in range(40)]
+    assert np.mean(np.array(p_values) < 0.05) < 0.2 and np.mean(p_values) == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("centroids", "families"),
+    [
+        (np.zeros((4, 2)), [0, 0, 1, 1]),  # collapsed
+        (np.arange(8.0).reshape(4, 2), [0, 0, 0, 0]),  # one family
+        (np.arange(8.0).reshape(4, 2), [0, 1, 2, 3]),  # nobody shares a family
+        (np.arange(4.0).reshape(2, 2), [0, 0]),  # two classes
+    ],
+)
+def test_agreement_is_nan_where_undefined(centroids, families):
+    assert np.isnan(cophenetic_agreement(centroids, np.array(families))).all()
