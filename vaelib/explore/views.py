@@ -11,8 +11,8 @@ import numpy as np
 from IPython.display import Audio
 
 from ..config import InputError
+from ..factors import Meaning, label, live_dimensions, meanings
 from ..metrics.mixture import margins
-from ..proofs import Meaning, label, live_dimensions, meanings
 from ..runs import Run
 from ..store import Store
 from .controls import Choice, Extra, Slider, Values

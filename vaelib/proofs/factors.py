@@ -13,7 +13,7 @@ from ..config import InputError
 from ..metrics import disentanglement as dis
 from ..metrics.baselines import component_codes
 from ..metrics.reading import Reader, coarse
-from ..metrics.stats import Null, bootstrap_interval
+from ..metrics.statistics import Null, bootstrap_interval
 from ..runs import Embedding, Run
 from .proof import Proof
 
@@ -203,7 +203,7 @@ def disentanglement(run: Run, shown: int = 12) -> Proof:
     score, permuted = dis.mig(codes, values), _permuted(run, codes, factors)
     null = Null.of([p.mean for p in permuted])
     found = _meanings(run, live, codes, factors, score, permuted)
-    rotated = Null.of(dis.rotation_control(codes, values, ROTATIONS, seed, live))
+    rotated = Null.of(dis.rotation_control(codes[:, live], values, seed))
     dci, turned_dci = _dci(run, factors, live)
     train = coarse(run.middle_windows(factors.of(run.store.rows("train")).rows))
     linear = component_codes(train, coarse(run.middle_windows(factors.rows)), len(values), seed)

@@ -1,0 +1,128 @@
+"""The factors of a collection, and which of them each latent dimension of a run knows; explained in notebook 04."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .config import InputError
+from .descriptors import describe
+from .metrics import disentanglement as dis
+from .runs import Run
+
+MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")
+CLASSES = ("key",)  # numbers that are names: B lies next to C
+LIVE_KL = 0.05  # nats, mean over test clips; below this a dimension carries next to nothing
+
+
+class Factors(NamedTuple):
+    """Values (clip,) by name, of the clips `rows`, and where they come from: `true` or `measured`."""
+
+    values: dict[str, np.ndarray]
+    source: str
+    rows: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Factors:
+        """Those of the clips among `rows`."""
+        inside = np.isin(self.rows, rows)
+        return Factors({k: v[inside] for k, v in self.values.items()}, self.source, self.rows[inside])
+
+    def text(self, name: str) -> str:
+        """A factor in words: `vocal level`, `measured loudness`."""
+        return ("" if self.source == "true" else "measured ") + name.replace("_", " ")
+
+
+class Meaning(NamedTuple):
+    """What a live dimension stands for.
+
+    Attributes:
+        factor: The factor it is named after, in words, or "" where none stands clear.
+        information: Mutual information with the factor it knows most about, share of that factor's entropy.
+        unit: Of the factor.
+        slope, offset: The factor is about `slope · z + offset`; slope 0 where a line says less than half of it.
+    """
+
+    factor: str
+    information: float
+    unit: str = ""
+    slope: float = 0.0
+    offset: float = 0.0
+
+
+def true_factors(run: Run) -> list[str]:
+    """Factors that every clip has and that vary: the five of the claims if some are there, else all.
+
+    Without any, descriptors stand in.
+    """
+    table = run.store.table.loc[run.store.rows(None)]
+    there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
+    return [f for f in MAIN_FACTORS if f in there] or there
+
+
+def factors_of(run: Run, split: str | None = None) -> Factors:
+    """Factors of a split (None: of every clip) that vary; without any, audio descriptors measured by librosa.
+
+    Raises:
+        InputError: nothing could be measured.
+    """
+    names = true_factors(run)
+    rows = run.store.rows(split)
+    if names:
+        table, source = run.store.table.loc[rows, names], "true"
+    else:
+        table, source = describe(run.store).loc[rows], "measured"
+        table = table.loc[:, table.notna().mean() > 0.5].dropna()
+    if table.empty:
+        raise InputError(
+            f"{run.store.attrs['corpus']} has no factors, and most of its clips no descriptors: fill a column of its "
+            "manifest, or use clips that are neither silent nor shorter than a fifth of a second"
+        )
+    values = {name: table[name].to_numpy() for name in table}
+    values |= {name: values[name].round().astype(int) for name in CLASSES if name in values}
+    return Factors(values, source, table.index.to_numpy())
+
+
+def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
+    """(clip, L) posterior means of the clips `rows`, or one draw from each posterior."""
+    embedding = run.embed(None)
+    at = np.searchsorted(embedding.rows, rows)
+    means = embedding.means[at]
+    if not sampled:
+        return means
+    noise = np.random.default_rng(run.config.training.seed).standard_normal(means.shape)
+    return means + noise * np.exp(0.5 * embedding.logvars[at])
+
+
+def live_dimensions(run: Run) -> np.ndarray:
+    """Dimensions whose mean KL over the test clips exceeds `LIVE_KL`, most informative first (at least one)."""
+    kl = run.embed("test").kl
+    return np.argsort(-kl)[: max(1, int((kl > LIVE_KL).sum()))]
+
+
+def meanings(run: Run) -> dict[int, Meaning]:
+    """What each live dimension stands for (`best_known`): the names of sliders, and of the rows of every matrix."""
+    live = live_dimensions(run)
+    try:
+        factors = factors_of(run)
+    except InputError:
+        return {int(d): Meaning("", 0.0) for d in live}
+    codes, values = codes_of(run, factors.rows), factors.values
+    permuted = dis.permuted_scores(codes, values, run.config.training.seed)
+    found = {}
+    for d, (name, known) in dis.best_known(dis.mig(codes, values), permuted, live).items():
+        if not name:
+            found[d] = Meaning("", known)
+            continue
+        z, v = codes[:, d], values[name].astype(float)
+        slope = float(np.cov(z, v)[0, 1] / z.var(ddof=1))
+        straight = name not in CLASSES and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
+        line = (slope, float(v.mean() - slope * z.mean())) if straight else (0.0, 0.0)
+        found[d] = Meaning(factors.text(name), known, run.store.units.get(name, ""), *line)
+    return found
+
+
+def label(dimension: int, found: dict[int, Meaning]) -> str:
+    """`z17 · drums`, or `z17` where no factor stands clear (or the dimension is dead)."""
+    factor = found[dimension].factor if dimension in found else ""
+    return f"z{dimension} · {factor}" if factor else f"z{dimension}"
