@@ -1,4 +1,4 @@
-"""Results kept with a run under short stable ids, and the ledger: every claim of the source document, judged."""
+"""Results that a notebook keeps with a run, under short stable ids such as `mig.mean`, and everybody else reads."""
 
 from __future__ import annotations
 

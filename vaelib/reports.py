@@ -20,7 +20,7 @@ from PIL import Image
 
 from . import provenance
 from .config import COMPACT, FULL, ROOT, InputError, ModelConfig, papermill_dir, write_atomic
-from .metrics.stats import MIN_SEEDS
+from .metrics.statistics import MIN_SEEDS
 from .models import MODELS, build
 from .plots.ledger import VERDICTS
 from .proofs import Proof

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaelib.config import InputError, one_of
 from vaelib.metrics.reconstruction import ratio_values
-from vaelib.metrics.stats import MIN_SEEDS, Interval, bootstrap_interval, verdict
+from vaelib.metrics.statistics import MIN_SEEDS, Interval, bootstrap_interval, verdict
 
 HOW = ("value", "difference", "ratio")
 DIRECTIONS = ("above", "below", "within")

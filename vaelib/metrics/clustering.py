@@ -15,7 +15,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
 
 from vaelib.config import InputError
-from vaelib.metrics.stats import Null, many_classes
+from vaelib.metrics.statistics import Null, many_classes
 
 Covariance = Literal["diag", "spherical"]
 

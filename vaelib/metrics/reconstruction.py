@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaelib.config import InputError
-from vaelib.metrics.stats import mean_known
+from vaelib.metrics.statistics import mean_known
 
 
 class OnsetCorrelation(NamedTuple):

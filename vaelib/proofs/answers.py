@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..metrics.modulation import KINDS
-from ..metrics.stats import Interval, bootstrap_interval
+from ..metrics.statistics import Interval, bootstrap_interval
 from .mixture import always_sure, calibration, stands_still
 from .proof import NotTested, Proof
 
@@ -131,7 +131,7 @@ def _clusters(found: Found) -> str:
 
 def _apart(a: Proof, b: Proof, number: str) -> Interval:
     """Paired difference over the test clips."""
-    return bootstrap_interval(a.per_clip[number][None], b.per_clip[number][None])
+    return bootstrap_interval((a.per_clip[number] - b.per_clip[number])[None])
 
 
 def _word(difference: Interval, below: bool = False) -> str:

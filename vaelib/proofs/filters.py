@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, relu
 
 from ..config import InputError
 from ..metrics.modulation import KINDS, Ripples, count_kinds, name_pattern, ripples, selectivity
-from ..metrics.stats import mean_known
+from ..metrics.statistics import mean_known
 from ..models import build, centred
 from ..plots.units import units as draw
 from ..runs import Run

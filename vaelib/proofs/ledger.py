@@ -12,7 +12,7 @@ import pandas as pd
 from ..config import ROOT, InputError
 from ..demo import LADDER
 from ..metrics.claims import Claim, judge
-from ..metrics.stats import MIN_SEEDS
+from ..metrics.statistics import MIN_SEEDS
 from ..manifest import UNLABELLED
 from ..runs import Run
 from .clusters import LABELS

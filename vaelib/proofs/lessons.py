@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import InputError
-from ..metrics.stats import bootstrap_interval
+from ..metrics.statistics import bootstrap_interval
 from ..runs import Run
 from .factors import axes_verdict, separates
 from .registry import Measured, measure
@@ -86,7 +86,7 @@ def desk_lessons(runs: Sequence[Run]) -> list[str]:
 def _start(run: Run, drawn: Run) -> str:
     """What the start of `run` did, against a random one: judged by rotations, then by the difference over clips."""
     a, b = (measure(r, "disentanglement") for r in (run, drawn))
-    apart = bootstrap_interval(*(m.per_clip["MIG"][None] for m in (a, b)))
+    apart = bootstrap_interval((a.per_clip["MIG"] - b.per_clip["MIG"])[None])
     said = f"From a random start {b.numbers['MIG']:.2f}: "
     if not separates(a.numbers):
         return said + ("only that one separates." if separates(b.numbers) else "neither separates.")
@@ -138,7 +138,7 @@ def _same_but_beta(run: Run, runs: Sequence[Run]) -> Run | None:
 
 def _beta(run: Run, plain: Run) -> str:
     a, b = (measure(r, "disentanglement") for r in (run, plain))
-    apart = bootstrap_interval(*(m.per_clip["MIG"][None] for m in (a, b)))
+    apart = bootstrap_interval((a.per_clip["MIG"] - b.per_clip["MIG"])[None])
     effect = (
         "which is no difference that these clips could tell"
         if apart.low <= 0 <= apart.high

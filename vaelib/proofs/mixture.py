@@ -15,7 +15,7 @@ from ..config import InputError
 from ..metrics import clustering as clu
 from ..metrics import mixture as mix
 from ..metrics.reconstruction import ratio_values
-from ..metrics.stats import bootstrap_interval
+from ..metrics.statistics import bootstrap_interval
 from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run, load_run
@@ -95,7 +95,7 @@ def clustering_comparison(run: Run) -> Proof:
         numbers[f"{m} with permuted labels, 95th percentile"] = null.p95
     others = [n for n in scores if n != "VaDE"]
     for name in others:
-        ahead = bootstrap_interval(per_clip["VaDE: ARI"][None], per_clip[f"{name}: ARI"][None])
+        ahead = bootstrap_interval((per_clip["VaDE: ARI"] - per_clip[f"{name}: ARI"])[None])
         ends = {"": ahead.mean, ", low": ahead.low, ", high": ahead.high}
         numbers |= {f"ARI, VaDE - {name}{end}": value for end, value in ends.items()}
     numbers |= {"clusters": float(k)} | kept

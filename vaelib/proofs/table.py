@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DEFAULT_BETA, InputError, outputs_dir
-from ..metrics.stats import bootstrap_interval
+from ..metrics.statistics import bootstrap_interval
 from ..models import VaDE
 from ..runs import Run, find_runs, newest_of_each
 from .ledger import by_rung

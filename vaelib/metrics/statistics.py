@@ -11,8 +11,6 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, t
 
-from vaelib.config import InputError
-
 Verdict = Literal["supported", "refuted", "supported in this run", "refuted in this run", "inconclusive", "not tested"]
 MIN_SEEDS = 3
 
@@ -25,15 +23,10 @@ class Interval(NamedTuple):
     high: float
     n: int
 
-    @classmethod
-    def exact(cls, value: float) -> Interval:
-        """A quantity that is counted, not estimated; judge it with `min_seeds=1`."""
-        return cls(value, value, value, 1)
-
 
 @contextmanager
 def many_classes() -> Iterator[None]:
-    """scikit-learn takes a class for each second clip for numbers, and warns; also a decorator."""
+    """No warning of scikit-learn's that so many classes may be numbers; also a decorator."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         yield
@@ -59,22 +52,17 @@ class Null(NamedTuple):
 
 
 def bootstrap_interval(
-    values: np.ndarray,
-    against: np.ndarray | None = None,
-    n: int = 2000,
-    seed: int = 0,
-    bounds: tuple[float, float] | None = None,
+    values: np.ndarray, n: int = 2000, seed: int = 0, bounds: tuple[float, float] | None = None
 ) -> Interval:
     """95 % bootstrap interval of a mean over seeds, or over seeds and clips.
 
     Seeds (rows) and clips (columns) are resampled independently, as every seed scores the same clips (the
     pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122). A percentile interval of 3 values can at best
     cover 75 %, so its arms are widened by sqrt(m / (m - 1)) · t / z (after Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789), of a bounded number on the logit scale.
+    doi:10.1080/00031305.2015.1089789), of a bounded number on the logit scale. Explained in notebook 07.
 
     Args:
         values: One number per seed, (S,), or per seed and clip, (S, N); one seed's clips are (1, N).
-        against: The other model, same shape and order, for the paired difference `values - against`.
         n: Resamples.
         seed: Seed of the resampling.
         bounds: What the number cannot leave, (0, 1) for a share; the interval does not leave it either. Clips that
@@ -83,19 +71,8 @@ def bootstrap_interval(
 
     Returns:
         The interval; its ends are nan for a single number, and equal to the mean if that is nan or infinite.
-
-    Raises:
-        InputError: No values, or two models that do not pair up.
     """
-    x = np.asarray(values, dtype=float)
-    if against is not None:
-        other = np.asarray(against, dtype=float)
-        if other.shape != x.shape:
-            raise InputError(f"paired values differ in shape, {x.shape} and {other.shape}: use the same seeds")
-        x = x - other
-    if x.size == 0 or x.ndim > 2:
-        raise InputError(f"an interval needs values of shape (seeds,) or (seeds, clips), not {x.shape}")
-    x = x.reshape(len(x), -1)  # (S, N)
+    x = np.asarray(values, dtype=float).reshape(len(values), -1)  # (S, N)
     seeds, clips = x.shape
     mean = float(x.mean())
     if not np.isfinite(mean):
@@ -124,7 +101,7 @@ def bootstrap_interval(
 
 def verdict(
     interval: Interval,
-    threshold: float | tuple[float, float],
+    threshold: tuple[float, float],
     direction: Literal["above", "below", "within"],
     min_seeds: int = MIN_SEEDS,
     of_this_run: bool = False,
@@ -133,34 +110,98 @@ def verdict(
 
     Args:
         interval: What was measured.
-        threshold: The value to pass, or the range (low, high), ends included, for `within`.
+        threshold: The ends (low, high) of the range, itself included; twice the value to pass for `above`, `below`.
         direction: The claim: the value is `above` or `below` the threshold, or `within` the range.
-        min_seeds: Fewer seeds than these cannot decide; 1 for `Interval.exact`.
+        min_seeds: Fewer seeds than these cannot decide; 1 for what is counted.
         of_this_run: The interval is over the clips (or turns) of fewer seeds: what it decides holds `in this run`.
 
     Returns:
         `supported` or `refuted` if the whole interval says so, `inconclusive` if it covers the threshold or
         rests on too few seeds, `not tested` if the value is nan.
-
-    Raises:
-        InputError: An unknown direction, or a threshold that does not suit it.
     """
-    if direction not in ("above", "below", "within"):
-        raise InputError(f"unknown direction {direction!r}: valid: above, below, within")
-    if (direction == "within") != isinstance(threshold, tuple):
-        raise InputError(f"threshold {threshold!r} does not suit {direction!r}: only `within` takes a range")
     mean, low, high, n = interval
     if np.isnan(mean):
         return "not tested"
     if (n < min_seeds and not of_this_run) or np.isnan(low) or np.isnan(high):
         return "inconclusive"
     if direction == "above":
-        yes, no = low > threshold, high < threshold
+        yes, no = low > threshold[0], high < threshold[0]
     elif direction == "below":
-        yes, no = high < threshold, low > threshold
+        yes, no = high < threshold[1], low > threshold[1]
     else:
         yes = threshold[0] <= low and high <= threshold[1]
         no = high < threshold[0] or low > threshold[1]
     if not (yes or no):
         return "inconclusive"
     return ("supported" if yes else "refuted") + (" in this run" if of_this_run else "")
+
+
+def judge(
+    values: np.ndarray,
+    against: np.ndarray | None = None,
+    how: Literal["value", "difference", "ratio"] = "value",
+    direction: Literal["above", "below", "within"] = "above",
+    threshold: tuple[float, float] = (0.0, 0.0),
+    share: bool = False,
+    exact: bool = False,
+    turns: bool = False,
+) -> tuple[Interval, Verdict]:
+    """Interval and verdict of what was measured. Explained in notebook 07.
+
+    From three seeds on the interval is over seeds, and over clips too where they are given. With fewer it is over the
+    clips of these runs, and what it decides holds `in this run`.
+
+    Args:
+        values: One number per seed, (S,), or per seed and test clip, (S, N).
+        against: The same of the baseline or other model, paired by seed, for `difference` and `ratio`.
+        how: The measured `value` itself, its `difference` from `against`, or the `ratio` of the two. A ratio of or to
+            nothing, or less, is not known; the mean of ratios is the geometric one, their interval is positive.
+        direction: The claim holds `above` or `below` the threshold, or `within` the range.
+        threshold: The threshold twice, or the ends of the range.
+        share: The number is a share or a score of at most 1 (ARI, MIG): its interval does not leave [0, 1], or
+            [-1, 1] for differences and for scores that fall below 0.
+        exact: Counted, not estimated: a single value decides.
+        turns: One number per turn of a stopwatch in one process, (S,), which is no seed.
+
+    Returns:
+        The interval of the value, difference or ratio (`n`: seeds, or turns), and the verdict.
+    """
+    x = np.asarray(values, dtype=float)
+    if how == "difference":
+        x = x - against
+    elif how == "ratio":
+        x = _log_ratio(x, np.asarray(against, dtype=float))
+    bounds = None
+    if share and how != "ratio":
+        bounds = (0.0, 1.0) if how == "value" and x.mean() >= 0 else (-1.0, 1.0)
+    seeds, of_this_run = len(x), turns or (len(x) < MIN_SEEDS and x.ndim > 1)
+    if exact:
+        found = Interval(*[float(x.mean())] * 3, 1)
+    else:
+        found = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds=bounds)
+    if how == "ratio":
+        found = Interval(*np.exp(found[:3]).tolist(), seeds)
+    return found._replace(n=seeds), verdict(found, threshold, direction, 1 if exact else MIN_SEEDS, of_this_run)
+
+
+def _log_ratio(x: np.ndarray, against: np.ndarray) -> np.ndarray:
+    """Logarithm of each seed's ratio, (S,); of clips, (S, N), values whose mean it is and whose spread is its own."""
+    ours, theirs = (v.reshape(len(v), -1).mean(1) for v in (x, against))
+    ratio = np.divide(ours, theirs, out=np.full(len(ours), np.nan), where=(ours > 0) & (theirs > 0))
+    if x.ndim == 1:
+        return np.log(ratio)
+    clips = [ratio_values(a, b) / r for a, b, r in zip(x, against, ratio, strict=True)]  # delta method
+    return np.log(ratio)[:, None] + np.stack(clips) - 1
+
+
+def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is sum(numerator) / sum(denominator) and whose spread is that of the ratio.
+
+    The ratio linearised clip by clip (Cochran 1977, Sampling Techniques, §6.3): with them a ratio of sums has an
+    interval over clips like any mean. nan where the denominators (N,) are all 0.
+    """
+    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    if not denominator.any():
+        return np.full(len(denominator), np.nan)
+    ratio = numerator.sum() / denominator.sum()
+    return ratio + (numerator - ratio * denominator) / denominator.mean()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaelib.config import InputError
-from vaelib.metrics.stats import Interval, Null, bootstrap_interval, mean_known, verdict
+from vaelib.metrics.statistics import Interval, Null, bootstrap_interval, mean_known, verdict
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

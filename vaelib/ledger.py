@@ -1,0 +1,292 @@
+"""The ledger: every claim of the source document, judged by the results that the notebooks kept with their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .claims import read
+from .config import ROOT, InputError
+from .metrics.statistics import MIN_SEEDS, judge
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+CLAIMS = ROOT / "data" / "claims.csv"
+LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # the demo's, from easy to difficult
+NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
+OF_NO_RUN = ("parameters", "speed")
+OUTCOMES = ("supported", "refuted", "inconclusive")
+ESTIMATED = "factors: librosa's estimates"
+
+
+def read_claims(path: Path = CLAIMS) -> pd.DataFrame:
+    """The table of claims, one row per measurable part; `CONTRIBUTING.md` explains its columns."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).astype({"low": float, "high": float})
+
+
+def place(rung: str) -> int:
+    """Where a rung stands on the ladder; what is not on it comes last."""
+    return LADDER.index(rung) if rung in LADDER else len(LADDER)
+
+
+def by_rung(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the rung of the ladder that their store stands on, in the ladder's order; other corpora follow.
+
+    Two stores of one rung stand on their own, the second under its corpus's name.
+    """
+    stores: dict[str, list[Run]] = {}
+    for run in runs:
+        stores.setdefault(run.config.fingerprint, []).append(run)
+    found: dict[str, list[Run]] = {}
+    for own in stores.values():
+        rung = own[0].store.attrs["rung"]
+        found[own[0].config.corpus if rung in found else rung] = own
+    return dict(sorted(found.items(), key=lambda item: place(item[0])))
+
+
+def judge_claims(
+    runs: Sequence[Run], extras: Mapping[str, float | np.ndarray] | None = None, claims: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Judge every claim on finished runs: on the rung where it is first measured, and on all that are harder.
+
+    What a claim needs and is not among the kept results makes it `not tested`, with the reason, and stops nothing. On
+    harder rungs it is left out if it was tested elsewhere.
+
+    Args:
+        runs: Runs on one or several stores, any number of seeds.
+        extras: Numbers that come from no run, by id: `parameters.<model>.<front end>` in millions, and
+            `speed.<model>.clips_per_s` and `.seconds_per_epoch`, (turns,) each.
+        claims: From `read_claims`.
+
+    Returns:
+        One row per part of a claim and rung: `id`, `claim`, `metric`, `expected`, `rung`, `how`, `direction`,
+        `threshold_low`, `threshold_high`, `value`, `low`, `high` (95 % interval), `baseline` (what a simpler method
+        reaches; of a difference or ratio, what it is to), `null`, `n` (seeds, or turns), `verdict`, `reason`,
+        `how_far` (over all rungs), `run` (the variants that were measured), `notebook`.
+    """
+    rungs = {rung: _Measurements(own, extras or {}) for rung, own in by_rung(runs).items()}
+    nothing, found = _Measurements([], extras or {}), []
+    for row in (read_claims() if claims is None else claims).to_dict("records"):
+        there = {r: m for r, m in rungs.items() if row["rung"] != NO_RUNG and place(r) >= place(row["rung"])}
+        lines = [_judged(m, row, r) for r, m in (there or {row["rung"]: nothing}).items()]
+        tested = [line for line in lines if line["verdict"] != "not tested"]
+        shown = [line for line in lines if line in tested or line["rung"] == row["rung"]] or lines[:1]
+        far = how_far({line["rung"]: line["verdict"] for line in shown})
+        found += [line | {"how_far": far, "run": line["run"], "notebook": row["notebook"]} for line in shown]
+    columns = ["id", "claim", "metric", "expected", "rung", "how", "direction", "threshold_low", "threshold_high",
+               "value", "low", "high", "baseline", "null", "n", "verdict", "reason", "how_far", "run",
+               "notebook"]  # fmt: skip
+    return pd.DataFrame(found, columns=columns)
+
+
+def _judged(measurements: _Measurements, row: dict, rung: str) -> dict:
+    """A part of a claim on one rung."""
+    line = {
+        **{k: row[k] for k in ("id", "claim", "metric", "expected", "how", "direction")}, "rung": rung,
+        "threshold_low": row["low"], "threshold_high": row["high"],
+        **dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan), "n": 0,
+        "verdict": "not tested", "reason": "", "run": "",
+    }  # fmt: skip
+    try:
+        measured = measurements.of(row)
+    except InputError as e:
+        return line | {"reason": str(e)}
+    counted, timed = (row["experiment"] == e for e in OF_NO_RUN)
+    found, judged = judge(measured.values, measured.against, row["how"], row["direction"], (row["low"], row["high"]),
+                          row["share"] == "yes", exact=counted, turns=timed)  # fmt: skip
+    seeds = f"{found.n} seed{'s' if found.n > 1 else ''}"
+    reason = ""
+    if judged == "not tested":
+        reason = "undefined on this corpus"
+    elif timed:
+        reason = f"on this machine, {found.n} turns of a stopwatch"
+    elif not counted and found.n < MIN_SEEDS:
+        over_clips = f"over clips or units of {seeds}: three decide beyond this run"
+        reason = over_clips if measured.values.ndim > 1 else f"{seeds}: three are needed to decide"
+    if row["experiment"] == "disentanglement" and measurements.estimated:
+        reason = "; ".join(filter(None, (ESTIMATED, reason)))
+    return line | {
+        "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": judged, "reason": reason,
+        "baseline": measured.baseline, "null": measured.null, "run": measured.variants,
+    }  # fmt: skip
+
+
+def how_far(verdicts: Mapping[str, str]) -> str:
+    """In one phrase how far up the ladder a part of a claim holds.
+
+    Args:
+        verdicts: Rung → verdict, in the ladder's order.
+    """
+    tested = {rung: v for rung, v in verdicts.items() if v != "not tested"}
+    if not tested:
+        return "not tested"
+    here = " (in this run)" if all("in this run" in v or v == "inconclusive" for v in tested.values()) else ""
+    holds, breaks, undecided = ([rung for rung, v in tested.items() if v.startswith(start)] for start in OUTCOMES)
+    if not holds and not breaks:
+        return "undecided"
+    if NO_RUNG in tested:
+        return ("holds" if holds else "does not hold") + here
+    if not holds and not undecided:
+        return "holds nowhere" + here
+    parts = []
+    if holds:
+        in_a_row = list(tested)[: len(holds)] == holds
+        parts.append(f"holds up to {holds[-1]}" if in_a_row and len(holds) > 2 else "holds on " + " and ".join(holds))
+    parts += ["breaks on " + " and ".join(breaks)] if breaks else []
+    parts += ["undecided on " + " and ".join(undecided)] if undecided else []
+    return "; ".join(parts) + here
+
+
+class _Measured(NamedTuple):
+    """Values (S,) or (S, N) of a part, those it is held against, mean baseline and null, and the variants read."""
+
+    values: np.ndarray
+    against: np.ndarray | None
+    baseline: float
+    null: float
+    variants: str
+
+
+class _Measurements:
+    """The results of the runs of one store, by variant and seed, and what a row of the table asks of them."""
+
+    def __init__(self, runs: Sequence[Run], extras: Mapping[str, float | np.ndarray]) -> None:
+        self.extras, self.results, self.epochs = extras, {}, {}
+        for run in runs:
+            self.results.setdefault(run.name, {})[run.config.training.seed] = read(run)
+            self.epochs[run.name, run.config.training.seed] = run.summary["epochs"]
+        self.table = runs[0].store.table if runs else pd.DataFrame()
+        factors = runs[0].store.factors if runs else ()
+        self.estimated = not any(self.table[f].notna().all() and self.table[f].nunique() > 1 for f in factors)
+
+    def of(self, row: dict) -> _Measured:
+        """What a row asks for; its `number` may be the best of several, `a|b`.
+
+        Raises:
+            InputError: something of it is not there.
+        """
+        if row["experiment"] in OF_NO_RUN:
+            values = np.atleast_1d(self._extra(row["number"]))
+            against = [np.atleast_1d(self._extra(n)) for n in row["against_number"].split("|") if n]
+            best = against[_hardest(against, row["direction"])] if against else None
+            return _Measured(values, best, np.nan if best is None else float(best.mean()), _number(row["null"]), "")
+        numbers = row["number"].split("|")
+        subject = self._choose(row["run"], numbers[0], row)
+        seeds, against, variants = sorted(self.results[subject]), None, subject
+        if len(numbers) > 1:
+            means = {n: self._mean(subject, n, row) for n in numbers}
+            numbers = [max((n for n in means if np.isfinite(means[n])), key=means.get, default=numbers[0])]
+            variants += f" ({numbers[0]})"
+        if row["how"] != "value":
+            seeds, against, name = self._against(row, subject, seeds)
+            variants += f" against {name}" if name != subject else ""
+        values = self._stack(subject, seeds, numbers[0], row)
+        if against is not None and values.ndim > against.ndim:  # one number per seed, the same for all of its clips
+            against = np.broadcast_to(against[:, None], values.shape)
+        elif against is not None and values.shape != against.shape:  # other clips, or those of `against` only
+            values, against = (v.mean(1) if v.ndim > 1 else v for v in (values, against))
+        null, baseline = (
+            _number(row[k]) if _is_number(row[k]) else float(self._stack(subject, seeds, row[k], row).mean())
+            for k in ("null", "baseline")
+        )
+        return _Measured(values, against, baseline if against is None else float(np.mean(against)), null, variants)
+
+    def _against(self, row: dict, subject: str, seeds: list[int]) -> tuple[list[int], np.ndarray, str]:
+        """Seeds in common, the values that are hardest to beat, and their variant.
+
+        They are those of other variants (`against_run`), other numbers of the same run (`against_number`, which may be
+        a multiple, `2 * mig.mean`), or both.
+        """
+        variants = [subject]
+        if row["against_run"]:
+            wanted = row["against_run"].replace(">", "|").split("|")
+            variants = [v for v in wanted if set(seeds) & set(self.results.get(v, {}))]
+            if not variants:
+                raise InputError(f"no finished run of {', '.join(wanted)} with a seed of {subject}")
+            variants = variants[:1] if ">" in row["against_run"] else variants
+        # a variant with fewer seeds must not cost the others theirs
+        most = max(len(set(seeds) & set(self.results[v])) for v in variants)
+        variants = [v for v in variants if len(set(seeds) & set(self.results[v])) == most]
+        seeds = [s for s in seeds if all(s in self.results[v] for v in variants)]
+        if not seeds:
+            raise InputError(f"{subject} and {', '.join(variants)} have no seed that all of them share")
+        if "|" not in row["against_run"]:  # one against one: fair only if the other was trained as long
+            seeds = self._as_long(subject, variants[0], seeds)
+        candidates, names, refused = [], [], []
+        for variant in variants:
+            for number in (row["against_number"] or row["number"]).split("|"):
+                times, _, number = number.rpartition(" * ")
+                try:
+                    candidates.append(float(times or 1) * self._stack(variant, seeds, number, row))
+                    names.append(variant)
+                except InputError as e:
+                    refused.append(e)
+        if not candidates:
+            raise refused[0]
+        best = _hardest(candidates, row["direction"])
+        return seeds, candidates[best], names[best]
+
+    def _as_long(self, subject: str, other: str, seeds: list[int]) -> list[int]:
+        """Seeds for which the other variant was trained for as many epochs as the subject, or for more."""
+        fair = [s for s in seeds if self.epochs[subject, s] <= self.epochs[other, s]]
+        if not fair:
+            ours, theirs = (self.epochs[v, seeds[0]] for v in (subject, other))
+            raise InputError(f"{subject} was trained for {ours} epochs and {other} for {theirs}: train {other} as long")
+        return fair
+
+    def _choose(self, wanted: str, number: str, row: dict) -> str:
+        """The first variant of `a>b` that is there; of `a|b` the one with the best mean."""
+        for group in wanted.split(">"):
+            there = [v for v in group.split("|") if v in self.results]
+            if there:
+                sign = -1 if row["direction"] == "below" else 1
+                means = [sign * self._mean(v, number, row) for v in there]
+                return there[int(np.argmax(np.nan_to_num(means, nan=-np.inf)))]
+        for label in ("genre", "language"):
+            if f"cvae-{label}" in wanted and label in self.table and self.table[label].nunique() < 2:
+                raise InputError(f"the corpus has fewer than two {label}s: a conditional model needs two classes")
+        raise InputError(f"no finished run of {wanted.replace('>', ' or ').replace('|', ', ')}")
+
+    def _mean(self, variant: str, number: str, row: dict) -> float:
+        try:
+            return float(self._stack(variant, sorted(self.results[variant]), number, row).mean())
+        except InputError:
+            return np.nan
+
+    def _stack(self, variant: str, seeds: Iterable[int], number: str, row: dict) -> np.ndarray:
+        """(S, N) where the number is a mean over clips, else (S,)."""
+        found = [self.results[variant][s] for s in seeds]
+        for results in found:
+            if number not in results.numbers:
+                missing = f"{number} of {variant} was not measured: execute notebook {row['notebook']} on this corpus"
+                raise InputError(results.skipped.get(row["experiment"], missing))
+        if all(number in r.per_clip for r in found) and len({len(r.per_clip[number]) for r in found}) == 1:
+            return np.stack([r.per_clip[number] for r in found])
+        return np.array([r.numbers[number] for r in found])
+
+    def _extra(self, name: str) -> float | np.ndarray:
+        if name not in self.extras:
+            raise InputError(f"{name} was not measured")
+        return self.extras[name]
+
+
+def _is_number(text: str) -> bool:
+    """Whether a baseline or null is known (`0`), or cannot be (`– why`), and so is not the id of a result."""
+    return not text or text.startswith("–") or text.replace(".", "", 1).isdigit()
+
+
+def _number(text: str) -> float:
+    return float(text) if text and not text.startswith("–") else np.nan
+
+
+def _hardest(candidates: Sequence[np.ndarray], direction: str) -> int:
+    """The one that is hardest to beat: the lowest mean for claims of `below`, else the highest."""
+    means = [float(np.mean(c)) for c in candidates]
+    if np.isnan(means).all():
+        return 0
+    return int(np.nanargmin(means) if direction == "below" else np.nanargmax(means))
