@@ -333,7 +333,7 @@ def embed(
 ) -> None:
     """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips."""
     from . import embedding
-    from .metrics.neighbours import METRICS
+    from .metrics.clustering import DISTANCES as METRICS
     from .models import MODELS
     from .progress import Progress
     from .runs import latest_run, load_run

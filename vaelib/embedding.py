@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import audio
 from .config import InputError, one_of, write_atomic
-from .metrics.neighbours import nearest
+from .metrics.clustering import nearest
 from .manifest import LABELS, UNLABELLED
 from .models import VaDE
 from .runs import Run, track_means

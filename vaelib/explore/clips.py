@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from ..audio import Scaler
 from ..config import InputError
 from ..descriptors import describe
-from ..metrics.maps import project
+from ..metrics.clustering import project
 from ..runs import Run, labels_of
 from ..store import Store
 from . import picture

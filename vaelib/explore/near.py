@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..metrics.neighbours import nearest
+from ..metrics.clustering import nearest
 from ..runs import Run
 from .fields import packed
 

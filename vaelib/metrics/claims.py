@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from vaelib.config import InputError, one_of
-from vaelib.metrics.reconstruction import ratio_values
+from vaelib.metrics.spectrogram import ratio_values
 from vaelib.metrics.statistics import MIN_SEEDS, Interval, bootstrap_interval, verdict
 
 HOW = ("value", "difference", "ratio")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..metrics.modulation import KINDS
+from .filters import KINDS
 from ..metrics.statistics import Interval, bootstrap_interval
 from .mixture import always_sure, calibration, stands_still
 from .proof import NotTested, Proof

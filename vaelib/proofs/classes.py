@@ -11,7 +11,7 @@ from .. import plots
 from ..config import InputError, one_of
 from ..metrics import clustering as clu
 from ..metrics import generation as gen
-from ..metrics.maps import project
+from ..metrics.clustering import project
 from ..metrics.judges import ProbeScore, linear_probe
 from ..runs import Run
 from .clusters import known

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from .. import plots
 from ..config import InputError
-from ..metrics import baselines as base
+from ..metrics import clustering as base
 from ..metrics import clustering as clu
 from ..metrics.judges import cophenetic_agreement, linear_probe
 from ..manifest import UNLABELLED
@@ -96,7 +96,7 @@ def clustering(run: Run) -> Proof:
         found = own_clusters(run, k)
         numbers[f"{label}: clusters"] = float(k)
         scores = clu.cluster_scores(truth[there], found[there])
-        names = {"ari": "ARI", "ami": "AMI", "nmi": "NMI", "v_measure": "V-measure", "hungarian": "Hungarian accuracy"}
+        names = {"ari": "ARI", "ami": "AMI", "nmi": "NMI", "v_measure": "V-measure", "accuracy": "Hungarian accuracy"}
         numbers |= {f"{label}: {names.get(m, m)}": v for m, v in scores.items()}
         for name, metric in (("ARI", adjusted_rand_score), ("AMI", clu.adjusted_mutual_info)):
             null = clu.permutation_null(metric, truth[there], found[there], n=50)

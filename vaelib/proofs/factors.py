@@ -11,7 +11,7 @@ import pandas as pd
 from .. import plots
 from ..config import InputError
 from ..metrics import disentanglement as dis
-from ..metrics.baselines import component_codes
+from ..metrics.disentanglement import component_codes
 from ..metrics.reading import Reader, coarse
 from ..metrics.statistics import Null, bootstrap_interval
 from ..runs import Embedding, Run

@@ -9,13 +9,20 @@ from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
 from ..config import InputError
-from ..metrics.modulation import KINDS, Ripples, count_kinds, name_pattern, ripples, selectivity
+from ..metrics.spectrogram import Ripples, name_pattern, ripples, selectivity
 from ..metrics.statistics import mean_known
 from ..models import build, centred
 from ..plots.units import units as draw
 from ..runs import Run
 from .proof import Proof
 
+KINDS = {
+    "frequency band": ("frequency band",),
+    "onset or rhythm": ("onset", "rhythm"),
+    "sweep": ("rising sweep", "falling sweep"),
+    "mixed": ("mixed",),
+    "flat or silent": ("flat", "silent"),
+}
 Layers = list[tuple[Tensor, Tensor]]  # weights (out, in, 4, 4) and biases (out,) of the encoder's convolutions
 FIELD = (64, 64)  # bins of a ripple; the deepest units see 46 × 46
 BEFORE = " at initialisation"
@@ -79,6 +86,12 @@ def filters(run: Run, examined: int = 32) -> Proof:
     figure, _ = draw({"trained": trained[order], "untrained": fresh[order]}, tuning, patterns, counts, seconds)
     per_unit = {name: values for name, values in per_unit.items() if not np.isnan(values).any()}  # nan: a dead unit
     return Proof("filters", run.name, n, _sentence(n, len(leaning)), figure, per_unit)
+
+
+def count_kinds(names: object) -> dict[str, int]:
+    """How many names of patterns are of each of the `KINDS`."""
+    names = list(names)
+    return {kind: sum(name.startswith(beginnings) for name in names) for kind, beginnings in KINDS.items()}
 
 
 def _level(layers: list[np.ndarray]) -> np.ndarray:

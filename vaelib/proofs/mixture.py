@@ -14,7 +14,7 @@ from .. import plots
 from ..config import InputError
 from ..metrics import clustering as clu
 from ..metrics import mixture as mix
-from ..metrics.reconstruction import ratio_values
+from ..metrics.spectrogram import ratio_values
 from ..metrics.statistics import bootstrap_interval
 from ..manifest import UNLABELLED
 from ..models import VaDE

@@ -9,8 +9,8 @@ import torch
 
 from .. import plots
 from ..config import InputError
-from ..metrics import reconstruction as rec
-from ..metrics.smoothness import paths_smoothness
+from ..metrics import spectrogram as rec
+from ..metrics.spectrogram import paths_smoothness
 from ..runs import Run, labels_of
 from .filters import untrained
 from .proof import Proof
@@ -118,14 +118,14 @@ def reconstruction(*runs: Run, shown: int = 6) -> Proof:
     for name, run in zip(labels_of(runs), runs, strict=True):
         x, copy = run.reconstruct("test")
         mean = mean_window(run, "train")
-        onsets = rec.onset_correlation(x, copy)
+        onsets = rec.onset_correlations(x, copy)
         low, middle, high = (float(part.mean()) for part in np.array_split(rec.mse_by_band(x, copy), 3))
         values = {
             "MSE per bin": rec.mse_per_clip(x, copy),
             "R² against the mean spectrogram": rec.r2_against_mean(x, copy, mean),
             "edge energy kept, time": rec.edges_kept(x, copy, "time"),
             "edge energy kept, frequency": rec.edges_kept(x, copy, "frequency"),
-            "onset-envelope correlation": onsets.per_clip,
+            "onset-envelope correlation": onsets,
         }
         per_clip[name] = {k: v for k, v in values.items() if not np.isnan(v).any()}
         scores[name] = {k: float(v.mean()) for k, v in values.items()} | {
@@ -133,7 +133,7 @@ def reconstruction(*runs: Run, shown: int = 6) -> Proof:
             "MSE per bin, low third of the bands": low,
             "MSE per bin, middle third of the bands": middle,
             "MSE per bin, high third of the bands": high,
-            "onset-envelope correlation": onsets.mean,
+            "onset-envelope correlation": float(np.nanmean(onsets)),
         }
         pick = np.linspace(0, len(x) - 1, shown).astype(int)
         pictures.setdefault("original", x[pick])

@@ -1,0 +1,292 @@
+"""Spectrograms compared: what a reconstruction keeps, whether a path is gradual, and what a pattern looks like.
+
+Spectrograms are (N, F, T): clips, mel bands, frames, scaled to [0, 1]. Notebook 02 explains the paths, 03 the rest.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vaelib.config import InputError
+from vaelib.metrics.statistics import mean_known
+
+OBLIQUE = np.tan(np.pi / 8)  # a modulation within 22.5° of an axis counts as lying on it: four equal sectors
+FLAT = 1e-3  # standard deviation under which a pattern in [0, 1] shows nothing
+
+# --- reconstruction ---
+
+
+def _pair(x: np.ndarray, xhat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # float64: a mean over millions of float32 bins drifts
+    x, xhat = np.asarray(x, dtype=float), np.asarray(xhat, dtype=float)
+    if x.shape != xhat.shape or x.ndim != 3 or x.size == 0:
+        raise InputError(
+            f"original and reconstruction must both be (clips, bands, frames), not {x.shape}, {xhat.shape}"
+        )
+    return x, xhat
+
+
+def mse_per_clip(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
+    """Mean squared error per bin of each clip, (N,); both (N, F, T). InputError if the shapes differ."""
+    x, xhat = _pair(x, xhat)
+    return ((x - xhat) ** 2).mean(axis=(1, 2))
+
+
+def mse_by_band(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
+    """Mean squared error of each mel band, (F,); arguments as `mse_per_clip`."""
+    x, xhat = _pair(x, xhat)
+    return ((x - xhat) ** 2).mean(axis=(0, 2))
+
+
+def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is sum(numerator) / sum(denominator) and whose spread is that of the ratio.
+
+    The ratio linearised clip by clip (Cochran 1977, Sampling Techniques, §6.3): with them a ratio of sums has an
+    interval over clips like any mean. nan where the denominators (N,) are all 0.
+    """
+    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    if not denominator.any():
+        return np.full(len(denominator), np.nan)
+    ratio = numerator.sum() / denominator.sum()
+    return ratio + (numerator - ratio * denominator) / denominator.mean()
+
+
+def r2_against_mean(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> np.ndarray:
+    """Share of the variance explained beyond always answering the mean training spectrogram.
+
+    Args:
+        x: Originals, (N, F, T).
+        xhat: Reconstructions, (N, F, T).
+        mean_spectrogram: Mean of the training clips, (F, T).
+
+    Returns:
+        (N,) values whose mean is the R² of all clips together (`ratio_values`): 1 is perfect, 0 no better than the
+        mean, negative worse; nan if the originals are that mean.
+
+    Raises:
+        InputError: The shapes differ.
+    """
+    x, xhat = _pair(x, xhat)
+    spread = ((x - np.asarray(mean_spectrogram, dtype=float)) ** 2).mean(axis=(1, 2))
+    return 1 - ratio_values(mse_per_clip(x, xhat), spread)
+
+
+def edge_energy(x: np.ndarray, axis: str) -> np.ndarray:
+    """Sum of squared differences of neighbouring bins along `time` or `frequency`, per clip, (N,)."""
+    return (np.diff(np.asarray(x, dtype=float), axis={"time": 2, "frequency": 1}[axis]) ** 2).sum(axis=(1, 2))
+
+
+def edges_kept(x: np.ndarray, xhat: np.ndarray, axis: str) -> np.ndarray:
+    """Gradient energy of the reconstructions along `time` or `frequency` over that of the originals.
+
+    Below 1 is blurred, above 1 sharper or noisier than the original (noise has edges: read it beside the MSE).
+
+    Returns:
+        (N,) values whose mean is the ratio of all clips together (`ratio_values`); nan where the originals are flat.
+
+    Raises:
+        InputError: The shapes differ.
+    """
+    x, xhat = _pair(x, xhat)
+    return ratio_values(edge_energy(xhat, axis), edge_energy(x, axis))
+
+
+def onset_envelope(x: np.ndarray) -> np.ndarray:
+    """Onset strength: rectified spectral flux summed over bands; (N, F, T) to (N, T), the first frame 0.
+
+    Source: Böck & Widmer 2013 (DAFx), without their maximum filter.
+    """
+    flux = np.maximum(np.diff(np.asarray(x, dtype=float), axis=2), 0).sum(axis=1)  # (N, T-1)
+    return np.pad(flux, ((0, 0), (1, 0)))
+
+
+def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
+    """Pearson correlation of the onset envelopes of original and reconstruction, (N,).
+
+    A reconstruction without any onset scores 0, not nan: it kept nothing. A clip whose original has none is nan.
+    Arguments and errors as `mse_per_clip`.
+    """
+    x, xhat = _pair(x, xhat)
+    a, b = (onset_envelope(each)[:, 1:] for each in (x, xhat))  # the padded frame would correlate with itself
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    scale_a, scale_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    live = (scale_a > 1e-9) & (scale_b > 1e-9)  # float noise of a flat envelope is no onset
+    found = np.where(live, (a * b).sum(1) / np.where(live, scale_a * scale_b, 1), 0.0)
+    found[scale_a <= 1e-9] = np.nan
+    return found
+
+
+class ReconstructionScores(NamedTuple):
+    """Numbers by id (`rec.mse`, …), and for those that are means the values per clip (see `claims`)."""
+
+    numbers: dict[str, float]
+    per_clip: dict[str, np.ndarray]
+
+
+def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> ReconstructionScores:
+    """Everything that reconstructions are compared by; arguments and errors as `r2_against_mean`.
+
+    Returns:
+        `rec.mse` per bin, in all and in three equal parts of the bands, and that of the mean spectrogram; `rec.r2`;
+        `rec.edges_time` and `rec.edges_freq`, the edge energy kept; `rec.onset_r`, over clips that have an onset.
+    """
+    values = {
+        "rec.mse": mse_per_clip(x, xhat),
+        "rec.r2": r2_against_mean(x, xhat, mean_spectrogram),
+        "rec.edges_time": edges_kept(x, xhat, "time"),
+        "rec.edges_freq": edges_kept(x, xhat, "frequency"),
+        "rec.onset_r": onset_correlations(x, xhat),
+    }
+    numbers = {name: float(v.mean()) for name, v in values.items()}
+    numbers["rec.onset_r"] = mean_known(values["rec.onset_r"])
+    numbers["rec.mse_mean"] = float(((x - mean_spectrogram) ** 2).mean())
+    for part, bands in zip(("low", "middle", "high"), np.array_split(mse_by_band(x, xhat), 3), strict=True):
+        numbers[f"rec.mse_{part}"] = float(bands.mean())
+    return ReconstructionScores(numbers, {name: v for name, v in values.items() if not np.isnan(v).any()})
+
+
+# --- paths ---
+
+
+def paths_smoothness(
+    paths: np.ndarray, reference: np.ndarray | None = None, min_share: float = 0.05
+) -> dict[str, np.ndarray]:
+    """Evenness and straightness of many paths in data space, by Euclidean distance.
+
+    Args:
+        paths: Decoded points, (P, steps, ...), at least two steps.
+        reference: Distance between the two original clips of each path, (P,).
+        min_share: A path that stays nearer to its start than this share of its reference counts as collapsed: a
+            decoder that hardly moves is smooth for the wrong reason.
+
+    Returns:
+        Arrays of (P,): `step_ratio`, largest step / mean step (1 even, steps - 1 one jump); `length_ratio`,
+        path length / distance of its ends (1 straight); `collapsed`. A collapsed path has both ratios inf, the
+        worst value, so that no average or median calls it smooth.
+
+    Raises:
+        InputError: Fewer than two steps.
+    """
+    paths = np.asarray(paths, dtype=float)
+    if paths.ndim < 2 or paths.shape[1] < 2:
+        raise InputError(f"a path needs at least two steps, (paths, steps, ...), not the shape {paths.shape}")
+    flat = paths.reshape(len(paths), paths.shape[1], -1)  # (P, steps, D)
+    steps = np.linalg.norm(np.diff(flat, axis=1), axis=2)  # (P, steps - 1)
+    length = steps.sum(axis=1)
+    ends = np.linalg.norm(flat[:, -1] - flat[:, 0], axis=1)
+    reach = np.linalg.norm(flat - flat[:, :1], axis=2).max(axis=1)  # a length would add up jitter
+    least = 1e-6 * np.maximum(1.0, np.linalg.norm(flat[:, 0], axis=1))
+    if reference is not None:
+        least = np.maximum(least, min_share * np.asarray(reference, dtype=float))
+    collapsed = ~(reach > least)  # nan counts as collapsed
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step_ratio = np.where(collapsed, np.inf, steps.max(axis=1) / steps.mean(axis=1))
+        length_ratio = np.where(collapsed, np.inf, length / ends)  # a path that returns to its start: inf
+    return {"step_ratio": step_ratio, "length_ratio": length_ratio, "collapsed": collapsed}
+
+
+# --- patterns ---
+# A modulation is a pair of frequencies on the (mel, frame) grid, in cycles per window: along time (rhythm) and along
+# frequency (bands, partials). A positive spectral modulation falls over time, a negative one rises.
+
+
+class Ripples(NamedTuple):
+    """Dynamic ripples (modulation, phase, mel, frame) in [0, 1]; `temporal`, `spectral`: (modulation,) cycles."""
+
+    images: np.ndarray
+    temporal: np.ndarray
+    spectral: np.ndarray
+
+
+def ripples(shape: tuple[int, int], steps: int = 6, phases: int = 4) -> Ripples:
+    """Spectro-temporal gratings 0.5 + 0.5 cos(2π(ω_t t + ω_f f) + φ), the same set for every pattern of a shape.
+
+    Chi et al. 1999 (doi:10.1121/1.428100) and Elliott & Theunissen 2009 (doi:10.1371/journal.pcbi.1000302).
+
+    Args:
+        shape: (mel bands, frames), at least 8 each.
+        steps: Non-zero frequencies of each axis, whole cycles spaced by ratio from 1 to 3/8 of the bins; both
+            directions of every oblique grating, and the gratings along one axis only.
+        phases: Evenly spaced phases.
+    """
+    f_cycles, t_cycles = (np.unique(np.geomspace(1, 3 * n / 8, steps).round()) for n in shape)
+    both = np.r_[-f_cycles[::-1], 0, f_cycles]
+    grid = [(t, f) for t in t_cycles for f in both] + [(0, f) for f in f_cycles]
+    temporal, spectral = np.array(grid).T
+    f, t = (np.arange(n) / n for n in shape)
+    turns = temporal[:, None, None] * t + spectral[:, None, None] * f[:, None]  # (modulation, mel, frame)
+    angles = 2 * np.pi * (turns[:, None] + (np.arange(phases) / phases)[:, None, None])
+    return Ripples((0.5 + 0.5 * np.cos(angles)).astype(np.float32), temporal, spectral)
+
+
+def selectivity(responses: np.ndarray) -> np.ndarray:
+    """How few modulations a unit answers: 1 - H / log M, H the entropy of its power over the M modulations.
+
+    Args:
+        responses: (unit, modulation) power, not negative, at least two modulations.
+
+    Returns:
+        (unit,) 0 for the same answer to all, 1 for an answer to a single one, nan for a unit that never answers.
+    """
+    power = np.asarray(responses, dtype=float)
+    total = power.sum(1, keepdims=True)
+    share = np.divide(power, total, out=np.full_like(power, np.nan), where=total > 0)
+    entropy = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+    return np.clip(1 - entropy / np.log(power.shape[1]), 0, 1)
+
+
+def modulation_spectrum(patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """2-D power of patterns (n, mel, frame) without their means (Singh & Theunissen 2003, doi:10.1121/1.1624067).
+
+    Folded to temporal modulations of at least 0, so that the powers of a pattern add up to its variance. No window:
+    the power at temporal 0 is then exactly the variance that frequency alone explains, and at spectral 0 that of time.
+
+    Returns:
+        Power (n, mel, frame // 2 + 1) and its axes in cycles per window, spectral (mel,) and temporal.
+    """
+    x = np.asarray(patterns, dtype=float)
+    bands, frames = x.shape[1:]
+    power = np.abs(np.fft.rfft2(x - x.mean((1, 2), keepdims=True))) ** 2 / (bands * frames) ** 2
+    power[:, :, 1 : (frames + 1) // 2] *= 2  # their mirror images at negative temporal modulations
+    return power, np.fft.fftfreq(bands, 1 / bands), np.fft.rfftfreq(frames, 1 / frames)
+
+
+def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
+    """What a pattern (mel, frame) in [0, 1] looks like, in words, from its modulation spectrum.
+
+    A name needs more than half of the power: within 22.5° of the spectral axis a `frequency band`, of the temporal
+    axis an `onset`, or a `rhythm` where it repeats (a quarter on the axis itself: a product of both has none there);
+    in one direction, with three times that of the other, a sweep. Otherwise `mixed`: checkerboard, spot, noise.
+
+    Args:
+        pattern: One pattern; its modulations are counted on its own window, whatever its size.
+        frame_seconds: Seconds per frame: a rhythm gets its rate, "rhythm at 2.2 Hz".
+    """
+    x = np.asarray(pattern, dtype=float)
+    (power,), spectral, temporal = modulation_spectrum(x[None])
+    if power.sum() < FLAT**2:
+        return "silent" if np.abs(x).max() < FLAT else "flat"
+    share, f, t = power / power.sum(), np.abs(spectral)[:, None], temporal[None]
+    if share[t < OBLIQUE * f].sum() > 0.5 and share[:, 0].sum() > 0.25:
+        return "frequency band"
+    if share[f < OBLIQUE * t].sum() > 0.5 and share[0].sum() > 0.25:
+        lag = _period(x.mean(0))
+        return f"rhythm at {1 / (lag * frame_seconds):.2g} Hz" if lag else "onset"
+    moving = share[:, 1:].sum(1) * (2 * np.abs(spectral) < len(x))  # at Nyquist both directions look the same
+    falling, rising = moving[spectral > 0].sum(), moving[spectral < 0].sum()
+    if max(falling, rising) > max(0.5, 3 * min(falling, rising)):
+        return "falling sweep" if falling > rising else "rising sweep"
+    return "mixed"
+
+
+def _period(course: np.ndarray) -> int:
+    """Frames after which a time course repeats, at least twice in the window; 0 if it does not.
+
+    The highest autocorrelation (circular) after its first zero; an onset, which happens once, has no such peak.
+    """
+    r = np.fft.irfft(np.abs(np.fft.rfft(course - course.mean())) ** 2, len(course))[: len(course) // 2 + 1]
+    start = int((r < 0).argmax())
+    lag = start + int(r[start:].argmax())
+    return lag if start and r[lag] > 0.4 * r[0] else 0
