@@ -265,6 +265,15 @@ def separates(numbers: Mapping[str, float]) -> bool:
     return numbers["mig.low"] > max(numbers["mig.null_p95"], numbers["mig.rotated_p95"])
 
 
+def axes_verdict(numbers: Mapping[str, float]) -> str:
+    """What the nulls say of the axes, in a sentence: rotations decide."""
+    if numbers["mig.low"] <= numbers["mig.null_p95"]:
+        return "That is not told apart from chance."
+    if not separates(numbers):
+        return "The space knows the factors, but its axes are not told apart from random directions."
+    return "The axes mean more than chance: turned at random, the same space separates less."
+
+
 def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Principal and independent components of single windows, fitted on train: linear baselines of disentanglement.
 
