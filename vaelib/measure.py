@@ -12,7 +12,8 @@ import torch
 
 from . import claims, plots
 from .config import InputError
-from .factors import LIVE_KL, Factors, codes_of, factors_of, label, live_dimensions, meanings
+from .factors import LIVE_KL, Factors, codes_of, factors_of, live_dimensions, meanings
+from .factors import label as dimension_label
 from .manifest import UNLABELLED
 from .metrics import clustering as clu
 from .metrics.disentanglement import KNOWN, axes_verdict, coarse, component_codes, disentanglement_scores, mig
@@ -112,7 +113,10 @@ def disentanglement(run: Run, shown: int = 12) -> claims.Results:
     others = {"pca": pca, "ica": ica, "samples": codes_of(run, factors.rows, sampled=True)}
     numbers, per_clip = disentanglement_scores(codes, factors.values, live, train, test, others, seed)
     numbers["live.count"] = float((run.embed("test").kl > LIVE_KL).sum())
-    rows, columns = [label(int(d), found) for d in live[:shown]], [factors.text(name) for name in factors.values]
+    rows, columns = (
+        [dimension_label(int(d), found) for d in live[:shown]],
+        [factors.text(name) for name in factors.values],
+    )
     title = f"{run.name}: what a dimension knows of each factor\n({len(rows)} of {numbers['live.count']:.0f} live ones)"
     matrix = pd.DataFrame(mig(codes, factors.values).matrix[live[:shown]], rows, columns)
     figure, _ = plots.heatmap(matrix, title, "MI / entropy")
