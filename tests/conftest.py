@@ -30,7 +30,7 @@ import torch
 from distributed import Client
 from hypothesis import HealthCheck, settings
 
-from vaelib import cluster
+from vaelib import workers
 from vaelib.config import FrontEnd, ModelConfig
 from vaelib.preprocess import build_store
 from vaelib.store import Store, open_store
@@ -211,10 +211,10 @@ def in_process(monkeypatch):
     """A batch's worker is a thread of the test's own process: what the test has replaced holds there too."""
 
     @contextmanager
-    def connected(workers, most=4):
-        options = {"resources": {cluster.NOTEBOOK: 1}, "dashboard_address": None, "memory_limit": 0}
-        with dask.config.set(cluster.SETTINGS), Client(
-            processes=False, n_workers=1, threads_per_worker=cluster.THREADS, **options
+    def connected(given, most=4):
+        options = {"resources": {workers.NOTEBOOK: 1}, "dashboard_address": None, "memory_limit": 0}
+        with dask.config.set(workers.SETTINGS), Client(
+            processes=False, n_workers=1, threads_per_worker=workers.THREADS, **options
         ) as client:  # fmt: skip
             yield client
 

@@ -1,155 +1,387 @@
-"""Many notebooks, scheduled by Dask: dependencies respected, independent ones in parallel, a live line for each."""
+"""Notebooks executed by papermill on Dask's workers: what failed or was cut short never looks finished."""
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import nbformat
 import pandas as pd
+import papermill as pm
 from distributed import Client, Future, get_worker, wait
 from distributed.utils import CancelledError
+from filelock import FileLock, Timeout
+from nbconvert.filters import strip_ansi
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.progress import Progress, TextColumn
+from traitlets.config import Config
 
-from . import engine
-from .cluster import NOTEBOOK, Workers, connected
-from .config import papermill_dir, write_atomic
-from .jobs import FAILURES, Job, Outcome, checked, defaults, raise_failures
-from .progress import clock
+from . import report
+from .config import InputError, code_version, digest, notebooks_dir, one_of, outputs_dir, papermill_dir, write_atomic
+from .store import fingerprint_of
+from .workers import NOTEBOOK, Workers, connected, kernel_environment
 
-# Whose runs a notebook puts beside its own
-BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}
-# For the time that work takes, roughly, on one core of 2026: seconds of an epoch of 1,000 windows of 64 × 64 in batches
-# of 8 (VaDE: half as many joint epochs, of its own) …
-EPOCH = {"02_basic_vae": 1.5, "03_conv_vae": 6.0, "04_beta_vae": 6.0, "05_conditional_vae": 6.0, "06_vade": 3.5}
-# … of all else in a notebook (imports, proofs, explorers), and of rendering 1,000 training windows of 1 s
-REST, OTHERS_REST, MUSIC = {"04_beta_vae": 60, "07_compare": 75}, 40, 7.0
-GONE = "the Dask scheduler went away; the same command continues on another one"
-INTERRUPTED = "\ninterrupted: finished runs and checkpoints are kept, the same command continues"
-EVERY = 0.3  # seconds between two words of a notebook that are passed on
-COLOURS = {"running": "bold", "failed": "bold red", "refused": "bold red", "left out": "yellow", "done": "green"}
+MODEL_NOTEBOOKS = {
+    "basic_vae": "02_basic_vae",
+    "conv_vae": "03_conv_vae",
+    "beta_vae": "04_beta_vae",
+    "cvae": "05_conditional_vae",
+    "vade": "06_vade",
+}
+FAILURES = ("failed", "refused")
+REFUSALS = ("InputError", "UnwritableError")  # what a notebook was given was wrong, not the notebook
+SECONDS = 0.3  # between two lines of a notebook that are passed on
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
+
+Show = Callable[[str], None]
+
+
+class NotebookFailedError(RuntimeError):
+    """A notebook stopped with an error; the message names it, the error and the kept file."""
+
+
+# --- what is executed ---
 
 
 @dataclass(frozen=True)
-class Task:
-    """A job of a batch.
+class Job:
+    """One notebook with parameters.
 
     Attributes:
-        job: Notebook and parameters.
-        needs: Numbers of earlier tasks without which this one is left out.
-        after: Numbers of earlier tasks that it waits for, whatever comes of them.
-        again: Execute it in any case.
+        notebook: Name without suffix, e.g. `03_conv_vae`.
+        parameters: Values for its parameters cell.
+        label: Added to the name of the executed notebook, e.g. `language`.
+        page: Whether the executed notebook becomes an HTML page, with explorers in it.
+        again: Execute it also where it is done.
+        needs: Numbers of earlier jobs of the batch without which this one is left out.
+        after: Numbers of earlier jobs that it waits for, whatever comes of them.
         check: Called before it starts: a reason to leave it out, or "".
-        windows: Training windows of an epoch on its store, and on the desk, in thousands of 64 × 64: they tell how
-            long it takes.
+        seconds: About how long it takes.
+    """
+
+    notebook: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    page: bool = True
+    again: bool = False
+    needs: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    check: Callable[[], str] | None = None
+    seconds: float = 60.0
+
+    @property
+    def title(self) -> str:
+        """Notebook and label; of a training also its settings, because several of one notebook run at a time."""
+        words = [self.notebook, self.label]
+        for name, value in sorted(self.parameters.items(), key=lambda p: (not isinstance(p[1], str), p[0] == "seed")):
+            if self.notebook not in MODEL_NOTEBOOKS.values() or name in ("store", "desk") or value is False:
+                continue
+            word = value if isinstance(value, str) else name if value is True else f"{name}{value:g}"
+            words += [f"{value}epochs" if name == "epochs" else word] if word != self.label else []
+        return "-".join(w for w in words if w).replace(" ", "").replace("/", "+")
+
+    @property
+    def name(self) -> str:
+        """Title, and a digest of the notebook's code, its parameters, the stores, and the code that trains."""
+        nb = nbformat.read(notebooks_dir() / f"{self.notebook}.ipynb", 4)
+        cells = [c.source for c in nb.cells if c.cell_type == "code"]
+        stores = [fingerprint_of(self.parameters.get(name, "")) for name in ("store", "desk")]
+        parts = [cells, self.parameters, stores, self.page, version("vaelib"), code_version()]
+        return f"{self.title}-{digest(parts)}"
+
+    @property
+    def final(self) -> Path:
+        """The executed notebook."""
+        return papermill_dir() / f"{self.name}.ipynb"
+
+    def runs(self, outputs: Path | str | None = None) -> list[Path]:
+        """Folders of the training runs that the executed (or failed) notebook trained or found finished."""
+        for path in (self.final, self.final.with_suffix(".failed.ipynb")):
+            if path.is_file():
+                found = nbformat.read(path, 4).metadata.get("vaelib", {}).get("runs", [])
+                return [Path(outputs or outputs_dir()) / name for name in found]
+        return []
+
+    def is_done(self) -> bool:
+        """Whether it is executed with these parameters and this code, and its training runs are still there."""
+        return self.final.is_file() and all((folder / "done.json").is_file() for folder in self.runs())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes:
+        job: The job.
+        state: `done`, `already done`, `failed`, `refused` (by the notebook: bad input) or `left out`.
+        seconds: Time it took.
+        path: The executed notebook, or what is kept of a failed one.
+        reason: Why it failed, was refused or left out.
     """
 
     job: Job
-    needs: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-    again: bool = False
-    check: Callable[[Job], str] | None = None
-    windows: tuple[float, float] = (1.0, 1.0)
+    state: str
+    seconds: float = 0.0
+    path: Path | None = None
+    reason: str = ""
 
-    @property
-    def seconds(self) -> float:
-        """About how long it takes on one core."""
-        rest, given = REST.get(self.job.notebook, OTHERS_REST), self.job.parameters
-        if self.job.notebook not in EPOCH:
-            return rest + MUSIC * self.windows[0] * given.get("clip_seconds", 0)
-        values = defaults(self.job.notebook) | given
-        trained = self.windows[0] * values["epochs"] * len(values.get("priors", "one").split(","))
-        if given.get("desk"):
-            trained += self.windows[1] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
-        return rest + EPOCH[self.job.notebook] * trained
+    def __str__(self) -> str:
+        took = clock(self.seconds) if self.state in ("done", "failed") else ""
+        return f"{self.state:<12} {took:>9}  {self.job.title}  {self.path or self.reason}"
 
 
-class Summary:
-    """One line for each run: state, epoch, loss, time left; live in a terminal and in a notebook.
+def clock(seconds: float) -> str:
+    """`75` → `1:15 min`."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
 
-    Where nobody watches (a log file), a line for each run that is over.
+
+def raise_failures(outcomes: Sequence[Outcome]) -> None:
+    """Raise one error that names all failures; none: do nothing.
+
+    Raises:
+        InputError: notebooks refused their input, and none failed.
+        NotebookFailedError: some failed.
+    """
+    bad = [o for o in outcomes if o.state in FAILURES]
+    if bad:
+        kind = InputError if all(o.state == "refused" for o in bad) else NotebookFailedError
+        raise kind(" | ".join(dict.fromkeys(o.reason for o in bad)))
+
+
+# --- parameters ---
+
+
+def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
+    """Values as a pydantic model.
+
+    Raises:
+        InputError: an unknown name (with the nearest valid one), or a value that the model does not take.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as e:
+        error = e.errors()[0]
+        place = ".".join([str(part) for part in (where, *error["loc"])])
+        if error["type"] == "extra_forbidden":
+            one_of(f"name in {where}", str(error["loc"][-1]), model.model_fields)
+        raise InputError(f"{place}: {error['msg']}, but it is {repr(error['input'])[:200]}") from None
+
+
+def parameters_of(notebook: str) -> type[BaseModel]:
+    """The cell tagged `parameters` of a notebook, as a pydantic model: names, types and defaults.
+
+    Raises:
+        InputError: no such notebook.
+    """
+    one_of("notebook", notebook, sorted(p.stem for p in notebooks_dir().glob("*.ipynb")))
+    path = notebooks_dir() / f"{notebook}.ipynb"
+    return _parameters_of(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _parameters_of(path: Path, changed: int) -> type[BaseModel]:
+    found = {name: ast.literal_eval(p["default"]) for name, p in pm.inspect_notebook(path).items()}
+    return create_model(path.stem, __config__=STRICT, **{name: (type(value), value) for name, value in found.items()})
+
+
+def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the types of their defaults; strings from a command line are converted.
+
+    Raises:
+        InputError: an unknown name (with the nearest valid one) or a value of another type.
+    """
+    values = validated(parameters_of(notebook), given, f"notebook {notebook}")
+    return {name: getattr(values, name) for name in given}
+
+
+# --- one notebook ---
+
+
+class _Client(PapermillNotebookClient):
+    """Passes the live lines of a running notebook (updated displays) on to a callback."""
+
+    show: Any = None
+
+    def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
+        if msg["msg_type"] in ("display_data", "update_display_data"):
+            line = msg["content"].get("data", {}).get("text/plain", "")
+            if msg["content"].get("transient", {}).get("display_id") and "\n" not in line:
+                self.show(line)
+        return super().process_message(msg, cell, cell_index)
+
+
+class _Engine(NBClientEngine):
+    """papermill's engine, with the notebook's own progress line passed on, and its training runs noted."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, show, page, **kwargs):
+        """Execute all cells; `show` is called with every progress line. Without a page explorers are not drawn."""
+        with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
+            trained, log = Path(folder, "runs"), Path(folder, "kernel.log")
+            environment = os.environ | kernel_environment() | {"VAELIB_TRAINED": str(trained)}
+            environment |= {} if page else {"VAELIB_NO_PLAYERS": "1"}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every kernel compiles all that it imports
+            sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})  # only this user's
+            client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, config=sockets)
+            client.show = show
+            try:
+                with log.open("wb") as stderr:
+                    return client.execute(stderr=stderr, env=environment)
+            except Exception as e:
+                e.add_note(log.read_text(errors="replace"))  # the last words of a kernel that died
+                raise
+            finally:
+                runs = trained.read_text().split("\n")[:-1] if trained.is_file() else []
+                nb_man.nb.metadata["vaelib"] = {"runs": sorted(set(runs))}
+
+
+pm.engines.papermill_engines.register("vaelib", _Engine)
+
+
+def execute(job: Job, show: Show = lambda line: None) -> Outcome:
+    """Execute one notebook, unless it is done; one failure must not end a batch.
+
+    While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log`):
+    neither looks finished. Who finds another process executing the same waits for it.
 
     Args:
-        tasks: All runs of the batch.
+        show: Gets every progress line of the notebook.
+
+    Returns:
+        What came of it; of a finished job with a page the HTML report lies beside the notebook.
     """
+    started, state, path, reason = time.monotonic(), "already done", None, ""
+    try:
+        values = checked(job.notebook, job.parameters)
+        with _locked(papermill_dir() / ".locks" / f"{job.name}.lock", show):
+            if job.again or not job.is_done():
+                _execute(job, values, show)
+                state = "done"
+        path = job.final
+    except InputError as e:
+        state, reason = "refused", str(e)
+    except Exception as e:  # a notebook that failed, a full disk, or the like
+        failed = job.final.with_suffix(".failed.ipynb")
+        state, path, reason = "failed", failed if failed.is_file() else None, str(e)
+    with suppress(OSError):  # a page that cannot be written does not undo the run
+        report.update_index()
+    return Outcome(job, state, time.monotonic() - started, path, reason)
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.console, self.lock = Console(stderr=True), threading.Lock()
-        self.lines: dict[int, str] = {}
-        self.over: dict[int, Outcome] = {}
-        self.jobs, self.costs = [t.job for t in tasks], [t.seconds for t in tasks]
-        self.worked, self.started = 0.0, time.monotonic()
-        self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=4)
-        self.shown = self.console.is_terminal or self.console.is_jupyter
 
-    def __enter__(self) -> Summary:
-        if self.shown:
-            self.live.start()
+def _locked(path: Path, show: Show) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+        lock.release()
+    except Timeout:
+        show("another process is executing this notebook; waiting for it")
+    return lock
+
+
+def _execute(job: Job, values: dict[str, Any], show: Show) -> None:
+    final = job.final
+    partial_, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
+    try:
+        pm.execute_notebook(
+            notebooks_dir() / f"{job.notebook}.ipynb", partial_, values, engine_name="vaelib", kernel_name="python3",
+            progress_bar=False, cwd=notebooks_dir(), show=show, page=job.page,
+        )  # fmt: skip
+    except Exception as e:
+        if getattr(e, "ename", "") in REFUSALS:
+            partial_.unlink(missing_ok=True)
+            raise InputError(e.evalue) from e
+        if partial_.exists():
+            partial_.replace(failed)
+        words = "\n".join([str(e), *getattr(e, "__notes__", [])])
+        with suppress(OSError):  # a full disk must not hide why the notebook failed
+            write_atomic(failed.with_suffix(".log"), strip_ansi(words).strip() + "\n")
+        why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
+        raise NotebookFailedError(f"{job.notebook} failed: {why}; see {failed}") from e
+    for left in (failed, failed.with_suffix(".log")):
+        left.unlink(missing_ok=True)
+    if job.page:
+        report.write_html(partial_, final.with_suffix(".html"), title=final.stem)
+    partial_.replace(final)
+
+
+# --- many notebooks ---
+
+
+class Board:
+    """One live line for each notebook that runs, and a line that stays for each that is over, on stderr."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs, self.over, self.worked, self.started = jobs, 0, 0.0, time.monotonic()
+        console = Console(stderr=True)
+        columns = [TextColumn("{task." + part + "}", markup=False) for part in ("description", "fields[line]")]
+        self.lines = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.rows: dict[int, Any] = {}
+
+    def __enter__(self) -> Board:
+        self.lines.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self.live.stop()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.lines.stop()
+        if kind is KeyboardInterrupt:
+            print("interrupted: finished runs and checkpoints are kept, the same command continues", file=sys.stderr)
 
-    def tell(self, number: int, line: str) -> None:
-        """The notebook of the job with this number says something new."""
-        with self.lock:
-            if number not in self.over:
-                self.lines[number] = line
+    def show(self, number: int, line: str) -> None:
+        """The notebook of the job with this number shows a new line."""
+        if number not in self.rows:
+            self.rows[number] = self.lines.add_task(self.jobs[number].title, line=line)
+        self.lines.update(self.rows[number], line=line)
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """A notebook is over."""
-        with self.lock:
-            self.lines.pop(number, None)
-            self.over[number] = outcome
-            self.worked += self.costs[number] * (outcome.state in ("done", "failed"))
-            if not self.shown:
-                line = f"{self.progress()}: {outcome.job.title}: {outcome.state}"
-                took = f" in {clock(outcome.seconds)}" if outcome.state == "done" else ""
-                print(line + took + (f": {outcome.reason}" if outcome.reason else ""), file=sys.stderr, flush=True)
+        if number in self.rows:
+            self.lines.update(self.rows[number], visible=False)
+        self.over += 1
+        self.worked += self.jobs[number].seconds * (outcome.state in ("done", "failed"))
+        words = f"{self.over}/{len(self.jobs)} notebooks{self._left()}: {outcome.job.title}: {outcome.state}"
+        words += f" in {clock(outcome.seconds)}" if outcome.state == "done" else ""
+        words += f": {outcome.reason}" if outcome.reason else ""
+        self.lines.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
-    def progress(self) -> str:
-        """`12/42 notebooks, about 31:00 min left`; the time once a tenth of the work is done."""
-        left = sum(cost for i, cost in enumerate(self.costs) if i not in self.over)
-        known = left and self.worked >= 0.1 * (self.worked + left)
-        time_left = (time.monotonic() - self.started) * left / self.worked if known else 0
-        return f"{len(self.over)}/{len(self.jobs)} notebooks" + (f", about {clock(time_left)} left" if known else "")
-
-    def table(self) -> Table:
-        """Runs that are on, then those that are over; those that wait are only counted."""
-        with self.lock:
-            rows = [(self.jobs[i].title, "running", line) for i, line in self.lines.items()]
-            over = list(self.over.values())
-        rows += [(o.job.title, o.state, o.reason or (clock(o.seconds) if o.seconds else "")) for o in reversed(over)]
-        grid = Table(box=None, pad_edge=False, title=self.progress(), title_justify="left")
-        for name in ("run", "state", "epoch", "loss", "left"):
-            grid.add_column(name, no_wrap=True, overflow="ellipsis")
-        for title, state, line in rows[: max(5, self.console.height - 6)]:
-            words = map(Text, (title, *_columns(line)))  # as they are: a label may look like markup
-            grid.add_row(next(words), Text(state, COLOURS.get(state, "default")), *words)
-        return grid
+    def _left(self) -> str:
+        """`, about 31:00 min left`, once a tenth of the work is done."""
+        left = sum(job.seconds for job in self.jobs) - self.worked
+        known = self.over < len(self.jobs) and self.worked > 0.1 * left
+        return f", about {clock((time.monotonic() - self.started) * left / self.worked)} left" if known else ""
 
 
-def _columns(line: str) -> tuple[str, str, str]:
-    """Epoch, loss and time left of a training's line; another line as it is."""
-    parts = [p.strip() for p in line.partition(": ")[2].split("·")]
-    if len(parts) < 3 or not parts[0].startswith("epoch "):
-        return line, "", ""
-    loss = next((p.removeprefix("loss ") for p in parts if p.startswith("loss ")), "")
-    return parts[0].removeprefix("epoch "), loss, parts[-1].removesuffix(" left")
+def run_alone(job: Job) -> Path:
+    """One notebook in this process, without workers; its lines are shown.
+
+    Raises:
+        InputError: unknown notebook or parameters, or input that the notebook refused.
+        NotebookFailedError: a cell raised.
+    """
+    with Board([job]) as board:
+        board.show(0, "starting")
+        outcome = execute(job, partial(board.show, 0))
+        board.finish(0, outcome)
+    raise_failures([outcome])
+    return outcome.path
 
 
-def run(tasks: Sequence[Task], workers: Workers | None = None) -> list[Outcome]:
+def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
     """Execute notebooks on Dask's workers.
 
     A worker that dies (killed, out of memory) is started again and its notebook continues from its checkpoint; when it
@@ -159,61 +391,46 @@ def run(tasks: Sequence[Task], workers: Workers | None = None) -> list[Outcome]:
         workers: Which workers; default: this machine's.
 
     Returns:
-        What came of each, in the order of `tasks`, failures too.
+        What came of each, in the order of `jobs`, failures too.
 
     Raises:
         InputError: some job's parameters are wrong (before anything runs), or there are no such workers.
     """
-    for task in tasks:
-        checked(task.job.notebook, task.job.parameters)
-    with connected(workers or Workers(), len(tasks)) as client, Summary(tasks) as summary:
+    for job in jobs:
+        checked(job.notebook, job.parameters)
+    outcomes: dict[int, Outcome] = {}
+    with connected(workers or Workers(), len(jobs)) as client, Board(jobs) as board, client.as_current():
         topic = f"vaelib-{uuid4().hex}"  # other batches may have the same scheduler
-        client.subscribe_topic(topic, lambda event: summary.tell(event[1]["number"], event[1]["line"]))
-        try:
-            with client.as_current():  # `wait` looks for it
-                outcomes = _run(client, tasks, summary, topic)
-        except KeyboardInterrupt:
-            print(INTERRUPTED, file=sys.stderr, flush=True)
-            raise
-    return [outcomes[i] for i in range(len(tasks))]
+        client.subscribe_topic(topic, lambda event: board.show(*event[1]))
+        _hand_out(client, topic, jobs, outcomes, board)
+    return [outcomes[i] for i in range(len(jobs))]
 
 
-def duration(tasks: Sequence[Task], workers: int) -> float:
-    """About how many seconds the tasks take that are not done yet, handed out like `_run` does."""
-    seconds = [t.seconds if t.again or not t.job.is_done() else 0.0 for t in tasks]
-    waiting, ends, now = list(range(len(tasks))), {}, 0.0
-    while waiting:
-        over = {i for i, end in ends.items() if end <= now}
-        ready = [i for i in waiting if over >= {*tasks[i].needs, *tasks[i].after}]
-        for i in ready[: workers - len(ends) + len(over)]:
-            waiting.remove(i)
-            ends[i] = now + seconds[i]
-        now = min((end for end in ends.values() if end > now), default=now)
-    return max(ends.values(), default=0.0)
+def _hand_out(client: Client, topic: str, jobs: Sequence[Job], outcomes: dict[int, Outcome], board: Board) -> None:
+    """Submit what is ready, one notebook for each free worker.
 
-
-def _run(client: Client, tasks: Sequence[Task], summary: Summary, topic: str) -> dict[int, Outcome]:
-    """Hand out one notebook for each free worker: when a worker dies, Dask holds all that it was given responsible."""
-    waiting, running, outcomes = dict(enumerate(tasks)), {}, {}
-    folders = {name: value for name, value in os.environ.items() if name.startswith("VAELIB_")}
-    while waiting or running:
-        ready = [i for i, task in waiting.items() if outcomes.keys() >= {*task.needs, *task.after}]
-        for i in ready[: max(0, _places(client) - len(running))]:
-            task = waiting.pop(i)
-            needed = [outcomes[k] for k in task.needs]
-            given = (topic, i, task, needed, folders)
-            running[i] = client.submit(_execute, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
+    Dask would take them all at once, but it gives them to workers before these are free, behind whatever runs there,
+    and holds every notebook that was given to a worker responsible for its death.
+    """
+    graph = TopologicalSorter({i: (*job.needs, *job.after) for i, job in enumerate(jobs)})
+    graph.prepare()
+    ready: list[int] = []
+    running: dict[int, Future] = {}
+    environment = {name: value for name, value in os.environ.items() if name.startswith("VAELIB_")}
+    while graph.is_active():
+        ready = sorted([*ready, *graph.get_ready()])
+        while ready and len(running) < _places(client):
+            i = ready.pop(0)
+            needed = [outcomes[k] for k in jobs[i].needs]
+            given = (topic, i, jobs[i], needed, environment)
+            running[i] = client.submit(_work, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
         with suppress(TimeoutError, CancelledError):
-            wait(list(running.values()), timeout=EVERY, return_when="FIRST_COMPLETED")
-        if client.status != "running":
-            for i in [*running, *waiting]:
-                outcomes[i] = Outcome(tasks[i].job, "failed", reason=GONE)
-                summary.finish(i, outcomes[i])
-            break
-        for i in [i for i, future in running.items() if future.done()]:
-            outcomes[i] = _outcome(tasks[i].job, running.pop(i))
-            summary.finish(i, outcomes[i])
-    return outcomes
+            wait(list(running.values()), timeout=SECONDS, return_when="FIRST_COMPLETED")
+        gone = client.status != "running"
+        for i in [i for i, future in running.items() if gone or future.done()]:
+            outcomes[i] = _outcome(jobs[i], running.pop(i), gone)
+            board.finish(i, outcomes[i])
+            graph.done(i)
 
 
 def _places(client: Client) -> int:
@@ -222,83 +439,36 @@ def _places(client: Client) -> int:
     return max(1, round(sum(w["resources"].get(NOTEBOOK, 0) for w in workers)))
 
 
-def _execute(topic: str, number: int, task: Task, needed: list[Outcome], folders: dict[str, str]) -> Outcome:
+def _work(topic: str, number: int, job: Job, needed: list[Outcome], environment: dict[str, str]) -> Outcome:
     """On a worker: execute one notebook, unless what it needs is not there.
 
     Args:
-        folders: Environment of the driver that says where data, runs and notebooks lie.
+        environment: The driver's, where it says where data, runs and notebooks lie.
     """
-    os.environ.update(folders)
+    os.environ.update(environment)
     missing = [o.job.label or o.job.title for o in needed if o.state in (*FAILURES, "left out")]
-    why = f"{' and '.join(missing)} could not be made" if missing else task.check(task.job) if task.check else ""
+    why = f"{' and '.join(missing)} could not be made" if missing else job.check() if job.check else ""
     if why:
-        return Outcome(task.job, "left out", reason=why)
-    worker, last = get_worker(), [0.0]
+        return Outcome(job, "left out", reason=why)
+    worker, last = get_worker(), 0.0
 
-    def tell(line: str) -> None:
-        if time.monotonic() - last[0] > EVERY:
-            last[0] = time.monotonic()
-            worker.log_event(topic, {"number": number, "line": line})
+    def show(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > SECONDS:
+            last = time.monotonic()
+            worker.log_event(topic, (number, line))
 
-    worker.log_event(topic, {"number": number, "line": "starting"})
-    return engine.attempt(task.job, tell, task.again)
+    show("starting")
+    return execute(job, show)
 
 
-def _outcome(job: Job, future: Future) -> Outcome:
+def _outcome(job: Job, future: Future, gone: bool) -> Outcome:
+    if gone:
+        return Outcome(job, "failed", reason="the Dask scheduler went away; the same command continues on another one")
     try:
         return future.result()
     except Exception as e:  # its worker died, or what it sent back cannot be read
         return Outcome(job, "failed", reason=f"{job.title}: {type(e).__name__}: {e}")
-
-
-def in_turn(jobs: Sequence[Job], first: int = 0, **more: Any) -> list[Task]:
-    """Tasks of trainings, each after those whose runs its notebook puts beside its own.
-
-    Args:
-        first: Number of the first one in the batch.
-        more: Further settings of every task.
-    """
-    places: dict[tuple, list[int]] = {}
-    for number, job in enumerate(jobs, first):
-        places.setdefault((job.notebook, job.parameters.get("store"), job.parameters.get("seed")), []).append(number)
-    before = [
-        places.get((BESIDE.get(j.notebook), j.parameters.get("store"), j.parameters.get("seed")), []) for j in jobs
-    ]
-    return [Task(job, after=tuple(after), **more) for job, after in zip(jobs, before, strict=True)]
-
-
-def run_all(jobs: Sequence[Job], workers: Workers | None = None) -> list[Path]:
-    """`run` of trainings, for callers that need every one of them.
-
-    Returns:
-        Executed notebooks, in the order of `jobs`.
-
-    Raises:
-        InputError: some job's parameters are wrong (before anything runs), or notebooks refused their input.
-        NotebookFailedError: some failed; the others were finished first.
-    """
-    done = run(in_turn(jobs), workers)
-    raise_failures(done)
-    return [outcome.path for outcome in done if outcome.path]
-
-
-def run_alone(job: Job, again: bool = False) -> Path:
-    """One notebook in this process, without workers; its lines are shown.
-
-    Raises:
-        InputError: unknown notebook or parameters, or input that the notebook refused.
-        NotebookFailedError: a cell raised.
-    """
-    with Summary([Task(job)]) as summary:
-        summary.tell(0, "starting")
-        try:
-            outcome = engine.attempt(job, lambda line: summary.tell(0, line), again)
-        except KeyboardInterrupt:
-            print(INTERRUPTED, file=sys.stderr, flush=True)
-            raise
-        summary.finish(0, outcome)
-    raise_failures([outcome])
-    return outcome.path
 
 
 def write_summary(outcomes: Sequence[Outcome]) -> Path:

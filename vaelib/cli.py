@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -14,7 +13,7 @@ import typer
 from .config import NO_ROOM, ROOT, InputError, data_dir, front_end, one_of, outputs_dir, papermill_dir, unwritable
 
 if TYPE_CHECKING:
-    from .cluster import Workers
+    from .workers import Workers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -23,6 +22,7 @@ app = typer.Typer(
 
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 Modality = Annotated[str, typer.Option(help="Only audio; accepted for the commands of the source document.")]
+CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")]
 StoreOption = Annotated[Path | None, typer.Option(help="Mel store; default: the newest in data/stores.")]
 
 
@@ -73,14 +73,9 @@ def demo(
     profile: str = "compact",
 ) -> None:
     """Everything: render loops and desk, preprocess, train all models, compare; prints the report to open."""
-    from .demo import CLIPS
-    from .planfile import FEWEST_CLIPS
-
-    seconds = seconds if seconds is not None else 30.0 if profile == "full" else 6.0
-    mixes = max(FEWEST_CLIPS["desk"], clips * CLIPS["desk"] // CLIPS["styles"])
-    both = {"clip_seconds": seconds, "seed": seed}
+    both = {"clip_seconds": seconds or (30.0 if profile == "full" else 6.0), "seed": seed}
     loops = {"clips_per_genre": clips, "composition": composition, "variation": variation} | both
-    desk = {"clips_per_genre": mixes} | both
+    desk = {"clips_per_genre": max(60, 37 * clips + clips // 2)} | both
     changes = [f"{corpus}.{k}={v}" for corpus, given in (("loops", loops), ("desk", desk)) for k, v in given.items()]
     changes += [f"epochs={epochs}", f"desk_epochs={epochs}"] if epochs is not None else []
     _execute_plan(ROOT / "plans" / "demo.yaml", [*changes, f"profile={profile}", f"seeds={seed}"])
@@ -101,7 +96,7 @@ def batch(
     ] = None,
 ) -> None:
     """Do what is missing of a plan: corpora, all trainings, comparison; prints the report to open."""
-    from .cluster import Workers
+    from .workers import Workers
 
     _execute_plan(plan, changes or [], Workers(workers, gpus, scheduler, slurm, pbs))
 
@@ -109,13 +104,13 @@ def batch(
 def _execute_plan(path: Path, changes: list[str], workers: Workers | None = None) -> None:
     from .plans import execute_plan, read_plan
 
-    report = execute_plan(read_plan(path, changes), workers)
-    typer.echo(f"executed notebooks: {papermill_dir() / 'index.html'}\ncomparison:         {report}")
+    page = execute_plan(read_plan(path, changes), workers)
+    typer.echo(f"executed notebooks: {papermill_dir() / 'index.html'}\ncomparison:         {page}")
 
 
 @app.command()
 def preprocess(
-    corpus: Annotated[Path, typer.Argument(help="Folder of music; for --mirdata the data set's home.")],
+    corpus: Annotated[Path, typer.Argument(help="Folder of music.")],
     profile: Annotated[str, typer.Option(help="Front end: compact (64 × 64) or full (128 × 1293).")] = "compact",
     labels: Annotated[
         str, typer.Option(help="What the folders mean, e.g. '{genre}/{artist}/{track}'; default language/genre/file.")
@@ -123,7 +118,6 @@ def preprocess(
     manifest: Annotated[
         str, typer.Option(help="CSV or Parquet with a column path; default: manifest.csv or .parquet in the folder.")
     ] = "",
-    mirdata: Annotated[str, typer.Option(help="Name of a mirdata data set that lies in the folder.")] = "",
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="A manifest's paths may leave the folder.")
     ] = False,
@@ -135,21 +129,19 @@ def preprocess(
     ] = "",
 ) -> None:
     """Turn a folder of music into a mel store (notebook 01, which is also the report on the collection)."""
-    from .batch import run_alone
-    from .corpus import read_corpus
-    from .jobs import Job
+    from .batch import Job, run_alone
+    from .collection import read_corpus
     from .store import choose_windows, is_current, store_path
 
     fe = front_end(profile)
     table = str(Path(manifest).expanduser().resolve()) if manifest else ""
-    reading = {"labels": labels, "manifest": table, "mirdata": mirdata, "allow_outside": allow_outside}
+    reading = {"labels": labels, "manifest": table, "allow_outside": allow_outside}
     cut = {"segment_seconds": segment_seconds, "hop_seconds": hop_seconds, "windows": windows}
     found = read_corpus(corpus, **reading)  # what is refused is refused before a kernel starts
-    named = choose_windows(bool(found.record), windows)[1]
     again = not is_current(found, fe, split_seed, **cut)
     given = {"corpus": str(found.root), "profile": profile, "split_seed": split_seed, **reading, **cut}
-    run_alone(Job("01_preprocess", given, found.name), again=again)
-    typer.echo(store_path(found.name, profile, named))
+    run_alone(Job("01_preprocess", given, found.name, again=again))
+    typer.echo(store_path(found.name, profile, choose_windows(bool(found.record), windows)[1]))
 
 
 @app.command(context_settings=FREE)
@@ -164,8 +156,7 @@ def train(
     modality: Modality = "audio",
 ) -> None:
     """Train one model by executing its notebook; any parameter of the notebook can be given as --name value."""
-    from .batch import run_alone
-    from .jobs import MODEL_NOTEBOOKS, Job, checked
+    from .batch import MODEL_NOTEBOOKS, Job, checked, run_alone
     from .store import open_store
 
     _check_modality(modality)
@@ -184,128 +175,104 @@ def train(
 
 @app.command("train-all", context_settings=FREE)
 def train_all(
-    context: typer.Context,
-    epochs: int = 16,
-    seed: int = 0,
-    store: StoreOption = None,
-    modality: Modality = "audio",
+    context: typer.Context, epochs: int = 16, seed: int = 0, store: StoreOption = None, modality: Modality = "audio"
 ) -> None:
     """Train all five models (Conditional twice) on a store, several at a time."""
-    from .batch import run_all
-    from .jobs import training_jobs
-    from .store import open_store
+    from .batch import MODEL_NOTEBOOKS
+    from .plans import execute_plan, make_plan
 
     _check_modality(modality)
-    path = _newest_store(store)
-    open_store(path)
-    run_all(training_jobs(path, epochs, seed, **_extra(context.args)))
+    runs = [{"model": m} | ({"condition": ["language", "genre"]} if m == "cvae" else {}) for m in MODEL_NOTEBOOKS]
+    corpora = {"store": {"store": str(_newest_store(store))}}
+    given = {"corpora": corpora, "seeds": [seed], "defaults": {"epochs": epochs} | _extra(context.args), "runs": runs}
+    execute_plan(make_plan(given), compare=False)
 
 
 @app.command()
 def test(
-    test: Annotated[str, typer.Option(help="Name of a proof, or all.")] = "all",
+    test: Annotated[str, typer.Option(help="Name of an experiment, or all.")] = "all",
     model: Annotated[str | None, typer.Option(help="Model whose newest run is tested.")] = None,
     compare: Annotated[str | None, typer.Option(help="reconstruction: models to put side by side.")] = None,
     more: Annotated[list[str] | None, typer.Argument(help="Further models after --compare.")] = None,
     condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
     prior: Annotated[str | None, typer.Option(help="cvae: standard or fixed")] = None,
-    dimension: Annotated[int | None, typer.Option(help="traversal: latent dimension")] = None,
+    dimension: Annotated[int | None, typer.Option(min=0, help="traversal: latent dimension")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="generate: class to sample")] = None,
     n_samples: Annotated[
         int | None, typer.Option("--n_samples", "--n-samples", min=1, help="generate: samples per class; default 10")
     ] = None,
-    checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the proofs into this HTML file.")] = None,
+    checkpoint_dir: CheckpointOption = None,
+    output: Annotated[Path | None, typer.Option(help="Write the experiments into this HTML (or .md) file.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus and profile of the runs; default: any.")] = None,
     modality: Modality = "audio",
 ) -> None:
-    """A proof on trained runs, no training: prints numbers and sentence, saves the figure in the run's folder."""
-    import matplotlib
-
-    matplotlib.use("agg")
+    """An experiment on a trained run, no training: executes its cells of the notebook that explains it."""
+    from .experiments import EXPERIMENTS, Finding, execute_experiments
     from .models import MODELS
-    from .proofs import PROOFS
-    from .reports import write_proofs
+    from .report import Section, write
     from .runs import latest_run
 
     _check_modality(modality)
-    if more and not compare:
-        raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
-    for name in [compare, *(more or [])] if compare else []:
-        one_of("model", name, MODELS)
-    if output is not None and output.is_dir():
-        raise InputError(f"--output {output} is a folder: give the name of an HTML file")
-    root, done = checkpoint_dir or outputs_dir(), []
-    names = list(PROOFS) if test == "all" else [one_of("test", test, [*PROOFS, "all"])]
-    for name in names:
-        function, models = PROOFS[name]
+    root = checkpoint_dir or outputs_dir()
+    asked: dict[tuple[str, str], list[str]] = {}
+    for name in EXPERIMENTS if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]:
+        notebook, models = EXPERIMENTS[name]
         if test != "all" and model is not None:
             one_of(f"model of test {name!r}", model, models)
-        chosen = model if model in models else models[0]
-        wanted = {"corpus": corpus}
-        if chosen == "cvae":
-            about = condition or (_condition_of(root, class_name, wanted) if name == "generate" else None)
-            wanted |= {"condition": about, "prior": prior}
-        settings = {"dimension": dimension} if name == "traversal" and dimension is not None else {}
-        if name == "generate":
-            samples = {"class_name": class_name, "n_samples": n_samples}
-            settings |= {k: v for k, v in samples.items() if v is not None}
+        asked.setdefault((notebook, model if model in models else models[0]), []).append(name)
+    given = {"traversal": {"dimension": dimension}, "generate": {"sample_class": class_name, "n_samples": n_samples}}
+    special = {name: value for name, value in given.get(test, {}).items() if value is not None}
+    same = {"corpus": corpus}
+    if test == "reconstruction" and compare:
+        first = latest_run(root, model=one_of("model", compare, MODELS), corpus=corpus)
+        same = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
+        same |= {"target": first.config.training.target}
+        special = {"compare": str(first.folder)} if more else {}
+        asked = {("03_conv_vae", one_of("model", m, MODELS)): [test] for m in more or [compare]}
+    elif more:
+        raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
+    findings = []
+    for (_, chosen), names in asked.items():
+        about = {"condition": condition or _condition_of(root, class_name), "prior": prior} if chosen == "cvae" else {}
         try:
-            if name == "reconstruction" and compare:
-                first = latest_run(root, model=compare, corpus=corpus)
-                same = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
-                same |= {"target": first.config.training.target}
-                chosen_runs = [first, *(latest_run(root, model=m, **same) for m in more or [])]
-            else:
-                chosen_runs = [latest_run(root, model=chosen, **wanted)]
-            proof = function(*chosen_runs, **settings)
+            findings += execute_experiments(latest_run(root, model=chosen, **same, **about).folder, names, **special)
         except InputError as e:
             if test != "all":
                 raise
-            typer.echo(f"{name}: not tested: {e}\n")
-            continue
-        # the numbers in a run's own folder are those of the ledger: what was asked for specially lies elsewhere
-        special = len(chosen_runs) > 1 or settings
-        path = proof.save(root / "comparison" / "proofs" if special else chosen_runs[0].folder / "figures")
-        typer.echo(f"{proof.table().to_string()}\n\n{proof}\n\nfigure: {path}\n")
-        done.append(proof)
-    if not done:
-        raise InputError(f"nothing could be tested: no finished run in {root}; train one, e.g. `vaelib train-all`")
+            findings += [Finding(name, reason=str(e)) for name in names]
+    for f in findings:
+        typer.echo(f"{f.name}: not tested: {f.reason}" if f.reason else f"{f.printed}\nfigure: {f.picture}")
     if output is not None:
-        typer.echo(write_proofs(done, output))
+        sections = [Section(f.name, f.reason or f.text, f.numbers, f.picture) for f in findings]
+        typer.echo(write(output, "Experiments", sections))
+    if all(f.reason for f in findings):
+        raise InputError(f"nothing could be tested in {root}: {findings[0].reason}")
 
 
-def _condition_of(root: Path, class_name: str | None, wanted: dict) -> str | None:
+def _condition_of(root: Path, class_name: str | None) -> str | None:
     """The label that has a class of this name in some conditional run; None: any run will do, or will say so."""
-    from .runs import find_runs
+    from .runs import find_runs, load_run
 
     for label in ("language", "genre") if class_name else ():
-        for folder in find_runs(root, model="cvae", condition=label, **wanted):
-            if class_name in json.loads((folder / "config.json").read_text())["config"]["model"]["classes"]:
-                return label
+        if any(class_name in load_run(f).config.model.classes for f in find_runs(root, model="cvae", condition=label)):
+            return label
     return None
 
 
 @app.command()
 def compare(
-    checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
+    checkpoint_dir: CheckpointOption = None,
     output: Annotated[Path | None, typer.Option(help="Where to put a copy of the Markdown report.")] = None,
     corpus: str = "",
     epochs: int = 0,
 ) -> None:
     """Compare all trained runs (notebook 07); prints the HTML report to open."""
-    _compare(checkpoint_dir or outputs_dir(), corpus, epochs, output)
-
-
-def _compare(root: Path, corpus: str, epochs: int, output: Path | None = None) -> None:
-    from .batch import run_alone
-    from .jobs import Job
+    from .batch import Job, run_alone
     from .runs import latest_run
 
-    root = root.resolve()
+    root = (checkpoint_dir or outputs_dir()).resolve()
     latest_run(root, corpus=corpus or None, epochs=epochs or None)
-    given = {"outputs": str(root), "corpus": corpus, "epochs": epochs}
-    run_alone(Job("07_compare", given), again=True)  # new runs may have come
+    run_alone(Job("07_compare", {"outputs": str(root), "corpus": corpus, "epochs": epochs}, again=True))
     folder = root / "comparison"
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -329,7 +296,7 @@ def embed(
     ] = None,
     metric: Annotated[str, typer.Option(help="Of the distance: euclidean or cosine.")] = "euclidean",
     per: Annotated[str, typer.Option(help="A row for each file, or for each segment of a long one.")] = "file",
-    checkpoint_dir: Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")] = None,
+    checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips."""
     from . import embedding
@@ -372,11 +339,10 @@ def embed(
 @app.command()
 def report(run: Path, output: Path | None = None) -> None:
     """Export an executed notebook as one HTML file that works offline; papermill_runs/index.html lists them all."""
-    from . import shelf
-    from .reports import write_html
+    from .report import update_index, write_html
 
     typer.echo(write_html(run, output))
-    shelf.update_or_say()
+    update_index()
 
 
 def main() -> None:
@@ -384,24 +350,21 @@ def main() -> None:
     # A container may ask for no bytecode: what is imported from here on is compiled once, not again by every worker
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    from .jobs import NotebookFailedError
-    from .provenance import COMMAND
-    from .training import TrainingDivergedError
-
-    os.environ[COMMAND] = shlex.join(["vaelib", *sys.argv[1:]])  # notebooks and workers write it down
+    os.environ["VAELIB_COMMAND"] = shlex.join(["vaelib", *sys.argv[1:]])  # notebooks and workers write it down
     try:
         app()
     except InputError as e:
-        print(f"vaelib: {e}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code, message = 2, str(e)
     except OSError as e:  # a full disk, or a folder that may not be used, where nobody said so yet
         if e.errno not in NO_ROOM:
             raise
-        print(f"vaelib: {unwritable(e.filename or 'a file', e)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (NotebookFailedError, TrainingDivergedError) as e:
-        print(f"vaelib: {e}", file=sys.stderr)
-        raise SystemExit(1) from None
+        code, message = 2, str(unwritable(e.filename or "a file", e))
+    except RuntimeError as e:  # a notebook that failed, a loss that became NaN
+        if type(e).__name__ not in ("NotebookFailedError", "TrainingDivergedError"):
+            raise
+        code, message = 1, str(e)
+    print(f"vaelib: {message}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
@@ -337,7 +338,11 @@ def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) ->
     if devices != 1 and not (config.folder / "done.json").is_file():
         check(config, store, devices)
         _train_together(config, store, show, devices)
-    return load_run(train(config, store, show=show))
+    folder = train(config, store, show=show)
+    if "VAELIB_TRAINED" in os.environ:  # `vaelib.batch` asks which runs a notebook trained
+        with open(os.environ["VAELIB_TRAINED"], "a") as names:
+            names.write(f"{folder.relative_to(outputs_dir())}\n")
+    return load_run(folder)
 
 
 def _train_together(config: RunConfig, store: Store, show: bool, devices: int) -> None:

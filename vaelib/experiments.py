@@ -1,0 +1,137 @@
+"""Experiments by name: the tagged cells of the notebook that explains one, executed on a trained run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from papermill.parameterize import parameterize_notebook
+
+from .batch import REFUSALS, NotebookFailedError, checked
+from .config import InputError, notebooks_dir, outputs_dir
+
+CONVOLUTIONAL = ("conv_vae", "beta_vae", "cvae", "vade")
+# name on the command line → its notebook, and the models that it is about (the first is the default)
+EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "smoothness": ("02_basic_vae", ("basic_vae", *CONVOLUTIONAL)),
+    "filters": ("03_conv_vae", CONVOLUTIONAL),
+    "reconstruction": ("03_conv_vae", ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
+    "disentanglement": ("04_beta_vae", ("beta_vae", "conv_vae", "basic_vae", "cvae", "vade")),
+    "traversal": ("04_beta_vae", ("beta_vae", "conv_vae", "basic_vae", "vade")),
+    "separation": ("05_conditional_vae", ("cvae",)),
+    "generate": ("05_conditional_vae", ("cvae",)),
+    "clustering_comparison": ("06_vade", ("vade",)),
+    "gmm_components": ("06_vade", ("vade",)),
+    "soft_clustering": ("06_vade", ("vade",)),
+    "cluster_contents": ("06_vade", ("vade",)),
+    "clustering": ("03_conv_vae", ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
+    "hierarchy": ("03_conv_vae", ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an experiment found.
+
+    Attributes:
+        name: Of the experiment.
+        printed: What its cells print.
+        numbers: What they keep with the run, by id.
+        text: What the numbers show, in a sentence.
+        picture: The figure, if there is one.
+        reason: Why this run cannot have it; "" if it can.
+    """
+
+    name: str
+    printed: str = ""
+    numbers: dict[str, float] | None = None
+    text: str = ""
+    picture: Path | None = None
+    reason: str = ""
+
+
+def execute_experiments(run: Path, names: Sequence[str], **special: Any) -> list[Finding]:
+    """Execute experiments of one notebook on a run: its cells tagged `parameters`, `setup` and `test-<name>`.
+
+    Args:
+        run: Folder of a finished run.
+        names: Of the experiments.
+        special: Further parameters of the notebook. What was asked for specially is not kept with the run, whose
+            numbers are those of the ledger: its figure goes to `comparison/tests/`.
+
+    Raises:
+        InputError: the notebook does not know a parameter, or refused the run.
+        NotebookFailedError: a cell raised.
+    """
+    notebook = EXPERIMENTS[names[0]][0]
+    if not special:
+        return _execute(notebook, run, names, {})
+    with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
+        copy = Path(folder, run.name)
+        copy.mkdir()
+        for file in run.iterdir():
+            if file.is_file():
+                (copy / file.name).symlink_to(file.resolve())
+        found = _execute(notebook, copy, names, special)
+        kept = outputs_dir() / "comparison" / "tests"
+        kept.mkdir(parents=True, exist_ok=True)
+        return [f.__class__(**vars(f) | {"picture": f.picture and Path(shutil.copy(f.picture, kept))}) for f in found]
+
+
+def _execute(notebook: str, run: Path, names: Sequence[str], special: dict[str, Any]) -> list[Finding]:
+    nb = nbformat.read(notebooks_dir() / f"{notebook}.ipynb", 4)
+    wanted = {"parameters", "setup", *(f"test-{name}" for name in names)}
+    nb.cells = [c for c in nb.cells if c.cell_type == "code" and wanted & set(c.metadata.get("tags", []))]
+    nb = parameterize_notebook(nb, checked(notebook, {"trained": str(run)} | special))
+    resources = {"metadata": {"path": str(notebooks_dir())}}
+    client = NotebookClient(nb, kernel_name="python3", timeout=None, allow_errors=True, resources=resources)
+    environment = os.environ | {"VAELIB_NO_PLAYERS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    client.execute(env=environment)
+    for cell in nb.cells:
+        if not {"parameters", "setup"}.isdisjoint(cell.metadata.get("tags", [])) and (error := _error(cell)):
+            raise error
+    return [
+        _finding(name, run, [c for c in nb.cells if f"test-{name}" in c.metadata.get("tags", [])]) for name in names
+    ]
+
+
+def _error(cell: nbformat.NotebookNode) -> Exception | None:
+    for output in cell.outputs:
+        if output.output_type == "error":
+            if output.ename in REFUSALS:
+                return InputError(output.evalue)
+            return NotebookFailedError(f"{output.ename}: {output.evalue}")
+    return None
+
+
+def _finding(name: str, run: Path, cells: list[nbformat.NotebookNode]) -> Finding:
+    error = next(filter(None, map(_error, cells)), None)
+    if isinstance(error, InputError):
+        return Finding(name, reason=str(error))
+    if error:
+        raise NotebookFailedError(f"{name} failed: {error}")
+    path = run / "results" / f"{name}.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    if "skipped" in kept:
+        return Finding(name, reason=kept["skipped"])
+    picture = path.with_suffix(".png")
+    printed = "\n".join(filter(None, (_text(output) for cell in cells for output in cell.outputs)))
+    return Finding(name, printed, kept.get("numbers"), kept.get("text", ""), picture if picture.is_file() else None)
+
+
+def _text(output: nbformat.NotebookNode) -> str:
+    """What an output says where there are only words."""
+    if output.output_type == "stream":
+        return output.text.rstrip() if output.name == "stdout" else ""
+    data = output.get("data", {})
+    words = data.get("text/markdown") or data.get("text/plain", "")
+    return "" if words.startswith("<") else words  # `<Figure size …>`
