@@ -6,16 +6,31 @@ import json
 import os
 import platform
 import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import provenance
-from .config import InputError, ModelConfig, replacing
+from .config import ROOT, InputError, ModelConfig, replacing
 from .models import VAE, build
+
+# Packages that decide results
+PACKAGES = (
+    "vaelib",
+    "torch",
+    "lightning-fabric",
+    "numpy",
+    "scikit-learn",
+    "librosa",
+    "soundfile",
+    "zarr",
+    "umap-learn",
+)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -41,18 +56,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import safe_open
 
     try:
-        open(path, "rb").close()  # safetensors calls a file that may not be read a missing one
         with safe_open(str(path), framework="pt") as f:
             state = json.loads((f.metadata() or {}).get("state", "{}"))
-            if not isinstance(state, dict):
-                raise ValueError("its state is no JSON object")
-            return {k: f.get_tensor(k) for k in f.keys()}, state  # noqa: SIM118
+            return {k: f.get_tensor(k) for k in f.keys()}, dict(state)  # noqa: SIM118
     except Exception as e:  # anyone may have written it: whatever is wrong with it, it is the file's fault
         raise InputError(f"checkpoint {path} cannot be read ({_one_line(e)}); train that run again") from e
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def read_model(config: ModelConfig, path: Path) -> VAE:
@@ -69,41 +77,57 @@ def read_model(config: ModelConfig, path: Path) -> VAE:
         raise
     except Exception as e:
         raise InputError(f"no model has the sizes that the config beside {path} gives ({_one_line(e)})") from e
-    _check_shapes(claimed, tensors, path.parent)
+    _check_shapes(claimed, tensors, path)
     model = build(config).eval()
     model.load_state_dict(tensors)
     return model
 
 
-def load_weights(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
-    """Load weights into a model.
-
-    Raises:
-        InputError: the checkpoint belongs to a model of another shape.
-    """
-    _check_shapes(model, tensors, where)
-    model.load_state_dict(tensors)
+def load_weights(model: VAE, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load the weights `model.…` of a training's last state; InputError if they are of a model of another shape."""
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    _check_shapes(model, weights, path)
+    model.load_state_dict(weights)
 
 
-def _check_shapes(model: VAE, tensors: dict[str, Tensor], where: Path) -> None:
-    own = model.state_dict()
-    # Absent tensors first, then by name: the same two checkpoints always give the same sentence.
-    for name in sorted(own.keys() | tensors.keys(), key=lambda n: (n in own and n in tensors, n)):
-        have, want = tensors.get(name), own.get(name)
-        if have is None or want is None or have.shape != want.shape:
-            shapes = [tuple(t.shape) if t is not None else "missing" for t in (have, want)]
+def _check_shapes(model: VAE, tensors: dict[str, Tensor], path: Path) -> None:
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    there = {k: tuple(v.shape) for k, v in tensors.items()}
+    for name in sorted(own.keys() | there.keys()):
+        if own.get(name) != there.get(name):
             raise InputError(
-                f"checkpoint in {where} is of another shape: {name} is {shapes[0]} there and {shapes[1]} in model "
-                f"{model.config.name!r} for input {model.config.input_shape}; use the store it was trained on"
+                f"checkpoint {path} is of another shape: {name} is {there.get(name, 'missing')} there and "
+                f"{own.get(name, 'missing')} in model {model.config.name!r} for input {model.config.input_shape}; "
+                "use the store it was trained on"
             )
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def environment() -> dict[str, str]:
-    """Command, code, versions and machine of this process, for the run's record; no part of a run's identity."""
+    """Command, commit, versions and machine of this process, for the run's record; no part of a run's identity."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue  # a bare GPU host
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "no repository"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return provenance.record() | {
+    return {
+        # the command that a person gave, which started the kernel of this notebook
+        "command": os.environ.get("VAELIB_COMMAND") or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": commit,
+        "python": platform.python_version(),
+        "packages": ", ".join(found),
+        "platform": platform.platform(),
         "torch": torch.__version__,
-        "numpy": np.__version__,
         "device": device,
         "threads": str(torch.get_num_threads()),
     }

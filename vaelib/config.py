@@ -1,7 +1,9 @@
-"""Settings as frozen dataclasses: front end, model, training and run, with validation and a JSON round trip."""
+"""Folders, the one input error, whole-file writing, and the settings of a run as frozen dataclasses."""
 
 from __future__ import annotations
 
+import ast
+import ctypes
 import dataclasses
 import difflib
 import errno
@@ -10,23 +12,24 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_TABLES = ROOT / "data" / "demo"
+# What the operating system says of a full disk, and of a folder that may not be written to
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class InputError(ValueError):
     """Bad input from a person: the message is one sentence saying what is wrong, where, and what to do."""
 
-
-# What the operating system says of a full disk, and of a folder that may not be written to
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it: a notebook shows the sentence alone
+        return [f"InputError: {self}"]
 
 
 class UnwritableError(InputError, OSError):
@@ -58,21 +61,44 @@ def one_of(what: str, value: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     if value in valid:
         return value
-    near = difflib.get_close_matches(str(value)[:200], valid, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    nearest = difflib.get_close_matches(str(value)[:200], valid, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     shown = ", ".join(valid[:12]) + (f", … ({len(valid)} in all)" if len(valid) > 12 else "")
     raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {shown}")
 
 
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Write a whole file or nothing: a reader never sees half of it, and a crash leaves the old one.
+def digest(value: Any, length: int = 8) -> str:
+    """Short hexadecimal digest of any JSON value; the same on every machine."""
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
 
-    Raises:
-        UnwritableError: the disk is full, or the folder may not be written to; the old file is as it was.
+
+@cache
+def code_version() -> str:
+    """Digest of the code that decides what a training computes, without comments, docstrings and layout."""
+    modules = ("audio", "store", "windows", "models", "losses", "initialization", "optimization", "training")
+    trees = [ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")) for name in modules]
+    for node in (n for tree in trees for n in ast.walk(tree) if hasattr(n, "body") and isinstance(n.body, list)):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            first.value.value = ""
+    return digest([ast.unparse(tree) for tree in trees])
+
+
+@cache
+def keep_freed_memory() -> None:
+    """What this process frees it keeps for its next block, instead of giving it back to the system at once.
+
+    A training step or a spectrogram that needs the same few megabytes again and again otherwise pays for every page
+    anew: up to half of the time of a spectrogram, a tenth of a training step. Only where the C library is GNU's.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
+    with suppress(OSError, AttributeError):  # another C library
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(-3, 32 << 20)  # M_MMAP_THRESHOLD: larger blocks go back at once (the most that glibc takes)
+        set_option(-1, 128 << 20)  # M_TRIM_THRESHOLD: so does what is free beyond this
+
+
+# --- files ---
 
 
 @contextmanager
@@ -96,27 +122,23 @@ def replacing(path: Path) -> Iterator[Path]:
         raise unwritable(path, e) from e
 
 
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Write a whole file or nothing (see `replacing`); returns the path."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
 def unwritable(path: Path | str, error: OSError) -> UnwritableError:
     """The error that says so in one sentence."""
     todo = "make room or choose another folder, and give the same command again: it continues"
     return UnwritableError(f"cannot write {path}: {error.strerror or error}; {todo}")
 
 
-def read_json(path: Path, most: int = 16 << 20) -> dict[str, Any]:
-    """The JSON object in a file that anyone may have written.
-
-    Args:
-        most: Bytes that are read at most; none of ours comes near.
-
-    Raises:
-        InputError: no such file, too long, or no JSON object.
-    """
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; InputError if there is none."""
     try:
-        with open(path, "rb") as f:
-            text = f.read(most + 1)
-        if len(text) > most:
-            raise ValueError(f"longer than {most} bytes")
-        found = json.loads(text)
+        found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
     except (OSError, ValueError, RecursionError) as e:
@@ -124,24 +146,24 @@ def read_json(path: Path, most: int = 16 << 20) -> dict[str, Any]:
     return found
 
 
+# --- settings ---
+
+
 class JsonConfig:
-    """JSON round trip of a frozen dataclass; unknown keys are refused with the nearest valid name."""
+    """JSON round trip of a frozen dataclass; unknown keys and values of another kind are refused."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        names = [f.name for f in dataclasses.fields(cls)]
+        """The settings in a JSON object; InputError says which one is wrong."""
+        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
         _require(isinstance(values, dict), f"the settings of {cls.__name__} are no JSON object; write the run again")
-        for key in values:
-            one_of(f"setting of {cls.__name__}", key, names)
-        for f in (f for f in dataclasses.fields(cls) if f.name in values):
-            value = values[f.name]
-            _require(
-                _is_a(f.type, value),
-                f"{cls.__name__} could not be read: {f.name} must be {f.type}, not {repr(value)[:80]}",
-            )
+        for key, value in values.items():
+            kind = kinds[one_of(f"setting of {cls.__name__}", key, kinds)]
+            _require(_is_a(kind, value), f"{cls.__name__}: {key} must be {kind}, not {repr(value)[:80]}")
         try:
             return cls(**values)
         except TypeError as e:
@@ -152,9 +174,8 @@ def _is_a(kind: str, value: Any) -> bool:
     """Whether a value that came from JSON is what a field's annotation says; numbers are finite."""
     if kind.startswith("tuple["):
         items = kind[6:-1].split(", ")
-        if not isinstance(value, list | tuple) or (items[-1] != "..." and len(items) != len(value)):
-            return False
-        return all(_is_a(items[0], v) for v in value)
+        fits = isinstance(value, list | tuple) and (items[-1] == "..." or len(items) == len(value))
+        return fits and all(_is_a(items[0], v) for v in value)
     if kind == "int":
         return isinstance(value, Integral) and not isinstance(value, bool) and abs(value) < 2**63
     if kind == "float":
@@ -169,25 +190,15 @@ def _require(ok: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class FrontEnd(JsonConfig):
-    """How sound becomes a log-mel spectrogram.
+    """How sound becomes a log-mel spectrogram; explained in notebook 01."""
 
-    Attributes:
-        name: Its name, part of the store's name.
-        n_mels: Mel bands (Slaney scale and normalisation).
-        n_fft: Window of the short-time Fourier transform, samples.
-        hop: Step between frames, samples.
-        frames: Frames of one window, the model's input width.
-        sample_rate: Hz.
-        f_max: Highest frequency of the mel bank, Hz.
-    """
-
-    name: str
-    n_mels: int
-    n_fft: int
-    hop: int
-    frames: int
-    sample_rate: int = 22_050
-    f_max: float = 11_025.0
+    name: str  # part of the store's name
+    n_mels: int  # mel bands (Slaney scale and normalisation)
+    n_fft: int  # window of the short-time Fourier transform, samples
+    hop: int  # step between frames, samples
+    frames: int  # of one window, the model's input width
+    sample_rate: int = 22_050  # Hz
+    f_max: float = 11_025.0  # highest frequency of the mel bank, Hz
 
     def __post_init__(self) -> None:
         for key in ("n_mels", "n_fft", "hop", "frames", "sample_rate"):
@@ -227,32 +238,18 @@ DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for th
 
 @dataclass(frozen=True)
 class ModelConfig(JsonConfig):
-    """Which model, and its sizes.
+    """Which model, and its sizes."""
 
-    Attributes:
-        name: Key of `vaelib.models.MODELS`.
-        input_shape: (mel bands, frames) of one window.
-        latent: Latent dimensions.
-        condition: Label column that a conditional model is given (`language`, `genre`), or "".
-        classes: Names of the classes of `condition`, in the order of their indices.
-        prior: Prior of a conditional model: `standard` N(0, I), `fixed` N(μ_y, I) with orthogonal class means
-            `prior_distance` apart, or `learned` means.
-        prior_distance: Distance between two fixed class means, in prior standard deviations.
-        backbone: Encoder and decoder of VaDE: `conv` or `fc`.
-        components: Gaussians in VaDE's mixture.
-        dropout: Dropout rate of the fully connected network.
-    """
-
-    name: str
-    input_shape: tuple[int, int]
-    latent: int = 128
-    condition: str = ""
-    classes: tuple[str, ...] = ()
-    prior: str = "standard"
-    prior_distance: float = 30.0
-    backbone: str = "conv"
-    components: int = 50
-    dropout: float = 0.1
+    name: str  # key of `vaelib.models.MODELS`
+    input_shape: tuple[int, int]  # (mel bands, frames) of one window
+    latent: int = 128  # latent dimensions
+    condition: str = ""  # label column that a conditional model is given (`language`, `genre`), or none
+    classes: tuple[str, ...] = ()  # names of the classes of `condition`, in the order of their indices
+    prior: str = "standard"  # of a conditional model: N(0, I), `fixed` N(μ_y, I) with orthogonal means, `learned` means
+    prior_distance: float = 30.0  # between two fixed class means, in prior standard deviations
+    backbone: str = "conv"  # encoder and decoder of VaDE: `conv` or `fc`
+    components: int = 50  # Gaussians in VaDE's mixture
+    dropout: float = 0.1  # rate of the fully connected network
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
@@ -268,65 +265,46 @@ class ModelConfig(JsonConfig):
 class TrainConfig(JsonConfig):
     """How a model is trained.
 
-    Attributes:
-        epochs: Passes over the training clips (one random window of each clip per pass).
-        pretrain_epochs: Passes before these as a plain VAE (VaDE only).
-        batch_size: Clips per step.
-        lr: Peak learning rate of the network (AdamW).
-        mixture_lr: Peak learning rate of VaDE's mixture parameters.
-        beta: Weight of the KL term after warm-up.
-        mixture_weight: Weight of VaDE's mixture terms in the joint phase.
-        class_weight: Weight of the class head's cross-entropy (conditional model): a few nats beside thousands of the
-            likelihood, so that at weight 1 the head hardly learns.
-        kl_warmup: Share of the epochs over which the KL weight rises linearly from 0; the same for every model.
-        grad_clip: Largest norm of the gradient.
-        weight_decay: AdamW's.
-        sigma: Standard deviation of the likelihood, fixed; 0: one σ for all bins, learned. β and σ are one knob: only
-            β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021, arXiv:2006.13202).
-        sigma_end: What a fixed `sigma` falls (or rises) to during training, geometrically; 0: it stays.
-        start_components: Latent dimensions that start as independent components of the training windows (FastICA on
-            as many principal components, no labels); 0: random start.
-        held: Share of the epochs for which encoder and mean head are held at that start while the decoder learns.
-        target: Window that the decoder must answer with: the `same` that was encoded, or an `other` one of the same
-            clip. Then the bound is that of log p(other | one), not of log p(x): the code keeps what a clip's windows
-            share.
-        eval_windows: Evenly spaced windows per clip whose posterior means are averaged in evaluation.
-        precision: `auto` (bf16 autocast), or any precision of Lightning Fabric.
-        seed: Seed of weights, order, crops and noise.
+    β and σ are one knob: only β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021,
+    arXiv:2006.13202). With `target` `other` the bound is that of log p(other window | this one), not of log p(x): the
+    code keeps what a clip's windows share. With `start_components` the code starts on independent components of the
+    training windows (`vaelib.initialization.start_on_components`). Explained in notebooks 02 and 04.
     """
 
-    epochs: int = 16
-    pretrain_epochs: int = 0
-    batch_size: int = 32
-    lr: float = 1e-3
-    mixture_lr: float = 1e-2
-    beta: float = 1.0
-    mixture_weight: float = 1.0
-    class_weight: float = 100.0
-    kl_warmup: float = 0.25
-    grad_clip: float = 1e3
-    weight_decay: float = 1e-4
-    sigma: float = 0.0
-    sigma_end: float = 0.0
-    start_components: int = 0
-    held: float = 0.4
-    target: str = "same"
-    eval_windows: int = 5
-    precision: str = "auto"
-    seed: int = 0
+    epochs: int = 16  # passes over the training clips, one random window of each clip per pass
+    pretrain_epochs: int = 0  # passes before these as a plain VAE (VaDE only)
+    batch_size: int = 32  # clips per step
+    lr: float = 1e-3  # peak learning rate of the network (AdamW)
+    mixture_lr: float = 1e-2  # peak learning rate of VaDE's mixture
+    beta: float = 1.0  # weight of the KL term after warm-up
+    mixture_weight: float = 1.0  # weight of VaDE's mixture terms in the joint phase
+    class_weight: float = (
+        100.0  # weight of the class head's cross-entropy: a few nats beside thousands of the likelihood
+    )
+    kl_warmup: float = 0.25  # share of the epochs over which the KL weight rises linearly from 0
+    grad_clip: float = 1e3  # largest norm of the gradient
+    weight_decay: float = 1e-4  # AdamW's
+    sigma: float = 0.0  # standard deviation of the likelihood, fixed; 0: one σ for all bins, learned
+    sigma_end: float = 0.0  # what a fixed σ moves to during training, geometrically; 0: it stays
+    start_components: int = 0  # latent dimensions that start as independent components; 0: random start
+    held: float = 0.4  # share of the epochs for which the encoder is held at that start
+    target: str = "same"  # window that the decoder must answer with: the `same`, or an `other` one of the clip
+    eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
+    precision: str = "auto"  # `auto`, or any precision of Lightning Fabric
+    seed: int = 0  # of weights, order, crops and noise
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "eval_windows", "lr", "mixture_lr", "grad_clip"):
+        for key in ("epochs", "eval_windows", "lr", "mixture_lr", "grad_clip"):
             _require(getattr(self, key) > 0, f"{key} must be positive, not {getattr(self, key)}")
         for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed",
                     "sigma", "sigma_end", "start_components"):  # fmt: skip
             _require(getattr(self, key) >= 0, f"{key} must not be negative, not {getattr(self, key)}")
+        for key in ("kl_warmup", "held"):
+            _require(0 <= getattr(self, key) < 1, f"{key} must be in [0, 1), not {getattr(self, key)}")
         _require(self.seed < 2**63, f"seed must be below 2 to the 63rd, not {self.seed}")
-        _require(0 <= self.kl_warmup < 1, f"kl_warmup must be in [0, 1), not {self.kl_warmup}")
-        _require(0 <= self.held < 1, f"held must be in [0, 1), not {self.held}")
         _require(self.sigma > 0 or not self.sigma_end, "sigma_end needs a fixed sigma to start from")
-        one_of("target", self.target, ("same", "other"))
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
+        one_of("target", self.target, ("same", "other"))
 
     @property
     def first_phase(self) -> int:
@@ -341,7 +319,7 @@ class TrainConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class RunConfig(JsonConfig):
-    """One training run: the store it read, the model and the training. Its hash names the run's folder."""
+    """One training run: the store it read, the model and the training. Its digest names the run's folder."""
 
     corpus: str
     fingerprint: str
@@ -375,23 +353,10 @@ class RunConfig(JsonConfig):
 
     @property
     def run_id(self) -> str:
-        """Readable and unique: variant, seed, and a hash of every setting."""
+        """Readable and unique: variant, seed, and a digest of every setting."""
         return f"{self.variant}-s{self.training.seed}-{digest(self.to_dict())}"
 
     @property
     def folder(self) -> Path:
         """Where the run's files lie."""
         return outputs_dir() / self.corpus / self.run_id
-
-
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """Digest of the rooms that decide what a training run computes: changed code never reuses an old run."""
-    rooms = ("soundfiles", "audio", "store", "windows", "nets", "models", "losses", "steps", "training")
-    return digest([(Path(__file__).parent / f"{room}.py").read_text() for room in rooms])
-
-
-def digest(value: Any, length: int = 8) -> str:
-    """Short hexadecimal digest of any JSON value; the same on every machine."""
-    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]

@@ -1,4 +1,4 @@
-"""Losses as pure functions of (input, output, weights), in nats; and the schedules of their weights.
+"""Losses as pure functions of (input, output, weights), in nats; and the schedules of weights and learning rates.
 
 Everything is summed over bins and latent dimensions and averaged over the batch, so that β = 1 is the evidence
 lower bound and β = 4 means what the β-VAE paper means.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .config import TrainConfig
 from .models import ConditionalVAE, Posterior, VaDE, VAEOutput
 
 
@@ -23,10 +24,6 @@ class LossTerms:
 
     terms: dict[str, Tensor]
     weights: dict[str, float]
-
-    def __post_init__(self) -> None:
-        if set(self.terms) != set(self.weights):
-            raise ValueError(f"terms {sorted(self.terms)} and weights {sorted(self.weights)} must name the same")
 
     def total(self) -> Tensor:
         """Scalar: batch mean of the weighted sum."""
@@ -112,13 +109,39 @@ OBJECTIVES: dict[str, Callable[..., LossTerms]] = {
 }
 
 
-def linear_warmup(epoch: float, epochs: int, share: float) -> float:
-    """KL weight factor: rises linearly from 0 to 1 over the first `share` of the epochs."""
-    return 1.0 if share == 0 else min(1.0, epoch / max(share * epochs, 1e-9))
+# --- schedules, at a fractional epoch ---
 
 
-def cosine_rate(step: int, steps: int, warmup: int = 20, floor: float = 0.02) -> float:
-    """Learning-rate factor: a short linear rise, then half a cosine down to `floor`."""
+def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> dict[str, float]:
+    """Weights of the loss terms: the KL warm-up and, for VaDE, the phase; and the fixed σ (0: it is learned).
+
+    Every model warms its KL up over the same share of its first phase; VaDE's joint phase needs none, because its
+    mixture starts on the pretrained codes.
+
+    Args:
+        mixture: Whether this is VaDE's joint phase.
+        windows: Windows of a clip that share a cluster variable in the joint phase.
+    """
+    share = min(1.0, epoch / cfg.first_phase)
+    warm = 1.0 if mixture or not cfg.kl_warmup else min(1.0, share / cfg.kl_warmup)
+    return {
+        "nll": 1.0,
+        "kl": warm * cfg.beta,
+        "class": cfg.class_weight,
+        "mixture": cfg.mixture_weight if mixture else 0.0,
+        "windows": float(windows) if mixture else 1.0,
+        "sigma": cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma,
+    }
+
+
+def rate_at(cfg: TrainConfig, epoch: float, clips: int, warmup: int = 20, floor: float = 0.02) -> float:
+    """Learning-rate factor with `clips` training clips: a short linear rise, then half a cosine down to `floor`.
+
+    Each phase has its own rise and fall.
+    """
+    first, per_epoch = cfg.pretrain_epochs, -(-clips // cfg.batch_size)
+    start, length = (0, first) if epoch < first else (first, cfg.epochs)
+    step, steps = round((epoch - start) * per_epoch), length * per_epoch
     if step < warmup:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(steps - warmup, 1))

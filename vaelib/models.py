@@ -1,19 +1,151 @@
-"""The five models behind one contract: `encode`, `decode`, `forward`, `sample`; and the registry."""
+"""The five models behind one contract: `encode`, `decode`, `forward`, `sample`; their blocks, and the registry.
+
+Notebooks 02 to 06 explain one model each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
+from itertools import pairwise, repeat
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import nets
 from .config import InputError, ModelConfig, one_of
 
+HIDDEN = (512, 256, 128)  # fully connected layers of the Basic VAE
+CHANNELS = (32, 64, 128, 256)  # convolutions of the Conv VAE
+LOGVAR_RANGE = (-12.0, 6.0)  # keeps exp() finite under bf16 without touching any useful posterior
 BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
+
+
+# --- blocks, for any input size ---
+
+
+def conv_sizes(size: int, layers: int = len(CHANNELS)) -> list[int]:
+    """Lengths along one axis through `layers` convolutions of kernel 4, stride 2, padding 1.
+
+    Raises:
+        ValueError: `size` is too small for so many halvings.
+    """
+    if size < 2**layers:
+        raise ValueError(f"size {size} is too small for {layers} halvings; it needs at least {2**layers}")
+    return [size // 2**i for i in range(layers + 1)]
+
+
+def normal_init(tensor: Tensor, std: float) -> Tensor:
+    """Fill with N(0, std²), and return it; not where a tensor has a shape and no values.
+
+    There, PyTorch's own would load its compiler: seconds of imports in every process that opens a run.
+    """
+    return tensor if tensor.is_meta else nn.init.normal_(tensor, std=std)
+
+
+def he_init(module: nn.Module) -> None:
+    """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU; use with `module.apply`.
+
+    PyTorch's default shrinks the signal at every ReLU layer; after four convolutions without normalisation the
+    codes of different clips would hardly differ, and training would spend its first epochs undoing that.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        fan_in = module.in_channels * prod(module.kernel_size)
+        if isinstance(module, nn.ConvTranspose2d):
+            fan_in /= prod(module.stride)  # only every stride-th tap meets an input
+        normal_init(module.weight, (2 / fan_in) ** 0.5)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        normal_init(module.weight, (2 / module.in_features) ** 0.5)
+        nn.init.zeros_(module.bias)
+
+
+def _dense(n_in: int, n_out: int, dropout: float) -> list[nn.Module]:
+    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU(), nn.Dropout(dropout)]
+
+
+class DenseEncoder(nn.Sequential):
+    """(B, 1, F, T) → (B, features): flatten, then Linear + BatchNorm + ReLU + Dropout per layer."""
+
+    def __init__(self, shape: tuple[int, int], dropout: float, hidden: tuple[int, ...] = HIDDEN) -> None:
+        layers = [m for a, b in pairwise((prod(shape), *hidden)) for m in _dense(a, b, dropout)]
+        super().__init__(nn.Flatten(), *layers)
+        self.features = hidden[-1]
+
+
+class DenseDecoder(nn.Sequential):
+    """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `DenseEncoder`."""
+
+    def __init__(self, code: int, shape: tuple[int, int], dropout: float, hidden: tuple[int, ...] = HIDDEN) -> None:
+        layers = [m for a, b in pairwise((code, *hidden[::-1])) for m in _dense(a, b, dropout)]
+        super().__init__(*layers, nn.Linear(hidden[0], prod(shape)), nn.Unflatten(1, (1, *shape)))
+
+
+class ConvEncoder(nn.Sequential):
+    """(B, 1, F, T) → (B, features): Conv2d 4×4, stride 2, padding 1 + ReLU per layer, then flatten."""
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...] = CHANNELS) -> None:
+        layers: list[nn.Module] = []
+        for a, b in pairwise((1, *channels)):
+            layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
+        super().__init__(*layers, nn.Flatten())
+        self.apply(he_init)
+        self.features = channels[-1] * prod(conv_sizes(s, len(channels))[-1] for s in shape)
+
+
+class ConvDecoder(nn.Sequential):
+    """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `ConvEncoder`.
+
+    Each ConvTranspose2d restores the exact size of its mirror image by output padding, so no interpolation.
+    """
+
+    def __init__(self, code: int, shape: tuple[int, int], channels: tuple[int, ...] = CHANNELS) -> None:
+        sizes = [conv_sizes(s, len(channels))[::-1] for s in shape]
+        small = (channels[-1], sizes[0][0], sizes[1][0])
+        layers: list[nn.Module] = [nn.Linear(code, prod(small)), nn.ReLU(), nn.Unflatten(1, small)]
+        for i, (a, b) in enumerate(pairwise((*channels[::-1], 1))):
+            odd = tuple(axis[i + 1] - 2 * axis[i] for axis in sizes)
+            layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
+        super().__init__(*layers[:-1])
+        self.apply(he_init)
+
+
+class GaussianHeads(nn.Module):
+    """(B, features) → mean and log-variance, each (B, L)."""
+
+    def __init__(self, features: int, latent: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(features, latent)
+        self.logvar = nn.Linear(features, latent)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean(h).float(), self.logvar(h).float().clamp(*LOGVAR_RANGE)
+
+
+def encoder_and_decoder(kind: str, shape: tuple[int, int], code: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of a kind: `fc` or `conv`. `code` is the width of the decoder's input."""
+    if kind == "fc":
+        return DenseEncoder(shape, dropout), DenseDecoder(code, shape, dropout)
+    return ConvEncoder(shape), ConvDecoder(code, shape)
+
+
+def orthogonal_means(n: int, latent: int, distance: float, seed: int = 0) -> Tensor:
+    """(n, latent) points on orthogonal axes (randomly rotated), every pair `distance` apart.
+
+    Raises:
+        ValueError: more points than dimensions.
+    """
+    if n > latent:
+        raise ValueError(f"{n} orthogonal class means need at least {n} latent dimensions, not {latent}")
+    if torch.get_default_device().type == "meta":
+        return torch.empty(n, latent)  # as in `normal_init`
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(latent, latent, generator=generator))
+    return q[:n] * (distance / 2**0.5)
+
+
+# --- the contract ---
 
 
 class Posterior(NamedTuple):
@@ -64,8 +196,8 @@ class VAE(nn.Module):
 
     def _build(self) -> None:
         c = self.config
-        self.encoder, self.decoder = nets.backbone(self.backbone, c.input_shape, c.latent, c.dropout)
-        self.heads = nets.GaussianHeads(self.encoder.features, c.latent)
+        self.encoder, self.decoder = encoder_and_decoder(self.backbone, c.input_shape, c.latent, c.dropout)
+        self.heads = GaussianHeads(self.encoder.features, c.latent)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
         """(B, 1, F, T) → q(z|x)."""
@@ -151,7 +283,7 @@ class BetaVAE(ConvVAE):
 
 
 class ConditionalVAE(VAE):
-    """Convolutional VAE that is told the class (Sohn et al. 2015; the head q(y|x): Kingma et al. 2014).
+    """Convolutional VAE that is given the class (Sohn et al. 2015; the head q(y|x): Kingma et al. 2014).
 
     Features (256) and a class embedding (64) are concatenated before the latent heads; the decoder gets the code
     and the embedding. Unknown labels are inferred by a class head on the features. The prior is N(0, I), or
@@ -165,17 +297,17 @@ class ConditionalVAE(VAE):
         if len(c.classes) < 2:
             raise ValueError("a conditional model needs at least two classes of its condition")
         n = len(c.classes)
-        self.encoder, self.decoder = nets.backbone("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
+        self.encoder, self.decoder = encoder_and_decoder("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
-        self.features.apply(nets.he_init)
-        embedding = nets.normal_init(torch.empty(n, self.EMBEDDING), 1.0)
+        self.features.apply(he_init)
+        embedding = normal_init(torch.empty(n, self.EMBEDDING), 1.0)
         self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
-        self.heads = nets.GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
+        self.heads = GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
         self.class_head = nn.Linear(self.FEATURES, n)
         if c.prior == "fixed":
-            self.register_buffer("class_means", nets.orthogonal_means(n, c.latent, c.prior_distance))
+            self.register_buffer("class_means", orthogonal_means(n, c.latent, c.prior_distance))
         elif c.prior == "learned":
-            self.class_means = nn.Parameter(nets.normal_init(torch.empty(n, c.latent), 0.1))
+            self.class_means = nn.Parameter(normal_init(torch.empty(n, c.latent), 0.1))
 
     def probabilities(self, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """(B, C): one-hot rows for known classes; unknown ones (-1) take the most likely class of `logits`."""
@@ -185,21 +317,13 @@ class ConditionalVAE(VAE):
             y = torch.where(y < 0, logits.argmax(1), y)
         return functional.one_hot(y, len(self.config.classes)).float()
 
-    def embed_features(self, x: Tensor) -> Tensor:
-        """(B, 1, F, T) → (B, 256): what the encoder knows before it is told the class."""
-        return functional.relu(self.features(self.encoder(centred(x))))
-
-    def encode_features(self, h: Tensor, y: Tensor | None = None) -> Posterior:
-        """(B, 256) → q(z|x, y), labels as in `encode`."""
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
+        """q(z|x, y); with `y=None` the class is inferred, with probabilities (B, C) it is marginalised."""
+        h = functional.relu(self.features(self.encoder(centred(x))))  # (B, 256), before any class comes in
         logits = self.class_head(h).float()
         given = torch.full((len(h),), -1, device=h.device) if y is None else y
         embedded = self.probabilities(given, logits).to(h.dtype) @ self.embedding.weight.to(h.dtype)
-        mean, logvar = self.heads(torch.cat([h, embedded], 1))
-        return Posterior(mean, logvar, logits)
-
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
-        """q(z|x, y); with `y=None` the class is inferred, with probabilities (B, C) it is marginalised."""
-        return self.encode_features(self.embed_features(x), y)
+        return Posterior(*self.heads(torch.cat([h, embedded], 1)), logits)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, L) and labels → (B, 1, F, T).
@@ -237,7 +361,7 @@ class VaDE(VAE):
         k = config.components
         self.mixture = nn.ParameterDict({
             "logits": torch.zeros(k),
-            "means": nets.normal_init(torch.empty(k, config.latent), 1.0),
+            "means": normal_init(torch.empty(k, config.latent), 1.0),
             "logvars": torch.zeros(k, config.latent),
         })  # fmt: skip
         self.register_buffer("mixture_ready", torch.tensor(False))

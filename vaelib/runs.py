@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from .audio import Scaler
 from .checkpoints import read_model
 from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir, read_json
-from .corpus import SPLITS
-from .devices import launch
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
-from .progress import Progress
 from .store import Store, choose_windows, open_store, store_path
-from .training import TrainingDivergedError, check, train, window_codes, write_config
-from .windows import Clips
+from .training import train
+from .windows import Clips, encode_windows
 
+SPLITS = ("train", "validation", "test")
 LABEL_MODES = ("given", "inferred", "marginal")
 
 
@@ -39,21 +35,25 @@ class Embedding:
         logvars: (clip, L) log of the variances averaged over the same windows.
         kl: (L,) mean KL of each dimension to N(0, 1), nats.
         rows: (clip,) row numbers in the store.
-        labels: How a conditional model got its class: `given`, `inferred` or `marginal`; "" for the others.
     """
 
     means: np.ndarray
     logvars: np.ndarray
     kl: np.ndarray
     rows: np.ndarray
-    labels: str = ""
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Run:
-    """A finished training run.
+    """A finished training run; `decode`, `embed` and `sample` may be called from several threads (sliders do).
 
-    `decode` and `embed` may be called from several threads (a slider's callbacks come on their own).
+    Attributes:
+        folder: Where its files lie; `name` is its row of the comparison table.
+        config: Settings of front end, model and training.
+        scaler: dB to [0, 1] and back.
+        store: The mel store that it was trained on.
+        model: With the best epoch's weights, in evaluation mode, on the CPU.
+        summary: What `done.json` says: epochs, parameters, seconds, clips per second.
     """
 
     folder: Path
@@ -62,7 +62,21 @@ class Run:
     store: Store
     model: VAE
     summary: dict
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        # kept in memory after the first call
+        self.clips, self._embedded = cache(self._clips), cache(self._embed)
+
+    def __repr__(self) -> str:
+        t, s = self.config.training, self.summary
+        return (
+            f"Run {self.name}, seed {t.seed}, best of {s['epochs']} epochs: {s['best_epoch']}\n"
+            f"  store   {self.store.path.name}, {len(self.store.rows())} clips\n"
+            f"  model   {self.config.model.latent} latent dimensions, {s['parameters']:,} parameters, β = {t.beta:g}\n"
+            f"  trained {s['train_seconds']:.0f} s on {s['device']}, {s['clips_per_s']:,.0f} clips/s\n"
+            f"  folder  {self.folder}"
+        )
 
     @property
     def name(self) -> str:
@@ -76,183 +90,91 @@ class Run:
 
     @property
     def conditional(self) -> bool:
+        """Whether the model is given a class."""
         return isinstance(self.model, ConditionalVAE)
 
-    def clips(self, split: str) -> Clips:
-        """The clips of a split, scaled, kept in memory after the first call."""
-        cache = self.__dict__.setdefault("_clips", {})
-        if split not in cache:
-            cache[split] = Clips.read(self.store, self.scaler, self.store.rows(split))
-        return cache[split]
-
-    def rows(self, split: str, tracks: bool = False) -> np.ndarray:
-        """(clip,) row numbers of a split; with `tracks`, (track,) those of each track's first clip."""
+    def rows(self, split: str | None, tracks: bool = False) -> np.ndarray:
+        """(clip,) row numbers of a split, or of all clips; with `tracks`, (track,) those of each track's first clip."""
         rows = self.store.rows(split)
         return self.store.tracks(rows)[0] if tracks else rows
 
-    def labels(self, split: str, label: str, tracks: bool = False) -> np.ndarray:
+    def labels(self, split: str | None, label: str, tracks: bool = False) -> np.ndarray:
         """(clip,) label strings of a split; with `tracks`, (track,)."""
         return self.store.table.loc[self.rows(split, tracks), label].to_numpy().astype(str)
 
-    def of_tracks(self, split: str, values: np.ndarray) -> np.ndarray:
+    def of_tracks(self, split: str | None, values: np.ndarray) -> np.ndarray:
         """(clip, …) of a split → (track, …): the mean over the clips of each track."""
         return track_means(values, self.store.tracks(self.store.rows(split))[1])
 
-    def embed_tracks(self, split: str, labels: str = "inferred") -> Embedding:
-        """`embed`, with one code per track: the mean over the segments that a song was cut into."""
-        whole = self.embed(split, labels)
-        variances = self.of_tracks(split, np.exp(whole.logvars))
-        rows = self.rows(split, tracks=True)
-        return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows, whole.labels)
+    def _clips(self, split: str | None) -> Clips:
+        return Clips.read(self.store, self.scaler, self.store.rows(split))
 
-    def embed(self, split: str | None, labels: str = "inferred", batch_size: int = 64) -> Embedding:
+    # --- encoding ---
+
+    def posteriors(
+        self, clips: Clips, windows: int, labels: str = "inferred", y: np.ndarray | None = None
+    ) -> Posterior:
+        """Every encoding of a run goes through here: posteriors of evenly spaced windows (clip, window, L).
+
+        Args:
+            windows: Of each clip; 1: the middle one.
+            labels: Of a conditional model: `given` (the true class: leakage, call it supervised), `inferred` (the
+                class head's choice) or `marginal` (its probabilities). Other models ignore it.
+            y: (clip,) class indices to encode with instead.
+        """
+        one_of("label mode", labels, LABEL_MODES)
+        if y is None and labels == "given" and self.conditional:
+            y = self.store.codes(self.config.model.condition, clips.rows)
+        marginal = labels == "marginal" and self.conditional
+        with self.lock:
+            return encode_windows(self.model, clips, windows, None if y is None else torch.as_tensor(y), marginal)
+
+    def embed(self, split: str | None, labels: str = "inferred") -> Embedding:
         """Embed the clips of a split; kept in memory after the first call.
 
         Args:
             split: `train`, `validation`, `test`, or None for every clip of the store.
-            labels: For a conditional model: `given` (the true class: leakage, call it supervised), `inferred`
-                (the class head's choice) or `marginal` (its probabilities). Other models ignore it.
+            labels: See `posteriors`.
         """
-        one_of("label mode", labels, LABEL_MODES)
-        if split is None:
-            return self._embed_all(labels, batch_size)
-        mode = labels if self.conditional else ""
-        cache = self.__dict__.setdefault("_embeddings", {})
-        if (split, mode) not in cache:
-            cache[split, mode] = self._embed(split, mode, batch_size)
-        return cache[split, mode]
+        return self._embedded(split, one_of("label mode", labels, LABEL_MODES) if self.conditional else "inferred")
 
-    def _embed_all(self, labels: str, batch_size: int) -> Embedding:
-        parts = [self.embed(s, labels, batch_size) for s in SPLITS if len(self.store.rows(s))]
-        rows = np.concatenate([p.rows for p in parts])
-        order = np.argsort(rows)
-        means, logvars = (np.concatenate([getattr(p, a) for p in parts])[order] for a in ("means", "logvars"))
-        kl = np.average([p.kl for p in parts], axis=0, weights=[len(p.rows) for p in parts])
-        return Embedding(means, logvars, kl, rows[order], parts[0].labels)
+    def _embed(self, split: str | None, labels: str) -> Embedding:
+        q = self.posteriors(self.clips(split), self.config.training.eval_windows, labels)
+        kl = gaussian_kl(q).mean((0, 1)).numpy()
+        return Embedding(q.mean.mean(1).numpy(), q.logvar.exp().mean(1).log().numpy(), kl, self.rows(split))
 
-    @torch.inference_mode()
-    def _embed(self, split: str, mode: str, batch_size: int) -> Embedding:
-        clips = self.clips(split)
-        k = clips.distinct(self.config.training.eval_windows)
-        features = self._features(split, batch_size)
-        means, variances, kl = [], [], []
-        for i in range(0, len(clips), batch_size):
-            h = features[i : i + batch_size].flatten(0, 1)
-            with self.lock:
-                q = self._posterior(h, mode, clips.rows[i : i + batch_size], k)
-            kl.append(gaussian_kl(q).unflatten(0, (-1, k)).mean(1))
-            means.append(q.mean.unflatten(0, (-1, k)).mean(1))
-            variances.append(q.logvar.exp().unflatten(0, (-1, k)).mean(1))
-        mean, variance, kl = (torch.cat(part) for part in (means, variances, kl))
-        return Embedding(mean.numpy(), variance.log().numpy(), kl.mean(0).numpy(), clips.rows, mode)
+    def embed_tracks(self, split: str | None, labels: str = "inferred") -> Embedding:
+        """`embed`, with one code per track: the mean over the segments that a song was cut into."""
+        whole = self.embed(split, labels)
+        variances = self.of_tracks(split, np.exp(whole.logvars))
+        rows = self.rows(split, tracks=True)
+        return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows)
 
-    @torch.inference_mode()
-    def encode_middle(self, split: str, y: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    def encode_middle(self, split: str, y: np.ndarray) -> np.ndarray:
         """(clip, L) posterior means of the middle windows of a split, encoded with class indices `y` (clip,)."""
-        clips, means = self.clips(split), []
-        for i in range(0, len(clips), batch_size):
-            x = clips.even_windows(torch.arange(i, min(i + batch_size, len(clips))), 1).squeeze(1)
-            with self.lock:
-                means.append(self.model.encode(x, torch.from_numpy(y[i : i + batch_size])).mean)
-        return torch.cat(means).numpy()
+        return self.posteriors(self.clips(split), 1, y=y).mean[:, 0].numpy()
 
-    def _features(self, split: str, batch_size: int) -> Tensor:
-        """(clip, window, …): what the encoder makes of the evenly spaced windows before any label comes in.
-
-        Kept for a conditional model, whose label modes all start from it.
-        """
-        cache = self.__dict__.setdefault("_encoded", {})
-        if split in cache:
-            return cache[split]
-        clips, parts = self.clips(split), []
-        k = clips.distinct(self.config.training.eval_windows)
-        for i in range(0, len(clips), batch_size):
-            x = clips.even_windows(torch.arange(i, min(i + batch_size, len(clips))), k)
-            with self.lock:
-                h = (
-                    self.model.embed_features(x.flatten(0, 1))
-                    if self.conditional
-                    else self.model.encode(x.flatten(0, 1))
-                )
-            parts.append((h if self.conditional else torch.stack(h[:2], 1)).unflatten(0, (-1, k)))
-        found = torch.cat(parts)
-        if self.conditional:
-            cache[split] = found
-        return found
-
-    def _posterior(self, h: Tensor, mode: str, rows: np.ndarray, k: int) -> Posterior:
-        """q(z|x) of windows `h`, those of a clip after each other."""
-        if not mode:
-            return Posterior(h[:, 0], h[:, 1])
-        if mode == "given":
-            y = torch.from_numpy(self.store.codes(self.config.model.condition, rows)).repeat_interleave(k)
-        else:
-            y = torch.softmax(self.model.class_head(h).float(), 1) if mode == "marginal" else None
-        return self.model.encode_features(h, y)
-
-    @torch.inference_mode()
-    def reconstruct(self, split: str, most: int | None = None, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-        """Middle windows of a split and their reconstructions from the posterior mean; labels are inferred.
-
-        Returns:
-            Two arrays (clip, mel, frame) in [0, 1].
-        """
-        clips = self.clips(split)
-        n = min(len(clips), most or len(clips))
-        originals, copies = [], []
-        for i in range(0, n, batch_size):
-            x = clips.even_windows(torch.arange(i, min(i + batch_size, n)), 1).squeeze(1)
-            with self.lock:
-                copies.append(self.model(x, sample=False).recon.squeeze(1))
-            originals.append(x.squeeze(1))
-        return torch.cat(originals).numpy(), torch.cat(copies).numpy()
-
-    @torch.inference_mode()
-    def decode(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
-        """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1]. Thread-safe."""
-        codes = torch.as_tensor(np.asarray(z), dtype=torch.float32)
-        if self.conditional and y is None:
-            raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
-        with self.lock:
-            out = self.model.decode_in_blocks(codes, None if y is None else torch.as_tensor(np.asarray(y)))
-        return out.squeeze(1).numpy()
-
-    def middle_windows(self, rows: np.ndarray, block: int = 256) -> np.ndarray:
-        """(B, mel, frame) in [0, 1]: the middle windows of the clips `rows` (B,), as the model is given them."""
-        parts = [Clips.read(self.store, self.scaler, rows[i : i + block]) for i in range(0, len(rows), block)]
-        return np.concatenate([c.even_windows(torch.arange(len(c)), 1)[:, 0, 0].numpy() for c in parts])
-
-    @torch.inference_mode()
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
         """The middle window of one clip.
 
         Returns:
             Its posterior mean (L,), the window (mel, frame) in [0, 1], and its class index (0 if unconditional).
         """
-        clips = Clips.read(self.store, self.scaler, np.array([row]))
-        x = clips.even_windows(torch.tensor([0]), 1).squeeze(1)
-        with self.lock:
-            q = self.model.encode(x)
-        label = int(q.class_logits.argmax(1)) if q.class_logits is not None else 0
-        return q.mean[0].numpy(), x[0, 0].numpy(), label
+        q = self.posteriors(Clips.read(self.store, self.scaler, np.array([row])), 1)
+        label = 0 if q.class_logits is None else int(q.class_logits[0, 0].argmax())
+        return q.mean[0, 0].numpy(), self.middle_windows(np.array([row]))[0], label
 
-    def sample(
-        self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
-    ) -> np.ndarray:
-        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given. Thread-safe.
+    def middle_windows(self, rows: np.ndarray, block: int = 256) -> np.ndarray:
+        """(B, mel, frame) in [0, 1]: the middle windows of the clips `rows` (B,), as the model is given them."""
+        parts = [Clips.read(self.store, self.scaler, rows[i : i + block]) for i in range(0, len(rows), block)]
+        return np.concatenate([c.even_windows(torch.arange(len(c)), 1)[:, 0, 0].numpy() for c in parts])
 
-        With `shared`, one draw for all of them: they differ in nothing but `y`.
-        """
-        classes = None if y is None else torch.as_tensor(list(y))
-        with self.lock:
-            return self.model.sample(n, classes, temperature, seed, shared).squeeze(1).numpy()
-
-    def responsibilities(self, split: str, tracks: bool = False) -> np.ndarray:
+    def responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
         """(clip, K) p(c|clip) of a VaDE run, arguments as `log_responsibilities`."""
         return np.exp(self.log_responsibilities(split, tracks))
 
     @torch.inference_mode()
-    def log_responsibilities(self, split: str, tracks: bool = False) -> np.ndarray:
+    def log_responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
         """(clip, K) log p(c|clip) of a VaDE run: the windows of a clip share one cluster variable.
 
         Differences between components stay exact where the probabilities themselves are rounded to 0 and 1.
@@ -260,13 +182,46 @@ class Run:
         """
         if not isinstance(self.model, VaDE):
             raise InputError(f"{self.name} has no mixture: only a vade run has soft assignments")
+        codes = self.posteriors(self.clips(split), self.config.training.eval_windows).mean
+        if not tracks:
+            return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).numpy()
+        first, number = self.store.tracks(self.store.rows(split))
+        of_track = [codes[torch.from_numpy(number == t)].flatten(0, 1) for t in range(len(first))]
+        return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).numpy()
+
+    # --- decoding ---
+
+    @torch.inference_mode()
+    def decode(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+        """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1]."""
+        if self.conditional and y is None:
+            raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
+        codes, y = torch.as_tensor(np.asarray(z), dtype=torch.float32), None if y is None else torch.as_tensor(y)
         with self.lock:
-            codes = window_codes(self.model, self.clips(split), self.config.training.eval_windows)
-            if not tracks:
-                return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).numpy()
-            first, number = self.store.tracks(self.store.rows(split))
-            of_track = [codes[torch.from_numpy(number == t)].flatten(0, 1) for t in range(len(first))]
-            return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).numpy()
+            return self.model.decode_in_blocks(codes, y).squeeze(1).numpy()
+
+    def reconstruct(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Middle windows of a split and their reconstructions from the posterior mean; labels are inferred.
+
+        Returns:
+            Two arrays (clip, mel, frame) in [0, 1].
+        """
+        clips = self.clips(split)
+        q = self.posteriors(clips, 1)
+        y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1)
+        originals = clips.even_windows(torch.arange(len(clips)), 1)[:, 0, 0].numpy()
+        return originals, self.decode(q.mean[:, 0].numpy(), None if y is None else y.numpy())
+
+    def sample(
+        self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
+    ) -> np.ndarray:
+        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given.
+
+        With `shared`, one draw for all of them: they differ in nothing but `y`.
+        """
+        classes = None if y is None else torch.as_tensor(list(y))
+        with self.lock:
+            return self.model.sample(n, classes, temperature, seed, shared).squeeze(1).numpy()
 
     def decibels(self, x: np.ndarray) -> np.ndarray:
         """(…, mel, frame) in [0, 1] → dB."""
@@ -323,45 +278,11 @@ def plan(
 
 
 def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Run:
-    """Train (or continue, or find finished) and open the run.
-
-    Args:
-        show: Print the live line.
-        devices: GPUs (where there is none: CPU processes) that share every batch; no part of the run's identity.
-
-    Raises:
-        InputError: store and configuration do not belong together, the model cannot be built, or a batch cannot be
-            shared by so many devices.
-        TrainingDivergedError: the loss became NaN or infinite.
-        TrainingStoppedError: one of several processes died.
-    """
-    if devices != 1 and not (config.folder / "done.json").is_file():
-        check(config, store, devices)
-        _train_together(config, store, show, devices)
-    folder = train(config, store, show=show)
-    if "VAELIB_TRAINED" in os.environ:  # `vaelib.batch` asks which runs a notebook trained
-        with open(os.environ["VAELIB_TRAINED"], "a") as names:
-            names.write(f"{folder.relative_to(outputs_dir())}\n")
-    return load_run(folder)
+    """Train (or continue, or find finished) and open the run; arguments and errors as `training.train`."""
+    return open_run(train(config, store, show, devices))
 
 
-def _train_together(config: RunConfig, store: Store, show: bool, devices: int) -> None:
-    """`train` in as many processes as devices, with their line of progress here."""
-    progress, last = Progress(f"training {config.variant} on {devices} devices"), ""
-
-    def say(line: str) -> None:
-        nonlocal last
-        last = line
-        if show:
-            progress.show(line)
-
-    arguments, log = [str(write_config(config, store)), "--lines"], config.folder / "failed.log"
-    launch("vaelib.training", arguments, devices, say, (InputError, TrainingDivergedError), log)
-    if show:
-        progress.close(last)
-
-
-def load_run(folder: Path | str) -> Run:
+def open_run(folder: Path | str) -> Run:
     """Open a finished run on the CPU.
 
     Raises:
@@ -381,8 +302,7 @@ def load_run(folder: Path | str) -> Run:
     store = open_store(path, config.front_end)
     if store.attrs["fingerprint"] != config.fingerprint:
         raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
-    model = read_model(config.model, folder / "best.safetensors")
-    return Run(folder, config, scaler, store, model, summary)
+    return Run(folder, config, scaler, store, read_model(config.model, folder / "best.safetensors"), summary)
 
 
 def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
@@ -431,7 +351,7 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
             f"e.g. `vaelib train --model {wanted.get('model') or 'conv_vae'}`"
         )
     music = [f for f in folders if wanted.get("corpus") or not f.parent.name.startswith("desk-")]
-    return load_run((music or folders)[-1])
+    return open_run((music or folders)[-1])
 
 
 def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None = None, **wanted: object) -> list[Run]:
@@ -447,7 +367,7 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
         if allowed is not None and folder.resolve() not in allowed:
             continue
         try:
-            run = load_run(folder)
+            run = open_run(folder)
         except InputError as e:  # one damaged run must not hide the others
             warnings.warn(f"left out: {e}", stacklevel=2)
             continue

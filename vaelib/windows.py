@@ -19,9 +19,11 @@ from .config import InputError
 
 if TYPE_CHECKING:
     from .audio import Scaler
+    from .models import VAE, Posterior
     from .store import Store
 
 BLOCK_BYTES = 16 << 20  # float32 of the clips that are read and scaled at a time; NumPy makes about four copies of it
+ENCODED = 64  # clips that are encoded at a time
 WHOLE = (0, 1)  # the share of a process that is alone
 
 
@@ -51,17 +53,14 @@ class Clips:
     def read(cls, store: Store, scaler: Scaler, rows: np.ndarray, device: torch.device | str = "cpu") -> Clips:
         """Read and scale what models see of some clips; in blocks, so that float32 copies stay small."""
         rows, heard = np.asarray(rows), store.heard_frames
-        mel = np.empty((len(rows), store.log_mel.shape[1], heard), np.float16)
+        mel = np.empty((len(rows), store.front_end.n_mels, heard), np.float16)
         block = max(1, BLOCK_BYTES // (4 * mel[0].size)) if len(rows) else 1
         for i in range(0, len(rows), block):
             t = store.table.loc[rows[i : i + block]]
-            mel[i : i + block] = scaler.transform(
-                store.decibels(rows[i : i + block])[..., :heard], t["level_db"].to_numpy(), t["tilt_db"].to_numpy()
-            )
-        frames = torch.as_tensor(
-            store.table.loc[rows, "n_frames"].clip(upper=heard).to_numpy().copy(), dtype=torch.int64
-        )
-        return cls(torch.from_numpy(mel).to(device), frames.to(device), store.front_end.frames, rows)
+            db = store.decibels(rows[i : i + block])[..., :heard]
+            mel[i : i + block] = scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy())
+        frames = store.table.loc[rows, "n_frames"].clip(upper=heard).to_numpy(np.int64)
+        return cls(torch.from_numpy(mel).to(device), torch.tensor(frames).to(device), store.front_end.frames, rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,16 +77,16 @@ class Clips:
         Places are drawn for all B clips; only the windows of `share` (process, processes) are cut.
         """
         index = index.repeat_interleave(per_clip)
-        room = (self.n_frames[index] - self.width + 1).to(torch.float64)
-        start = (torch.rand(len(index), dtype=torch.float64, device=room.device) * room).long()
+        places = (self.n_frames[index] - self.width + 1).to(torch.float64)
+        start = (torch.rand(len(index), dtype=torch.float64, device=places.device) * places).long()
         own = own_part(len(index), share)
         return self.cut(index[own], start[own])
 
     def even_windows(self, index: Tensor, per_clip: int) -> Tensor:
         """(B, per_clip, 1, mel, width): evenly spaced windows from the first to the last possible one."""
-        room = (self.n_frames[index] - self.width).double()
+        last = (self.n_frames[index] - self.width).double()
         places = torch.linspace(0, 1, per_clip, dtype=torch.float64) if per_clip > 1 else torch.tensor([0.5])
-        start = (room[:, None] * places.to(room)[None]).round().long()
+        start = (last[:, None] * places.to(last)[None]).round().long()
         return self.cut(index.repeat_interleave(per_clip), start.flatten()).unflatten(0, (-1, per_clip))
 
     def batches(
@@ -106,8 +105,7 @@ class Clips:
         order = torch.randperm(n, device=device)
         steps = -(-n // batch_size)
         order = order.repeat(-(-steps * batch_size // n))[: steps * batch_size]
-        for i in range(0, len(order), batch_size):
-            index = order[i : i + batch_size]
+        for index in order.split(batch_size):
             yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)]
 
     def in_order(self) -> Iterator[Clips]:
@@ -150,31 +148,32 @@ class StreamedClips:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass like `Clips.batches`; the last batch of a pool is filled up from that pool."""
         for position in self._pools():
-            pool = self._read(self.rows[position])
+            pool = Clips.read(self.store, self.scaler, self.rows[position], self.device)
             for x, index in pool.batches(batch_size, per_clip, share):
                 yield x, torch.as_tensor(position, device=index.device)[index]
             del pool  # before the next is read: never two in memory
 
     def in_order(self) -> Iterator[Clips]:
         """All clips in the order of `rows`, as many at a time as a pool holds."""
-        for i in range(0, len(self.rows), self.pool_clips):
-            yield self._read(self.rows[i : i + self.pool_clips])
+        for i in range(0, len(self), self.pool_clips):
+            yield Clips.read(self.store, self.scaler, self.rows[i : i + self.pool_clips], self.device)
+
+    def some(self, most: int) -> StreamedClips:
+        """At most so many clips, evenly chosen."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+        return StreamedClips(self.store, self.scaler, self.rows[chosen], self.pool_clips, self.device)
 
     def distinct(self, windows: int) -> int:
         """Like `Clips.distinct`."""
         longest = self.store.table.loc[self.rows, "n_frames"].clip(upper=self.store.heard_frames).max()
         return windows if longest > self.store.front_end.frames else 1
 
-    def _read(self, rows: np.ndarray) -> Clips:
-        return Clips.read(self.store, self.scaler, rows, self.device)
-
     def _pools(self) -> list[np.ndarray]:
         """Positions in `rows`, whole chunks together, chunks in random order."""
         chunk = self.rows // self.store.log_mel.chunks[0]
         groups = [np.flatnonzero(chunk == c) for c in np.unique(chunk)]
-        groups = [groups[i] for i in torch.randperm(len(groups)).tolist()]
         pools: list[list[np.ndarray]] = [[]]
-        for g in groups:
+        for g in (groups[i] for i in torch.randperm(len(groups)).tolist()):
             if pools[-1] and sum(map(len, pools[-1])) + len(g) > self.pool_clips:
                 pools.append([])
             pools[-1].append(g)
@@ -182,6 +181,33 @@ class StreamedClips:
             rest = pools.pop()  # alone, a few clips would fill a whole batch
             pools[-1] += rest
         return [np.sort(np.concatenate(p)) for p in pools]
+
+
+@torch.inference_mode()
+def encode_windows(
+    model: VAE, clips: Clips | StreamedClips, windows: int, y: Tensor | None = None, marginal: bool = False
+) -> Posterior:
+    """Posteriors of evenly spaced windows: mean and log-variance (clip, window, L), class logits (clip, window, C).
+
+    Where no clip is longer than a window there is one window, not several equal ones.
+
+    Args:
+        model: In evaluation mode.
+        windows: Of each clip; 1: the middle one.
+        y: (clip,) class indices for a conditional model; None: its class head's choice.
+        marginal: Instead, the class head's probabilities.
+    """
+    windows, parts, done = clips.distinct(windows), [], 0
+    for pool in clips.in_order():
+        for index in torch.arange(len(pool), device=pool.mel.device).split(ENCODED):
+            x = pool.even_windows(index, windows).flatten(0, 1)
+            given = None if y is None else y[done : done + len(index)].repeat_interleave(windows)
+            given = model.encode(x).class_logits.softmax(1) if marginal else given
+            parts.append(model.encode(x, given))
+            done += len(index)
+        del pool  # before the next is read: never two in memory
+    joined = (None if p[0] is None else torch.cat(p).unflatten(0, (-1, windows)) for p in zip(*parts, strict=True))
+    return type(parts[0])(*joined)
 
 
 @dataclass
@@ -216,17 +242,12 @@ def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device
     train, validation = store.rows("train"), store.rows("validation")
     if len(train) < 2:
         raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
-    need = len(train) * 2 * store.log_mel.shape[1] * store.heard_frames
+    need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
     # the processes of a machine share its memory, but each has a GPU of its own
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
     whole = torch.tensor(float(need < 0.5 * free), device=device)
     if processes > 1:  # all the same way, or they would take different numbers of steps
         torch.distributed.all_reduce(whole, torch.distributed.ReduceOp.MIN)
     clips = (Clips.read if whole else StreamedClips)(store, scaler, train, device=device)
-    codes = (lambda rows: store.codes(condition, rows)) if condition else (lambda rows: np.full(len(rows), -1))
-    return Data(
-        clips,
-        Clips.read(store, scaler, validation, device),
-        torch.as_tensor(codes(train), device=device),
-        torch.as_tensor(codes(validation), device=device),
-    )
+    y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
+    return Data(clips, Clips.read(store, scaler, validation, device), *(torch.as_tensor(v, device=device) for v in y))
