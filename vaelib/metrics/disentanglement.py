@@ -274,6 +274,30 @@ def axes_verdict(numbers: Mapping[str, float]) -> str:
     return "The axes mean more than chance: turned at random, the same space separates less."
 
 
+def main_share(effects: np.ndarray) -> np.ndarray:
+    """How pure directions are: the share of a direction's effect on factors that its main factor takes.
+
+    Effects are averaged over starts first; a direction that moves nothing counts as moving all factors alike.
+
+    Args:
+        effects: (D, S, K) what D directions move of K factors, from S starts.
+
+    Returns:
+        (S,) values whose mean is the mean share over directions, and whose spread is its own (jackknife over starts).
+    """
+
+    def mean_share(moved: np.ndarray) -> float:
+        effect = np.abs(moved.mean(1))
+        total = effect.sum(1)
+        return np.where(total > 1e-6, effect.max(1) / np.maximum(total, 1e-6), 1 / effect.shape[1]).mean()
+
+    whole, n = mean_share(effects), effects.shape[1]
+    if n < 2:
+        return np.array([whole])
+    without = np.array([mean_share(np.delete(effects, i, axis=1)) for i in range(n)])
+    return whole + (n - 1) * (without.mean() - without)
+
+
 def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Principal and independent components of single windows, fitted on train: linear baselines of disentanglement.
 
