@@ -32,8 +32,7 @@ from hypothesis import HealthCheck, settings
 
 from vaelib import workers
 from vaelib.config import FrontEnd, ModelConfig
-from vaelib.preprocess import build_store
-from vaelib.store import Store, open_store
+from vaelib.store import Store, build_store, open_store
 
 torch.set_num_threads(1)
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import pandas as pd
 from conftest import TINY
 from test_training import settings
-
-from vaelib.config import write_atomic
-from vaelib.corpus import read_corpus
 from vaelib.planfile import read_plan
-from vaelib.preprocess import build_store
+
+from vaelib.collection import read_corpus
+from vaelib.config import write_atomic
 from vaelib.runs import load_run
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 from vaelib.training import train
 
 

@@ -23,8 +23,7 @@ from conftest import TINY
 from test_training import settings
 
 from vaelib import preprocess, training
-from vaelib.preprocess import build_store
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 
 
 def run(work: Callable[[], object], seconds: float = 3600, since: Callable[[], bool] = lambda: True) -> bool:

@@ -12,9 +12,8 @@ from conftest import RATE, TINY, tone
 
 from vaelib import embedding
 from vaelib.config import InputError
-from vaelib.preprocess import build_store
 from vaelib.runs import fit, plan
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 
 QUICK = {"epochs": 1, "batch_size": 12, "seed": 77, "precision": "32-true"}
 MODELS = {

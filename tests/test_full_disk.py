@@ -9,13 +9,12 @@ import pytest
 from conftest import TINY, write_tones
 from test_preprocess import content
 from test_training import assert_equal, results, settings
+from vaelib.jobs import Job
 
 from vaelib import cli, engine, training
 from vaelib.checkpoints import read_tensors
 from vaelib.config import InputError, UnwritableError
-from vaelib.jobs import Job
-from vaelib.preprocess import build_store
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 from vaelib.training import Trainer, train
 
 pytestmark = pytest.mark.skipif(

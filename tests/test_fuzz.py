@@ -16,12 +16,12 @@ import yaml
 from conftest import model_config
 from hypothesis import example, given
 from hypothesis import strategies as st
+from vaelib.planfile import DEMO, Plan, read_plan
 
 from vaelib.checkpoints import read_model, read_tensors, write_tensors
+from vaelib.collection import Corpus, read_corpus
 from vaelib.config import InputError, RunConfig, read_json
-from vaelib.corpus import Corpus, read_corpus
 from vaelib.models import build
-from vaelib.planfile import DEMO, Plan, read_plan
 from vaelib.runs import find_runs, load_run
 from vaelib.training import State, Trainer, train
 from vaelib.training import _read as read_run

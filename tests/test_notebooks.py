@@ -8,11 +8,11 @@ import nbformat
 import pandas as pd
 import pytest
 from test_reports import asks_the_web
+from vaelib.jobs import Job, defaults, training_jobs
+from vaelib_demo import corpus_name
 
 from vaelib import batch, engine, runs
 from vaelib.config import ROOT, notebooks_dir
-from vaelib.demo import corpus_name
-from vaelib.jobs import Job, defaults, training_jobs
 from vaelib.store import open_store, store_path
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(1800)]  # minutes on a busy machine

@@ -16,14 +16,14 @@ import pytest
 from conftest import LANGUAGES
 
 from vaelib import proofs
+from vaelib.collection import UNLABELLED
 from vaelib.config import InputError
 from vaelib.metrics import clustering as clu
-from vaelib.manifest import UNLABELLED
 from vaelib.proofs import mixture
 from vaelib.proofs.factors import KNOWN, LIVE_KL, factors_of
 from vaelib.proofs.filters import untrained
 from vaelib.proofs.proof import png
-from vaelib.runs import Embedding, fit, load_run, plan
+from vaelib.runs import Embedding, fit, open_run, plan
 
 SMALL = {"latent": 8}
 QUICK = {"epochs": 2, "batch_size": 10, "eval_windows": 2, "precision": "32-true"}
@@ -840,7 +840,7 @@ def test_a_row_has_every_metric(trained, model):
 
 
 def test_a_row_without_labels_and_factors_has_gaps_where_they_are_needed(trained, tmp_path):
-    run = load_run(shutil.copytree(trained["basic_vae"].folder, tmp_path / "run"))
+    run = open_run(shutil.copytree(trained["basic_vae"].folder, tmp_path / "run"))
     shutil.rmtree(run.folder / "figures", ignore_errors=True)
     run = relabelled(run, tempo=np.nan, energy=np.nan, genre=UNLABELLED, language=UNLABELLED)
     row = proofs.comparison_row(run)  # for factors, descriptors of the audio stand in

@@ -17,9 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from vaelib import plots, proofs, reports
 from vaelib.config import InputError
-from vaelib.preprocess import build_store
 from vaelib.runs import fit, plan
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 
 PAIRS = [(f"{a}", f"{a}_{b}", b) for a in "abc" for b in ("pop", "folk")]
 NOTHING = (None, None, None)

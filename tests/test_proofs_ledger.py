@@ -19,10 +19,9 @@ import pandas as pd
 import pytest
 
 from vaelib import proofs, reports, steps
+from vaelib.collection import LADDER, UNLABELLED
 from vaelib.config import DEFAULT_BETA, PRIORS, InputError, ModelConfig, RunConfig, TrainConfig
-from vaelib.demo import LADDER
 from vaelib.metrics.claims import Claim
-from vaelib.manifest import UNLABELLED
 from vaelib.models import MODELS
 from vaelib.proofs import PROOFS, Proof, comparison_intervals, ladder_table, read_claims, selection_guide, speed
 from vaelib.proofs.ledger import NO_RUNG, by_rung, how_far

@@ -13,9 +13,8 @@ from conftest import LANGUAGES, TINY, write_tones
 
 from vaelib.config import InputError
 from vaelib.models import MODELS
-from vaelib.preprocess import build_store
 from vaelib.runs import find_runs, fit, latest_run, load_run, newest_of_each, plan
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 
 SMALL = {"latent": 8, "components": 4}
 QUICK = {"epochs": 2, "batch_size": 10, "eval_windows": 3, "precision": "32-true"}

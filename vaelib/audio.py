@@ -1,19 +1,40 @@
-"""Waveform ↔ log-mel spectrogram: decoding, the front end, scaling to [0, 1] and the way back to sound."""
+"""Sound files to log-mel spectrograms and back: decoding, the front end, scaling to [0, 1], Griffin-Lim.
+
+Notebook 01 explains and plays every step. torch is imported where it computes: reading a collection or a store needs
+none.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
+import subprocess
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torchaudio
-from torch import Tensor
 
-from .config import FrontEnd, JsonConfig
-from .soundfiles import UnreadableAudio, samples
+from .config import FrontEnd, InputError, JsonConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torchaudio.transforms import MelSpectrogram
+
+# What is looked for in folders; what libsndfile does not know of these goes to ffmpeg.
+AUDIO_SUFFIXES = (
+    ".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf",
+    ".m4a", ".m4b", ".aac", ".mp4", ".wma", ".wv", ".ape", ".mka", ".mkv", ".webm",
+)  # fmt: skip
+# Formats that hold their own sound. Not play lists: one that is named .m4a would make ffmpeg read other files.
+FFMPEG = ["-v", "error", "-protocol_whitelist", "file,pipe",
+          "-format_whitelist", "mov,aac,asf,matroska,wv,ape,mp3,ogg,flac,wav,aiff,au,caf"]  # fmt: skip
+FFMPEG_SECONDS = 120  # that ffmpeg may take for one header or one part of a file
+CONVERT = "convert it to FLAC or WAV"
 
 FLOOR = 1e-10  # power below which everything is silence: -100 dB
 RANGE_DB = 80.0  # dynamic range that the scaling keeps
@@ -22,30 +43,166 @@ SILENT = 1e-5  # peak of a clip that holds nothing: -100 dBFS
 FULL_SCALE = 0.999  # samples beyond are counted as clipped
 BLOCK_S, BLOCK_SILENT = 0.05, 1e-3  # a block of 50 ms whose root mean square is below -60 dBFS is silent
 SEGMENT_S = 30.0  # longer files are cut into pieces of this length
-FRAMES = 256  # transformed at a time
+FRAMES = 256  # transformed at a time: what fits in a cache
 MOST_RATIO = 4000  # a resampling filter has so many phases at most; beyond (odd rates), soxr does it
 
 
-@dataclass(frozen=True)
-class Levels:
-    """Measures of a waveform for the report of a collection.
+class UnreadableAudio(InputError):
+    """A file that cannot be used; the message is the reason written to `rejected.csv`."""
 
-    Attributes:
-        peak: Largest absolute sample of any channel.
-        clipped: Share of samples at full scale or beyond.
-        silent: Share of blocks of 50 ms below -60 dBFS.
-        rms_db: Root mean square, dB re full scale.
+
+# --- decoding ---
+
+
+class Header(NamedTuple):
+    """What a file says of itself."""
+
+    seconds: float  # of a damaged file perhaps more than can be decoded
+    rate: int  # Hz
+    channels: int
+    format: str  # container or codec: FLAC, MP3, AAC, …
+
+
+def header(path: Path) -> Header:
+    """Read the header of an audio file: with libsndfile, or with ffmpeg what libsndfile does not know.
+
+    Raises:
+        UnreadableAudio: no such file, not audio, or a format that needs ffmpeg where there is none.
     """
+    import soundfile
 
-    peak: float
-    clipped: float
-    silent: float
-    rms_db: float
+    try:
+        info = soundfile.info(str(path))
+    except Exception as e:
+        return _ffprobe(path, str(e))
+    codec = info.subtype if info.format == "OGG" else info.format  # Ogg holds Vorbis, Opus, …
+    name = "MP3" if codec == "MPEG" or "LAYER_III" in info.subtype else codec
+    return Header(info.frames / info.samplerate, info.samplerate, info.channels, name)
 
 
-def segments(
-    seconds: float, fe: FrontEnd, length: float = SEGMENT_S, step: float = SEGMENT_S
-) -> list[tuple[float, float | None]]:
+def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """Decode a file or a part of it.
+
+    Args:
+        start: Where the part begins, seconds.
+        seconds: How long it is; None: to the end.
+
+    Returns:
+        (samples, channels) float32, full scale is 1; and the rate in Hz.
+
+    Raises:
+        UnreadableAudio: it cannot be decoded.
+    """
+    import soundfile
+
+    try:
+        sound = soundfile.SoundFile(str(path))
+    except Exception as e:
+        return _ffmpeg(path, str(e), start, seconds)
+    try:
+        with sound:
+            if sound.format in ("MP3", "MPEG") and (start or seconds is not None):
+                return _forwards(path, start, seconds)
+            sound.seek(min(round(start * sound.samplerate), sound.frames))
+            count = -1 if seconds is None else round(seconds * sound.samplerate)
+            return sound.read(count, dtype="float32", always_2d=True), sound.samplerate
+    except Exception as e:
+        raise UnreadableAudio(_reason(path, str(e))) from e
+
+
+_open = threading.local()  # the MP3 that this thread read last, and where it stands
+
+
+def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
+    """A part of an MP3, decoded from front to back: its decoder answers a jump with complaints on the terminal.
+
+    The file stays open, so that whoever reads one part after the other decodes it once.
+    """
+    import soundfile
+
+    class Stream(soundfile.SoundFile):
+        def seekable(self) -> bool:
+            return False  # else soundfile jumps to where it is after every read
+
+    about = path.stat()
+    key = (path, about.st_mtime_ns, about.st_size)
+    known, file, at = getattr(_open, "last", (None, None, 0))
+    if known != key or at > round(start * file.samplerate):
+        if file is not None:
+            file.close()
+        file, at = Stream(str(path)), 0
+    first = round(start * file.samplerate)
+    _open.last = (None, file, 0)  # where a fault leaves it is not known
+    while gap := min(first, file.frames) - at:
+        skipped = len(file.read(min(gap, 1 << 20), dtype="float32"))
+        at += skipped
+        if not skipped:
+            break
+    count = max(file.frames - at, 0) if seconds is None else round(seconds * file.samplerate)
+    data = file.read(count, dtype="float32", always_2d=True)
+    _open.last = (key, file, at + len(data))
+    return data, file.samplerate
+
+
+def _ffprobe(path: Path, error: str) -> Header:
+    entries = "stream=sample_rate,channels,codec_name,duration:format=duration"
+    asked = ["-select_streams", "a:0", "-show_entries", entries, "-of", "json"]
+    found = json.loads(_run("ffprobe", [*asked, f"file:{path}"], path, error) or b"{}")
+    try:
+        stream = found["streams"][0]
+        seconds = stream.get("duration") or found["format"]["duration"]
+        return Header(float(seconds), int(stream["sample_rate"]), int(stream["channels"]), stream["codec_name"].upper())
+    except (KeyError, IndexError, ValueError) as e:
+        raise UnreadableAudio(f"has no audio track that ffmpeg can read; {CONVERT}") from e
+
+
+def _ffmpeg(path: Path, error: str, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
+    about = _ffprobe(path, error)
+    part = ["-ss", f"{start:.6f}"] * bool(start) + (["-t", f"{seconds:.6f}"] if seconds is not None else [])
+    out = ["-map", "0:a:0", "-ar", str(about.rate), "-ac", str(about.channels), "-f", "f32le", "pipe:1"]
+    raw = _run("ffmpeg", ["-nostdin", *part, "-i", f"file:{path}", *out], path, error)
+    whole = len(raw) - len(raw) % (4 * about.channels)
+    return np.frombuffer(bytearray(raw[:whole]), "<f4").reshape(-1, about.channels), about.rate
+
+
+def _run(program: str, arguments: list[str], path: Path, error: str) -> bytes:
+    """What ffmpeg answers about a file that libsndfile refused with `error`."""
+    if not os.access(path, os.R_OK) or path.stat().st_size == 0 or shutil.which(program) is None:
+        raise UnreadableAudio(_reason(path, error, f"install ffmpeg, which reads more formats, or {CONVERT}"))
+    try:
+        done = subprocess.run([program, *FFMPEG, *arguments], capture_output=True, timeout=FFMPEG_SECONDS, check=True)
+    except subprocess.SubprocessError as e:
+        error = (e.stderr or b"").decode(errors="replace") or f"{program} took more than {FFMPEG_SECONDS} s"
+        raise UnreadableAudio(_reason(path, error.replace(f"file:{path}", ""))) from e
+    return done.stdout
+
+
+def _reason(path: Path, error: str, remedy: str = CONVERT) -> str:
+    if not path.exists():
+        return "is not there; correct the manifest"
+    if not os.access(path, os.R_OK):
+        return "may not be read; change its permissions"
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes); copy it again"
+    line = "".join(c if c.isprintable() else " " for c in (error.strip() or "no audio").splitlines()[-1])
+    if "not a regular file" in line:  # libsndfile's word for what it does not know
+        line = "it is no audio"
+    return f"cannot be decoded as audio ({line.replace(str(path), '…').strip(' :')[:120]}); {remedy}"
+
+
+# --- from a file to a waveform ---
+
+
+class Levels(NamedTuple):
+    """Measures of a waveform for the report of a collection."""
+
+    peak: float  # largest absolute sample of any channel
+    clipped: float  # share of samples at full scale or beyond
+    silent: float  # share of blocks of 50 ms below -60 dBFS
+    rms_db: float  # root mean square, dB re full scale
+
+
+def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[tuple[float, float | None]]:
     """Where to cut a file: a piece every `step` seconds; nothing at its end is lost.
 
     What remains at the end belongs to the last piece (a tenth of a piece at most), or is the end of a last piece that
@@ -79,11 +236,6 @@ def frames_of(seconds: float, fe: FrontEnd) -> int:
     return max(math.ceil(seconds * fe.sample_rate - 1e-6), fe.min_samples) // fe.hop + 1
 
 
-def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
-    """Decode a file, or a part of it, to mono at the front end's rate: the waveform of `read`."""
-    return read(path, fe, start, seconds)[0]
-
-
 def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, Levels]:
     """Decode a file, or a part of it, to mono at the front end's rate, and measure it.
 
@@ -93,10 +245,11 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     Raises:
         UnreadableAudio: the file cannot be decoded, holds NaN or infinite samples, is silent or too short.
     """
+    import torch
+
     data, rate = samples(path, start, seconds)
-    # Two extremes tell of NaN and infinity; one channel needs no mean: a third of the time beside the decoding.
     raw = torch.from_numpy(data)
-    peak = _peak(raw)
+    peak = _peak(raw)  # two extremes tell of NaN and infinity, too
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
     wave = raw.mean(1) if raw.shape[1] > 1 else raw[:, 0]
@@ -114,15 +267,23 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     return torch.nn.functional.pad(wave, (0, short)) if short > 0 else wave, levels
 
 
+def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
+    """Decode a file, or a part of it, to mono at the front end's rate: the waveform of `read`."""
+    return read(path, fe, start, seconds)[0]
+
+
 def _peak(wave: Tensor) -> float:
-    return float(torch.stack(wave.aminmax()).abs().max()) if len(wave) else 0.0
+    return max(abs(float(extreme)) for extreme in wave.aminmax()) if len(wave) else 0.0
 
 
 def _resample(wave: Tensor, rate: int, wanted: int) -> Tensor:
+    import soxr
+    import torch
+    import torchaudio
+
     if max(rate, wanted) // math.gcd(rate, wanted) <= MOST_RATIO:
         return torchaudio.functional.resample(wave, rate, wanted)
-    import soxr  # rates without a common divisor would need a filter of gigabytes
-
+    # Rates without a common divisor would need a filter of gigabytes.
     return torch.from_numpy(soxr.resample(wave.numpy(), rate, wanted))
 
 
@@ -135,8 +296,13 @@ def _check_length(seconds: float, fe: FrontEnd) -> None:
         )
 
 
+# --- log-mel ---
+
+
 @lru_cache(maxsize=8)
-def _mel_transform(fe: FrontEnd) -> torchaudio.transforms.MelSpectrogram:
+def _mel_transform(fe: FrontEnd) -> MelSpectrogram:
+    import torchaudio
+
     return torchaudio.transforms.MelSpectrogram(
         sample_rate=fe.sample_rate, n_fft=fe.n_fft, hop_length=fe.hop, n_mels=fe.n_mels, f_min=0.0,
         f_max=fe.f_max, power=2.0, norm="slaney", mel_scale="slaney", center=True, pad_mode="constant",
@@ -152,10 +318,12 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
     Returns:
         (mel, frame) in dB re full scale, floored at -100 dB.
     """
+    import torch
+
     window = _mel_transform(fe).spectrogram.window
     frames = torch.nn.functional.pad(wave, (fe.n_fft // 2,) * 2).unfold(0, fe.n_fft, fe.hop)
     mel = torch.empty(len(frames), fe.n_mels)
-    for part, out in zip(frames.split(FRAMES), mel.split(FRAMES), strict=True):  # what fits in a cache
+    for part, out in zip(frames.split(FRAMES), mel.split(FRAMES), strict=True):
         s = torch.view_as_real(torch.fft.rfft(part * window)).square_()  # (frame, bin, 2)
         # torchaudio takes the root and squares it again: the same to one part in 10⁷, in half of the time.
         power = s[..., 0] + s[..., 1]
@@ -188,6 +356,9 @@ def level_and_tilt(db: np.ndarray) -> tuple[float, float]:
     x = np.linspace(-0.5, 0.5, db.shape[0])
     spectrum = db.mean(1)
     return float(spectrum.mean()), float(spectrum @ x / (x @ x))
+
+
+# --- scaling ---
 
 
 @dataclass(frozen=True)
@@ -233,6 +404,9 @@ def _straighten(db: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarr
     return db - _line(db.shape[-2], level, tilt)
 
 
+# --- back to sound ---
+
+
 def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
     """A listenable guess of the waveform behind a log-mel spectrogram.
 
@@ -247,6 +421,9 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
     Returns:
         (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
     """
+    import torch
+    import torchaudio
+
     mel = torch.from_numpy(np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32))
     linear = _linear(mel, fe)
     with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
@@ -261,6 +438,8 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
 
 def _linear(mel: Tensor, fe: FrontEnd, iterations: int = 100) -> Tensor:
     """(bin, frame) powers whose mel bands are (mel, frame) `mel`: `linear *= bankᵀ (mel / bank linear) / bankᵀ 1`."""
+    import torch
+
     pieces = _bank(fe, 16)  # of all widths the fastest here: a fifth to a half of the time of the dense bank
     audible = _mel_transform(fe).mel_scale.fb.sum(1)[:, None].clamp_min(FLOOR)
     linear, heard = mel.mean().repeat(len(audible), mel.shape[1]), torch.empty_like(mel)

@@ -1,269 +1,358 @@
-"""What a collection holds: numbers, classes, copies, suspicious files, and sentences about what models suffer from.
+"""A person's collection: its files, what a table or its folders say of them, what cannot be used, and the split.
 
-Pure functions of a store's table (one row per segment) and of the list of rejected files. A column that an older store
-lacks is left out of what is said. No plotting.
+The one way in: `read_corpus` (files and labels) → `quarantine` (rows, and reasons for what is left out) →
+`vaelib.store.build_store`. Notebook 01 shows each step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .corpus import SPLITS
-from .manifest import LABELS, UNLABELLED
+from .audio import AUDIO_SUFFIXES, Header, UnreadableAudio, frames_of, header, segments
+from .config import FrontEnd, InputError
 
-WIDE_DB = 20.0  # between the softest and the loudest files, 5 % left out at both ends
-FEW = 3  # tracks; a class with fewer cannot be in train, validation and test
-UNEQUAL = 10  # times as many tracks in the largest class as in the smallest
-SHARES = {"silent": 0.5, "clipped": 0.001}  # of a file from which on it is suspicious
-# What can be said of a file and how: of its segments' values, weighted by their length where it is a mean
-FIRST = ("track", *LABELS, "artist", "rate", "channels", "format", "duplicate_of", "split")
-NAMED = 5  # classes or files named in a sentence; the others are counted
+LABELS = ("language", "genre", "family")
+UNLABELLED = "unlabelled"
+READING = ("labels", "manifest", "allow_outside")  # parameters of `read_corpus`, and of notebook 01
+MANIFESTS = ("manifest.csv", "manifest.parquet")
+RECORD = "corpus.json"  # what a rendered corpus says of itself (`vaelib_demo`)
+LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # rendered, from easy to difficult
+# Columns that describe a clip but are not something a latent dimension could stand for.
+NOT_FACTORS = {"path", *LABELS, "artist", "track", "phrases", "seed", "vocal_active_share", "title"}
+# Columns that the store has of its own; a manifest's are left out.
+OWN = (
+    "split", "n_frames", "level_db", "tilt_db", "start_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate",
+    "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel",
+)  # fmt: skip
+BLOCK = 256  # headers read by one task
+Rejected = tuple[str, str]  # path, reason
 
 
-def files(table: pd.DataFrame, frame_seconds: float = np.nan) -> pd.DataFrame:
-    """One row per file, in the order of the table.
+@dataclass(frozen=True)
+class Corpus:
+    """Audio files found on disk.
+
+    Attributes:
+        name: Folder name; part of the names of stores and runs.
+        root: Folder that `path` is relative to.
+        table: One row per file: path, language, genre, family, and any further columns of a manifest.
+        factors: Numeric columns of a manifest that describe the sound (tempo, key, …) and differ between clips.
+        left_out: (path, reason) of files that are there and cannot be used, known before any is opened.
+        notes: Sentences for the owner of the collection.
+        record: Of a rendered corpus what it was rendered with (`corpus.json`); {} for a person's own music.
+    """
+
+    name: str
+    root: Path
+    table: pd.DataFrame
+    factors: tuple[str, ...]
+    left_out: tuple[Rejected, ...] = ()
+    notes: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """Digest of names, labels, sizes and both ends of every file; equal on every machine."""
+        total = hashlib.blake2b(self.table.to_csv(index=False).encode(), digest_size=8)
+        with ThreadPoolExecutor() as pool:
+            for digest in pool.map(_file_digest, (self.root / path for path in self.table["path"])):
+                total.update(digest)
+        return total.hexdigest()
+
+
+def _file_digest(path: Path, ends: int = 16_384) -> bytes:
+    h = hashlib.blake2b(digest_size=8)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            h.update(size.to_bytes(8, "big") + file.read(ends))
+            file.seek(max(size - ends, 0))
+            h.update(file.read(ends))
+    except OSError:
+        h.update(b"unreadable")
+    return h.digest()
+
+
+def read_corpus(
+    folder: Path | str, *, labels: str = "", manifest: Path | str = "", allow_outside: bool = False
+) -> Corpus:
+    """Find the audio files of a collection and what is known of them.
+
+    From the first of these that is there: a `manifest`; `manifest.csv` or `manifest.parquet` in the folder; the names
+    of the folders (`labels`).
 
     Args:
-        table: One row per segment, as `Store.table`.
-        frame_seconds: Seconds per frame, from which lengths follow where the table has no `seconds`.
+        folder: The collection.
+        labels: What the levels of folders mean, from the top, e.g. `{genre}/{artist}/{album}/{track}` or
+            `*/{genre}/{artist} - {title}`: names without the suffix; `*` is anything. Files that do not fit have no
+            labels. Default: language/genre/file, genre/file, or the file alone.
+        manifest: CSV or Parquet table with a column `path`, relative to the folder.
+        allow_outside: Whether a manifest's paths may leave the folder.
+
+    Raises:
+        InputError: no such folder, no audio in it, a rendered corpus of an older version, or a manifest without `path`
+            or with paths outside.
+    """
+    root = Path(folder).expanduser()
+    if not os.path.isdir(root):  # False too where it may not be asked
+        raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise InputError(f"{root} may not be read (Permission denied); allow it")
+    if labels and manifest:
+        raise InputError("labels and manifest exclude each other: give one of them")
+    files, left_out = audio_files(root)
+    inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
+    source = Path(manifest).expanduser() if manifest else None if labels else inside
+    if source:
+        table, notes = manifest_table(source, root, allow_outside), []
+        unlisted = sorted(set(files) - set(table["path"]))
+        left_out += [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
+    else:
+        table, notes = folder_table(root, files, labels)
+    if own := [c for c in table if c in OWN]:
+        notes.append(f"columns {', '.join(own)} are not read: the store has its own")
+        table = table.drop(columns=own)
+    for label in LABELS:
+        known = table[label] if label in table else pd.Series(UNLABELLED, table.index)
+        table[label] = known.fillna(UNLABELLED).astype(str).replace("", UNLABELLED)
+    track = table["track"].fillna("").astype(str) if "track" in table else pd.Series("", table.index)
+    if "artist" in table and source:  # two artists may have a track of one name
+        artist = table["artist"].fillna("").astype(str)
+        track = track.where(track.eq("") | artist.eq(""), artist + ": " + track)
+    table["track"] = track.where(track.ne(""), table["path"])
+    table = table.sort_values("path", ignore_index=True)
+    numeric = [c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c])]
+    factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
+    root = root.resolve()
+    return Corpus(root.name, root, table, factors, tuple(left_out), tuple(notes), read_record(root))
+
+
+def read_record(root: Path) -> dict[str, Any]:
+    """What `corpus.json` says of a rendered corpus; {} where there is none: a person's own music."""
+    try:
+        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, dict) or "rendering" not in record:
+        return {}
+    if not isinstance(record.get("rungs"), dict) or not isinstance(record.get("units"), dict):
+        raise InputError(
+            f"{root} was rendered by an older version: render it again (`vaelib demo`), its clips are kept"
+        )
+    return record
+
+
+# --- files and what is said of them ---
+
+
+def audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
+    """Audio files below a folder; links to folders are followed, each folder is entered once.
 
     Returns:
-        Index: path. `segments`, `seconds` (to the end of the last segment), `peak`; means over time of `clipped` and
-        `silent`; `rms_db`, dB of the mean power; and the columns of `FIRST`; as far as the table has them.
+        Paths relative to the folder, in order; and (path, reason) of those that cannot even be named or seen.
     """
-    t = table.assign(path=table["path"].astype(str))
-    if "seconds" not in t:
-        t["seconds"] = t["n_frames"] * frame_seconds if "n_frames" in t else np.nan
-    t["end"] = t["seconds"] + t.get("start_s", 0.0)
-    groups = t.groupby("path", sort=False)
-    found = groups.agg(segments=("path", "size"), seconds=("end", "max"), **{
-        c: (c, "first") for c in FIRST if c in t
-    })  # fmt: skip
-    if "peak" in t:
-        found["peak"] = groups["peak"].max()
-    weight = t["seconds"].where(t["seconds"] > 0, 1e-9)
-    total = weight.groupby(t["path"]).sum()
-    for column in (c for c in SHARES if c in t):
-        found[column] = (t[column] * weight).groupby(t["path"]).sum() / total
-    if "rms_db" in t:
-        power = (10.0 ** (t["rms_db"] / 10) * weight).groupby(t["path"]).sum() / total
-        found["rms_db"] = 10 * np.log10(power.clip(lower=1e-12))
+    files, bad, seen = [], [], set()
+
+    def refused(error: OSError) -> None:
+        bad.append((_shown(os.path.relpath(error.filename, root)), f"may not be read ({error.strerror}); allow it"))
+
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=refused):
+        about = os.stat(folder)
+        if (about.st_dev, about.st_ino) in seen:  # a loop, or a second way here
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders[:] = sorted(f for f in folders if not _hidden(f))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.suffix.lower() not in AUDIO_SUFFIXES or _hidden(name):
+                continue
+            relative = os.path.relpath(path, root)
+            if _shown(relative) != relative:
+                bad.append((_shown(relative), "has a name that is not UTF-8; rename it, e.g. with convmv"))
+            elif os.path.isfile(path):  # False where it may not be asked
+                files.append(relative)
+            else:
+                bad.append((relative, "is no file (a broken link, or a device); remove it"))
+    return files, bad
+
+
+def _hidden(name: str) -> bool:
+    """`.cache`, and `._song.mp3`, a Mac's notes on a song; but not `...And Justice for All`."""
+    return name.startswith(".") and not name.startswith("..")
+
+
+def _shown(path: str) -> str:
+    """A path that can be written: bytes that are not UTF-8 become escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def manifest_table(manifest: Path, root: Path, allow_outside: bool = False) -> pd.DataFrame:
+    """Read a manifest: a CSV or Parquet table with a column `path`, relative to `root`; it is data, nothing is run.
+
+    Raises:
+        InputError: it is not there, no such table, or a path leaves the root and is not allowed to.
+    """
+    if not manifest.is_file():
+        raise InputError(f"no manifest at {manifest}: give a CSV or Parquet file, or leave it out to read the folders")
+    kind = "Parquet" if manifest.suffix.lower() in (".parquet", ".pq") else "CSV"
+    try:
+        if kind == "Parquet":
+            table = pd.read_parquet(manifest)
+        else:
+            table = pd.read_csv(manifest, dtype=dict.fromkeys(("path", *LABELS, "artist", "track"), str))
+    except Exception as e:  # the parsers raise many kinds
+        line = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
+        hint = "write it as UTF-8 CSV with a header" if kind == "CSV" else "write it again"
+        raise InputError(f"{manifest} is not a readable {kind} table ({line}); {hint}") from e
+    table.columns = [str(c).strip().lstrip("\ufeff") for c in table.columns]
+    if "path" not in table or table.empty:
+        raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the collection)")
+    if len(twice := table.columns[table.columns.duplicated()]):
+        raise InputError(f"{manifest} has two columns named {twice[0]!r}; rename one of them")
+    below, known = root.resolve(), dict[str, bool]()
+    for row, path in enumerate(table["path"].fillna("").astype(str), start=2):
+        where = f"{manifest}, line {row}"
+        if not path.strip():
+            raise InputError(f"{where}: the path is empty; fill it in or remove the line")
+        if "\0" in path:
+            raise InputError(f"{where}: {path!r} is no path; correct it")
+        if not allow_outside and not _inside(below, path, known):
+            raise InputError(
+                f"{where}: {path!r} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)"
+            )
+    table = table.astype({"path": str})
+    for column in table.columns:  # lists, dates, mixed types: as text
+        if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_complex_dtype(table[column]):
+            table[column] = table[column].map(str, na_action="ignore").astype(object)
+    return table.drop_duplicates("path", ignore_index=True)
+
+
+def _inside(root: Path, path: str, known: dict[str, bool]) -> bool:
+    """Whether a path stays below the resolved root: written so, and links resolved; folders are asked once."""
+    if os.path.isabs(path) or ".." in Path(path).parts:
+        return False
+    folder = os.path.dirname(path)
+    try:
+        if folder not in known:
+            known[folder] = (root / folder).resolve().is_relative_to(root)
+        return known[folder] and (not os.path.islink(root / path) or (root / path).resolve().is_relative_to(root))
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that is too long
+        return False
+
+
+def folder_table(root: Path, files: Sequence[str], labels: str = "") -> tuple[pd.DataFrame, list[str]]:
+    """Labels from the names of folders and files (see `read_corpus`).
+
+    Returns:
+        A row per file, and sentences for the owner.
+
+    Raises:
+        InputError: no file, none that fits the pattern, or no pattern.
+    """
+    if not files:
+        raise InputError(f"no audio in {root}: looked for {', '.join(AUDIO_SUFFIXES)} in it and its subfolders")
+    if not labels:
+        levels = [[UNLABELLED, UNLABELLED, *Path(path).parts] for path in files]
+        return pd.DataFrame({"path": files, "language": [x[-3] for x in levels], "genre": [x[-2] for x in levels]}), []
+    pattern = _pattern(labels)
+    matches = [pattern.fullmatch(os.path.splitext(path)[0]) for path in files]
+    if not any(matches):
+        raise InputError(f"no file of {root} fits {labels!r}, for example {files[0]!r} does not; correct the pattern")
+    table = pd.DataFrame([{"path": p} | (m.groupdict() if m else {}) for p, m in zip(files, matches, strict=True)])
+    if "track" in table:  # a name is one track in its folder only: every album has a first song
+        folders = table["path"].map(os.path.dirname)
+        table["track"] = [os.path.join(f, t) if t == t else t for f, t in zip(folders, table["track"], strict=True)]
+    others = matches.count(None)
+    return table, [f"{others} of {len(files)} files do not fit {labels!r} and have no labels"] if others else []
+
+
+def _pattern(labels: str) -> re.Pattern[str]:
+    """`{genre}/{artist} - {title}` → a regular expression with these groups."""
+    parts = re.split(r"(\{\w+\}|\*)", labels.strip("/"))
+    names = [p[1:-1] for p in parts if p.startswith("{") and p.endswith("}")]
+    if not names or len(set(names)) < len(names) or any("{" in p or "}" in p for p in parts[::2]):
+        raise InputError(
+            f"labels {labels!r} is no pattern: write the levels of folders with names in braces, each once, "
+            "e.g. {language}/{genre}/{track}"
+        )
+    if bad := [n for n in names if n in OWN or n == "path" or n[0].isdigit()]:
+        raise InputError(
+            f"labels {labels!r}: {bad[0]!r} cannot be a label; use language, genre, family, artist, track, …"
+        )
+    groups = [f"(?P<{p[1:-1]}>[^/]+?)" if i % 2 and p != "*" else re.escape(p) for i, p in enumerate(parts)]
+    return re.compile("".join("[^/]*" if p == "*" else g for p, g in zip(parts, groups, strict=True)), re.DOTALL)
+
+
+# --- what can be used ---
+
+
+def quarantine(
+    corpus: Corpus, fe: FrontEnd, length: float, step: float, apply: Callable = map
+) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Read every file's header, set aside what cannot be used, and cut the others into segments.
+
+    Args:
+        length, step: Of a segment and from one to the next, seconds (`vaelib.audio.segments`).
+        apply: Calls a function with each of many lists of paths, like the built-in `map`.
+
+    Returns:
+        One row per segment, with `start_s`, `seconds` (nan: to the end of the file), `n_frames`, `rate`, `channels` and
+        `format`; and the rejected (path, reason) pairs.
+
+    Raises:
+        InputError: a worker does not see the folder.
+    """
+    paths = corpus.table["path"].tolist()
+    blocks = [paths[i : i + BLOCK] for i in range(0, len(paths), BLOCK)]
+    found = [about for part in apply(partial(_headers, corpus.root), blocks) for about in part]
+    bad, rows, cut = list(corpus.left_out), [], []
+    for i, (path, about) in enumerate(zip(paths, found, strict=True)):
+        try:
+            if isinstance(about, str):
+                raise UnreadableAudio(about)
+            places = segments(about.seconds, fe, length, step)
+        except UnreadableAudio as e:
+            bad.append((path, str(e)))
+            continue
+        for start, seconds in places:
+            frames = frames_of(about.seconds - start if seconds is None else seconds, fe)
+            rows.append(i)
+            cut.append(
+                (start, np.nan if seconds is None else seconds, frames, about.rate, about.channels, about.format)
+            )
+    columns = ["start_s", "seconds", "n_frames", "rate", "channels", "format"]
+    return corpus.table.iloc[rows].reset_index(drop=True).join(pd.DataFrame(cut, columns=columns)), bad
+
+
+def _headers(root: Path, paths: list[str]) -> list[Header | str]:
+    """Header of each file, or the reason why it cannot be used."""
+    require_seen(root)
+    found: list[Header | str] = []
+    for path in paths:
+        try:
+            found.append(header(root / path))
+        except UnreadableAudio as e:
+            found.append(str(e))
     return found
 
 
-def classes(found: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Every class of a label, the largest first: `tracks`, `files`, `hours`, and tracks of every split.
-
-    Args:
-        found: Of `files`.
-
-    Returns:
-        Index: class; empty where nothing has that label.
-    """
-    known = found[label].astype(str) if label in found else pd.Series(UNLABELLED, found.index)
-    own = found[~known.isin([UNLABELLED, ""])]
-    track = own["track"].astype(str) if "track" in own else own.index.to_series()
-    by = known[own.index].rename("class")
-    counts = pd.DataFrame({"tracks": track.groupby(by).nunique(), "files": own.groupby(by).size()})
-    counts["hours"] = own["seconds"].groupby(by).sum() / 3600
-    if "split" in own:
-        each = pd.DataFrame({"class": by, "split": own["split"], "track": track}).drop_duplicates()
-        parts = each.groupby(["class", "split"]).size().unstack(fill_value=0)
-        counts = counts.join(parts.reindex(columns=list(SPLITS)))
-        counts = counts.fillna(dict.fromkeys(SPLITS, 0)).astype(dict.fromkeys(SPLITS, int))
-    return counts.sort_values(["tracks", "files"], ascending=False, kind="stable")
-
-
-def summary(found: pd.DataFrame, rejected: pd.DataFrame) -> pd.Series:
-    """The collection in numbers, as words; index: what is told.
-
-    Args:
-        found: Of `files`.
-        rejected: Files that could not be used: `path`, `reason`.
-    """
-    said = {
-        "files": f"{len(found):,}",
-        "tracks": f"{found['track'].nunique():,}" if "track" in found else None,
-        "segments": f"{found['segments'].sum():,}",
-        "rejected": f"{len(rejected):,}",
-        "hours": f"{found['seconds'].sum() / 3600:,.2f}" if found["seconds"].notna().any() else None,
-        "length of a file": _range(found, "seconds", lambda s: f"{s:,.1f} s"),
-        "loudness (RMS)": _range(found, "rms_db", lambda v: f"{v:.1f} dBFS"),
-    }
-    for column, word in (("format", "formats"), ("rate", "sampling rates"), ("channels", "channels")):
-        if column in found:
-            said[word] = _counted(found[column].map(lambda r: f"{r:g} Hz") if column == "rate" else found[column])
-    for label in LABELS:
-        n = len(classes(found, label))
-        said[{"family": "families"}.get(label, f"{label}s")] = f"{n:,}" if n else None
-    if "artist" in found and (named := found["artist"].fillna("").astype(str)).ne("").any():
-        said["artists"] = f"{named[named.ne('')].nunique():,}"
-    for column, word in (("silent", "mostly silent files"), ("clipped", "clipped files")):
-        if column in found:
-            said[word] = f"{int((found[column] >= SHARES[column]).sum()):,}"
-    if "duplicate_of" in found:
-        said["copies of another file"] = f"{int(found['duplicate_of'].astype(str).ne('').sum()):,}"
-    if "split" in found:
-        said["files per split"] = _counted(found["split"])
-    return pd.Series({k: v for k, v in said.items() if v is not None}, name="the collection", dtype=object)
-
-
-def _range(found: pd.DataFrame, column: str, say: Callable[[float], str]) -> str | None:
-    """Median and the range that holds 90 % of the files."""
-    values = found[column].dropna() if column in found else ()
-    if not len(values):
-        return None
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-    return f"{say(middle)} (90 % of files: {say(low)} to {say(high)})"
-
-
-def _counted(values: pd.Series) -> str:
-    counts = values.astype(str).value_counts()
-    more = f", {len(counts) - NAMED} more" if len(counts) > NAMED else ""
-    return ", ".join(f"{name}: {n:,}" for name, n in counts[:NAMED].items()) + more
-
-
-def copies(found: pd.DataFrame) -> pd.DataFrame:
-    """Files with the same audio, the original before its copies: `same_as`, and of each the labels, format, split.
-
-    Returns:
-        Index: path; `same_as` is the group's first file. Empty where nothing has a copy.
-    """
-    kept = [c for c in ("seconds", "format", "rate", *LABELS, "artist", "split") if c in found]
-    if "duplicate_of" not in found:
-        return found.iloc[:0][kept].assign(same_as="")
-    of = found["duplicate_of"].fillna("").astype(str)
-    first = of.where(of.ne(""), found.index.to_series().astype(str))
-    groups = found[kept].assign(same_as=first)[first.isin(set(of) - {""})]
-    place = {path: i for i, path in enumerate(found.index)}
-    order = groups["same_as"].map(lambda p: place.get(p, len(place)))
-    return groups.iloc[np.argsort(order.to_numpy(), kind="stable")][["same_as", *kept]]
-
-
-def suspicious(table: pd.DataFrame, n: int = 4) -> pd.Series:
-    """Segments to listen to: the most silent and the most clipped ones, one of a file.
-
-    Returns:
-        Index: row of the table; value: why. Empty where nothing is beyond `SHARES` or the columns are missing.
-    """
-    why: dict = {}
-    for column, word in (("silent", "silent"), ("clipped", "clipped")):
-        if column in table:
-            worst = table[table[column] >= SHARES[column]].sort_values(column, ascending=False, kind="stable")
-            for row, share in worst.drop_duplicates("path")[column].head(n).items():
-                why[row] = ", ".join(filter(None, [why.get(row), f"{_percent(share)} {word}"]))
-    return pd.Series(why, name="why", dtype=object)
-
-
-def side_by_side(table: pd.DataFrame, same: pd.DataFrame, groups: int = 4) -> pd.Series:
-    """Segments in which to hear that files are the same: the first one of each file of some groups.
-
-    Args:
-        same: Of `copies`.
-
-    Returns:
-        Index: row of the table; value: what it is. At most three files of a group.
-    """
-    rows = table.reset_index(names="row").drop_duplicates("path").set_index("path")["row"]
-    heard = same[same["same_as"].isin(same["same_as"].unique()[:groups])].groupby("same_as", sort=False).head(3)
-    heard = heard[heard.index.isin(rows.index)]
-    notes = ["original" if path == of else f"same as {of}" for path, of in heard["same_as"].items()]
-    return pd.Series(notes, index=rows[heard.index].to_numpy(), name="why", dtype=object)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 else f"{share:.2%}"
-
-
-def reasons(rejected: pd.DataFrame) -> pd.Series:
-    """Number of rejected files for each kind of reason, the most frequent first; numbers and brackets are left out."""
-    kind = rejected["reason"].astype(str).str.split(r"[;(:]", regex=True).str[0].str.strip()
-    return kind.value_counts().rename("files")
-
-
-def warnings(found: pd.DataFrame, rejected: pd.DataFrame) -> list[str]:
-    """What a model or a claim would suffer from, a sentence each; an empty list is good news.
-
-    Args:
-        found: Of `files`.
-        rejected: `path`, `reason`.
-    """
-    told = [_about_labels(found, label) for label in ("language", "genre")]
-    told = [sentence for sentences in told for sentence in sentences]
-    if len(rejected):
-        n = len(rejected) + len(found)
-        told.append(
-            f"{len(rejected):,} of {n:,} files ({len(rejected) / n:.1%}) were rejected: "
-            "the list of rejected files says why."
+def require_seen(folder: Path) -> None:
+    """Raise InputError where a folder is not there: a worker elsewhere would set every file aside as missing."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{socket.gethostname()} does not see {folder}: workers on other machines need the corpus and the data "
+            "folder under the same names"
         )
-    for column, word in (("silent", "mostly silent"), ("clipped", "clipped")):
-        if column in found and (found[column] >= SHARES[column]).any():
-            own = found[found[column] >= SHARES[column]].sort_values(column, ascending=False)
-            told.append(
-                f"{len(own):,} of {len(found):,} files {'is' if len(own) == 1 else 'are'} {word}: {_named(own.index)}."
-            )
-    return told + _about_copies(found) + _about_loudness(found)
-
-
-def _about_labels(found: pd.DataFrame, label: str) -> list[str]:
-    counts = classes(found, label)
-    if counts.empty:
-        return [f"Nothing has a {label}: unsupervised models run, claims about {label} will say `not tested`."]
-    told = []
-    without = len(found) - int(counts["files"].sum())
-    if without:
-        told.append(f"{without:,} of {len(found):,} files have no {label}.")
-    if len(counts) == 1:
-        told.append(f"There is one {label} only, {_named(counts.index)}: nothing to tell apart.")
-        return told
-    single, few = counts[counts["tracks"] == 1], counts[counts["tracks"].between(2, FEW - 1)]
-    if len(single):
-        told.append(f"{_classes(len(single), label)} a single track, which no split can share: {_named(single.index)}.")
-    if len(few):
-        told.append(f"{_classes(len(few), label)} too few tracks for three splits: {_named(few.index)}.")
-    most, least = counts["tracks"].iloc[0], counts["tracks"].iloc[-1]
-    if most >= UNEQUAL * least:
-        names = f"{_named(counts.index[:1])} with {most:,} tracks, {_named(counts.index[-1:])} with {least:,}"
-        told.append(f"The {label} classes are very unequal ({names}): numbers will follow the large ones.")
-    if "train" in counts and (absent := counts[counts["train"] == 0]).size:
-        told.append(f"{_classes(len(absent), label)} no track to train on: {_named(absent.index)}.")
-    return told
-
-
-def _classes(n: int, label: str) -> str:
-    return f"1 {label} class has" if n == 1 else f"{n:,} {label} classes have"
-
-
-def _named(names: pd.Index) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(repr(str(n)) for n in names[:NAMED]) + more
-
-
-def _about_copies(found: pd.DataFrame) -> list[str]:
-    groups = copies(found)
-    if groups.empty:
-        return []
-    n, same = len(groups) - groups["same_as"].nunique(), groups.groupby("same_as")
-    what = "file is a copy" if n == 1 else "files are copies"
-    told = [f"{n:,} {what} of another (the same audio): remove them, or know that they count twice."]
-    for label in (c for c in LABELS if c in groups):
-        torn = same[label].nunique()
-        if (torn > 1).any():
-            told.append(f"The same audio has different labels ({label}): {_named(torn.index[torn > 1])}.")
-    if "split" in groups and (torn := same["split"].nunique() > 1).any():
-        told.append(f"The same audio is in two splits, so that tests are too kind: {_named(torn.index[torn])}.")
-    return told
-
-
-def _about_loudness(found: pd.DataFrame) -> list[str]:
-    values = found["rms_db"].dropna() if "rms_db" in found else ()
-    if len(values) < 2:
-        return []
-    low, high = np.quantile(values, [0.05, 0.95])
-    told = (
-        f"Loudness differs by {high - low:.0f} dB between files, the first thing that is learned: `detilt` removes it."
-    )
-    return [told] if high - low >= WIDE_DB else []

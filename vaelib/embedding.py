@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from . import audio
+from .audio import header
+from .collection import LABELS, UNLABELLED
 from .config import InputError, one_of, write_atomic
 from .metrics.clustering import nearest
-from .manifest import LABELS, UNLABELLED
 from .models import VaDE
 from .runs import Run, track_means
-from .soundfiles import header
 from .store import CUT
 from .windows import Clips
 

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 
 from . import claims, plots
+from .collection import UNLABELLED
 from .config import InputError
 from .factors import LIVE_KL, Factors, codes_of, factors_of, live_dimensions, meanings
 from .factors import label as dimension_label
-from .manifest import UNLABELLED
 from .metrics import clustering as clu
 from .metrics.disentanglement import KNOWN, axes_verdict, coarse, component_codes, disentanglement_scores, mig
 from .metrics.judges import linear_probe

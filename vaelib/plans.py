@@ -14,9 +14,13 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field
+from vaelib_demo import CLIPS, FIXED, VARIATION, corpus_name
+from vaelib_demo.dials import fixed_factors
+from vaelib_demo.tables import load_tables
 
 from . import batch
 from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, parameters_of, raise_failures, validated
+from .collection import READING, read_corpus, read_record
 from .config import (
     COMPACT,
     PRIORS,
@@ -32,10 +36,6 @@ from .config import (
     papermill_dir,
     write_atomic,
 )
-from .corpus import READING, read_corpus
-from .demo import CLIPS, FIXED, VARIATION, corpus_name, read_record
-from .demo.dials import fixed_factors
-from .demo.tables import load_tables
 from .store import CUT, attributes, choose_windows, is_current, open_store, store_path
 from .workers import Workers
 

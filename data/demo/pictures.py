@@ -8,13 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
+from vaelib_demo import CLIPS, DESK, FIXED, VARIATION, render
+from vaelib_demo.factors import draw_factors, draw_levels
+from vaelib_demo.tables import load_tables
+from vaelib_demo.voice import build_bank
 
 from vaelib import audio, plots
 from vaelib.config import COMPACT, ROOT
-from vaelib.demo import CLIPS, DESK, FIXED, VARIATION, render
-from vaelib.demo.factors import draw_factors, draw_levels
-from vaelib.demo.tables import load_tables
-from vaelib.demo.voice import build_bank
 
 GENRE, SECONDS, SEED, SHOWN = "english_synth_pop", 6.0, 0, 4
 SETTINGS = {  # composition, variation, fixed
@@ -37,7 +37,7 @@ def clips(composition: float, variation: float, fixed: tuple[str, ...]) -> list[
     """The first clips of the genre as a corpus of usual size has them."""
     tables = load_tables()
     drawn = draw_factors(tables.genres[GENRE], tables, CLIPS["styles"], variation, SEED, fixed)[:SHOWN]
-    jobs = [render.Job(Path(), "styles", GENRE, i, f, SECONDS, SEED, composition) for i, f in enumerate(drawn)]
+    jobs = [render.Clip(Path(), "styles", GENRE, i, f, SECONDS, SEED, composition) for i, f in enumerate(drawn)]
     return [picture(render.perform(job)[0]) for job in jobs]
 
 
@@ -56,7 +56,7 @@ def desk() -> plt.Figure:
     for ax, (name, stem) in zip(axes[0], stems.items(), strict=True):
         plots.spectrogram(picture(stem), COMPACT, ax, f"stem: {name}, 0 dB", bare=True, **LOUD)
     for ax, levels in zip(axes[1], mixes, strict=False):
-        sound, _ = render.mix(render.Job(Path(), "desk", render.DESK_GENRE, 0, levels, SECONDS, SEED, 0.0))
+        sound, _ = render.mix(render.Clip(Path(), "desk", render.DESK_GENRE, 0, levels, SECONDS, SEED, 0.0))
         told = "\n".join(f"{name} {level:+.0f} dB".replace("-", "−") for name, level in levels.items())
         plots.spectrogram(picture(sound), COMPACT, ax, f"a mix:\n{told}", bare=True, **LOUD)
     axes[1, -1].axis("off")

@@ -38,7 +38,7 @@ SOUND = 2500  # ms that a sound may take after the pointer has let go
 QUIET = 250  # ms for the last picture to arrive before the pointer lets go
 STOPWATCH = (Path(__file__).parent / "stopwatch.js").read_text()
 CELLS = (
-    "from pathlib import Path\n\nfrom vaelib import explore, runs\n\nrun = runs.load_run(Path({run!r}))",
+    "from pathlib import Path\n\nfrom vaelib import explore, runs\n\nrun = runs.open_run(Path({run!r}))",
     'row = int(run.store.rows("test")[0])\nexplore.traversal(run, row)',
 )
 

@@ -7,9 +7,8 @@ import pytest
 from conftest import TINY
 
 from vaelib.explore import latent_map
-from vaelib.preprocess import build_store
 from vaelib.runs import fit, plan
-from vaelib.store import open_store
+from vaelib.store import build_store, open_store
 
 from . import explorers, lab
 from .conftest import LANGUAGES, Heard
@@ -49,7 +48,7 @@ def test_in_a_page_from_disk(browser, runs, tmp_path, artefacts):
 def test_in_jupyterlab(browser, runs, tmp_path):
     folders = [str(r.folder) for r in runs]
     source = (
-        f"from vaelib import explore, runs\n\nexplore.latent_map([runs.load_run(f) for f in {folders}], neighbours=3)"
+        f"from vaelib import explore, runs\n\nexplore.latent_map([runs.open_run(f) for f in {folders}], neighbours=3)"
     )
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -112,7 +112,7 @@ def _build(corpus: Path, fe: FrontEnd, processes: bool) -> dict[str, int]:
     """Preprocess a corpus in threads of this process, or in workers of their own."""
     from distributed import Client, LocalCluster
 
-    from ..preprocess import build_store
+    from ..store import build_store
 
     found = {"imports": peak()}
     with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:

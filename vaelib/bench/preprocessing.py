@@ -23,7 +23,7 @@ TITLES = {
 
 def rendered(fe: FrontEnd, clips_per_genre: int) -> Path:
     """Folder of a demo corpus for a front end; rendered once and kept with the other corpora."""
-    from ..demo import corpus_name, render_corpus
+    from vaelib_demo import corpus_name, render_corpus
 
     seconds = SECONDS[fe.name]
     folder = data_dir() / "corpora" / corpus_name("styles", clips_per_genre, seconds)
@@ -52,9 +52,8 @@ def measure(
     import librosa
     import soundfile
 
-    from ..audio import FLOOR
-    from ..preprocess import build_store
-    from ..soundfiles import AUDIO_SUFFIXES
+    from ..audio import AUDIO_SUFFIXES, FLOOR
+    from ..store import build_store
 
     files = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not files:

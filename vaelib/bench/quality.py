@@ -29,9 +29,8 @@ def compare(
     """
     import pandas as pd
 
-    from ..preprocess import build_store
     from ..runs import plan
-    from ..store import open_store
+    from ..store import build_store, open_store
     from ..training import train
     from .preprocessing import folders
 

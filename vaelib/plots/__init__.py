@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from scipy.cluster import hierarchy
 
 from vaelib.audio import mel_frequencies
+from vaelib.collection import UNLABELLED
 from vaelib.config import FrontEnd
-from vaelib.manifest import UNLABELLED
 
 # Okabe & Ito's colour-blind-safe hues without black and yellow, then three more; dark enough for lines on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#8C6239", "#7B4FC9")

@@ -8,11 +8,11 @@ from scipy.cluster.hierarchy import linkage
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from .. import plots
+from ..collection import UNLABELLED
 from ..config import InputError
 from ..metrics import clustering as base
 from ..metrics import clustering as clu
 from ..metrics.judges import cophenetic_agreement, linear_probe
-from ..manifest import UNLABELLED
 from ..models import VaDE
 from ..runs import Run
 from ..windows import Clips

@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..collection import LADDER, UNLABELLED
 from ..config import ROOT, InputError
-from ..demo import LADDER
 from ..metrics.claims import Claim, judge
 from ..metrics.statistics import MIN_SEEDS
-from ..manifest import UNLABELLED
 from ..runs import Run
 from .clusters import LABELS
 from .factors import true_factors

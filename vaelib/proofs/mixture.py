@@ -11,14 +11,14 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score, homogeneity_score
 
 from .. import plots
+from ..collection import UNLABELLED
 from ..config import InputError
 from ..metrics import clustering as clu
 from ..metrics import mixture as mix
 from ..metrics.spectrogram import ratio_values
 from ..metrics.statistics import bootstrap_interval
-from ..manifest import UNLABELLED
 from ..models import VaDE
-from ..runs import Run, load_run
+from ..runs import Run, open_run
 from ..training import pretraining_of
 from .clusters import baseline_spaces, known, number_of_clusters, own_clusters
 from .proof import Proof
@@ -54,7 +54,7 @@ def rival(run: Run) -> Run | None:
         wanted = replace(plain, training=replace(plain.training, epochs=epochs))
         folder = run.folder.parent / wanted.run_id
         if (folder / "done.json").is_file():
-            return load_run(folder)
+            return open_run(folder)
     return None
 
 

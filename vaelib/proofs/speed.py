@@ -10,7 +10,7 @@ import torch
 
 from ..bench.race import Contestant, take_turns
 from ..bench.training import Variant, contestant, fit_together
-from ..manifest import UNLABELLED
+from ..collection import UNLABELLED
 from ..models import MODELS, build
 from ..store import Store
 from ..windows import Clips

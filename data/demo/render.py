@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from scipy import fft
+from vaelib_demo.compose import Chance, Score, compose
+from vaelib_demo.factors import draw_factors
+from vaelib_demo.tables import load_tables
+from vaelib_demo.voice import RATE, Bank, load_bank, sing
 
 from vaelib.config import InputError
-from vaelib.demo.compose import Chance, Score, compose
-from vaelib.demo.factors import draw_factors
-from vaelib.demo.tables import load_tables
-from vaelib.demo.voice import RATE, Bank, load_bank, sing
 
 BLOCK = 64  # samples; tinysoundfont's own block, so that events fall between its blocks
 STEMS = {"drums": (), "bass": ("bass",), "chords": ("comp", "pad"), "lead": ("lead",), "voice": ()}  # parts of each
@@ -27,13 +27,13 @@ DESK_GENRE = "english_house"  # whose loop lies on the desk
 
 
 @dataclass(frozen=True)
-class Job:
+class Clip:
     """A clip to render: where, what, and the factors drawn for it."""
 
     folder: Path
     demo: str
     genre: str
-    clip: int
+    number: int
     factors: dict[str, float | int | str]
     seconds: float
     seed: int
@@ -43,7 +43,7 @@ class Job:
     def path(self) -> Path:
         """Relative to the corpus folder."""
         language = load_tables().genres[self.genre].language
-        return Path("audio", language, self.genre, f"{self.genre}_{self.clip:04d}.flac")
+        return Path("audio", language, self.genre, f"{self.genre}_{self.number:04d}.flac")
 
     @property
     def samples(self) -> int:
@@ -130,12 +130,12 @@ def start_worker(bank: Path | None) -> None:
     _state = Player(), load_bank(bank) if bank else {}
 
 
-def render_clip(job: Job) -> dict[str, str | float | int]:
+def render_clip(clip: Clip) -> dict[str, str | float | int]:
     """Render one clip and return its manifest row; a finished file is kept and its row read from it."""
-    target = job.folder / job.path
-    if (row := read_row(target, job.samples)) is not None:
+    target = clip.folder / clip.path
+    if (row := read_row(target, clip.samples)) is not None:
         return row
-    sound, row = (mix if job.demo == "desk" else perform)(job)
+    sound, row = (mix if clip.demo == "desk" else perform)(clip)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial")
     try:
@@ -160,29 +160,29 @@ def read_row(path: Path, samples: int) -> dict[str, str | float | int] | None:
         return None
 
 
-def perform(job: Job) -> tuple[np.ndarray, dict[str, str | float | int]]:
+def perform(clip: Clip) -> tuple[np.ndarray, dict[str, str | float | int]]:
     """The clip's sound (samples,) in (−1, 1) from beat 0 on, and its manifest row."""
-    stems, score, texts = _stems(job)
+    stems, score, texts = _stems(clip)
     voice = stems.pop("voice")
     band, active = sum(stems.values()), _active(voice)
     if active.any():
-        voice = voice * _rms(band) / _rms(voice[active]) * 10 ** (job.factors["vocal_level"] / 20)
-    row = _row(job) | {
+        voice = voice * _rms(band) / _rms(voice[active]) * 10 ** (clip.factors["vocal_level"] / 20)
+    row = _row(clip) | {
         "bpm": round(score.bpm, 4),
         "vocal_active_share": round(float(active.mean()), 4),
         "phrases": " | ".join(texts),
-        "seed": f"{job.seed}-{load_tables().genres[job.genre].index}-{job.clip}",
+        "seed": f"{clip.seed}-{load_tables().genres[clip.genre].index}-{clip.number}",
     }
-    return master(band + voice, job.factors), row
+    return master(band + voice, clip.factors), row
 
 
-def mix(job: Job) -> tuple[np.ndarray, dict[str, str | float | int]]:
-    """A mix of the desk (samples,) in (−1, 1), its stems at the levels of the job's factors, and its manifest row.
+def mix(clip: Clip) -> tuple[np.ndarray, dict[str, str | float | int]]:
+    """A mix of the desk (samples,) in (−1, 1), its stems at the levels of the clip's factors, and its manifest row.
 
     Nothing comes after the faders: a level that is mastered away could not be learned.
     """
-    stems = desk_stems(job.seconds, job.seed)
-    return sum(10 ** (job.factors[name] / 20) * stem for name, stem in stems.items()), _row(job)
+    stems = desk_stems(clip.seconds, clip.seed)
+    return sum(10 ** (clip.factors[name] / 20) * stem for name, stem in stems.items()), _row(clip)
 
 
 @lru_cache(maxsize=1)
@@ -194,7 +194,7 @@ def desk_stems(seconds: float, seed: int) -> dict[str, np.ndarray]:
     """
     tables = load_tables()
     factors = draw_factors(tables.genres[DESK_GENRE], tables, 1, 0.0, seed)[0]
-    stems, _, _ = _stems(Job(Path(), "desk", DESK_GENRE, 0, factors, seconds, seed, 0.0), apart=True)
+    stems, _, _ = _stems(Clip(Path(), "desk", DESK_GENRE, 0, factors, seconds, seed, 0.0), apart=True)
     if silent := [name for name, stem in stems.items() if not _rms(stem)]:
         raise InputError(
             f"the desk has no {', '.join(silent)}: its voice needs the package espeakng-loader, install it"
@@ -205,20 +205,20 @@ def desk_stems(seconds: float, seed: int) -> dict[str, np.ndarray]:
     return {name: 0.98 / loudest * stem for name, stem in stems.items()}
 
 
-def _row(job: Job) -> dict[str, str | float | int]:
-    genre = load_tables().genres[job.genre]
+def _row(clip: Clip) -> dict[str, str | float | int]:
+    genre = load_tables().genres[clip.genre]
     labels = {"language": genre.language, "genre": genre.name, "family": genre.family}
-    return {"path": job.path.as_posix(), **labels, **job.factors}
+    return {"path": clip.path.as_posix(), **labels, **clip.factors}
 
 
-def _stems(job: Job, apart: bool = False) -> tuple[dict[str, np.ndarray], Score, list[str]]:
+def _stems(clip: Clip, apart: bool = False) -> tuple[dict[str, np.ndarray], Score, list[str]]:
     """Sounds (samples,) of the band and of the voice, or of each of `STEMS`; the score, and the words that are sung."""
     if _state is None:
         raise RuntimeError("start_worker has not run in this process")
     player, bank = _state
     tables = load_tables()
-    genre, factors, total = tables.genres[job.genre], job.factors, job.samples
-    chance = Chance(job.seed, genre.index, job.clip, job.composition)
+    genre, factors, total = tables.genres[clip.genre], clip.factors, clip.samples
+    chance = Chance(clip.seed, genre.index, clip.number, clip.composition)
     score = compose(genre, factors, tables, total / RATE, chance)
 
     def play(name: str) -> np.ndarray:

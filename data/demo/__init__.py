@@ -18,32 +18,22 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from vaelib.config import InputError, one_of, write_atomic
-from vaelib.demo.dials import (
-    CLIPS,
-    FIXED,
-    LADDER,
-    RECORD,
-    RENDERING,
-    VARIATION,
-    corpus_name,
-    fixed_factors,
-    read_record,
-    rung,
-)
-from vaelib.demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
-from vaelib.demo.render import DESK_GENRE, Job, read_row, render_clip, start_worker
-from vaelib.demo.tables import load_tables
-from vaelib.demo.voice import build_bank
-from vaelib.progress import Progress
+from tqdm import tqdm
+from vaelib_demo.dials import CLIPS, FIXED, RENDERING, VARIATION, corpus_name, fixed_factors, rung
+from vaelib_demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
+from vaelib_demo.render import DESK_GENRE, Clip, read_row, render_clip, start_worker
+from vaelib_demo.tables import load_tables
+from vaelib_demo.voice import build_bank
 
-__all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "LADDER", "UNITS", "VARIATION"]
-__all__ += ["corpus_name", "read_record", "render_corpus", "rung"]
+from vaelib.collection import LABELS, RECORD
+from vaelib.config import InputError, one_of, read_json, write_atomic
 
-LABELS = ("path", "language", "genre", "family")
+__all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "UNITS", "VARIATION"]
+__all__ += ["corpus_name", "fixed_factors", "render_corpus", "rung"]
+
 COLUMNS = {
-    "styles": (*LABELS, *FACTORS, "bpm", "vocal_active_share", "phrases", "seed"),
-    "desk": (*LABELS, *DESK),
+    "styles": ("path", *LABELS, *FACTORS, "bpm", "vocal_active_share", "phrases", "seed"),
+    "desk": ("path", *LABELS, *DESK),
 }
 PACKAGES = ("tinysoundfont", "pretty_midi", "espeakng-loader", "numpy", "scipy", "soundfile")
 
@@ -87,38 +77,40 @@ def render_corpus(
             the code, or a package is missing.
     """
     folder, tables = Path(folder), load_tables()
-    clips = clips_per_genre or CLIPS[one_of("demo", demo, CLIPS)]
+    per_genre = clips_per_genre or CLIPS[one_of("demo", demo, CLIPS)]
     dials = {"composition": composition, "variation": variation, "fixed": list(fixed_factors(fixed))}
-    workers = _checked(clips, seconds, composition, variation, seed, workers)
-    parameters = {"demo": demo, "clips_per_genre": clips, "seconds": seconds, "seed": seed}
+    workers = _checked(per_genre, seconds, composition, variation, seed, workers)
+    parameters = {"demo": demo, "clips_per_genre": per_genre, "seconds": seconds, "seed": seed}
     if demo == "desk":
         if genres is not None or dials != {"composition": 0, "variation": VARIATION, "fixed": list(FIXED)}:
             raise InputError("the desk is one loop: composition, variation, fixed and genres are not its dials")
-        names, drawn = [DESK_GENRE], [draw_levels(tables, clips, seed)]
+        names, drawn = [DESK_GENRE], [draw_levels(tables, per_genre, seed)]
     else:
         names = [one_of("genre", g, tables.genres) for g in genres] if genres is not None else list(tables.genres)
         if not names or len(set(names)) < len(names):
             raise InputError(f"genres must name at least one genre and none twice, not {list(genres or [])}")
         parameters |= dials
-        drawn = [draw_factors(tables.genres[g], tables, clips, variation, seed, dials["fixed"]) for g in names]
+        drawn = [draw_factors(tables.genres[g], tables, per_genre, variation, seed, dials["fixed"]) for g in names]
     parameters |= {"genres": names, "tables": tables.digest, "rendering": RENDERING}
     manifest = folder / "manifest.csv"
-    jobs = [
-        Job(folder, demo, name, i, factors, seconds, seed, composition)
+    clips = [
+        Clip(folder, demo, name, i, factors, seconds, seed, composition)
         for name, some in zip(names, drawn, strict=True)
         for i, factors in enumerate(some)
     ]
     _claim(folder, parameters, manifest)
-    if manifest.exists() and all((folder / job.path).exists() for job in jobs):
+    if manifest.exists() and all((folder / clip.path).exists() for clip in clips):
         return manifest
-    rows = list(_render(jobs, workers))
+    rows = list(_render(clips, workers))
     return write_atomic(manifest, _csv(rows, COLUMNS[demo]))
 
 
-def _checked(clips: int, seconds: float, composition: float, variation: float, seed: int, workers: int | None) -> int:
+def _checked(
+    per_genre: int, seconds: float, composition: float, variation: float, seed: int, workers: int | None
+) -> int:
     """Refuse bad arguments; return the number of workers."""
     workers = (os.cpu_count() or 1) if workers is None else workers
-    for name, value, low in (("clips_per_genre", clips, 1), ("seed", seed, 0), ("workers", workers, 1)):
+    for name, value, low in (("clips_per_genre", per_genre, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise InputError(f"{name} must be a whole number of at least {low}, not {value!r}")
     ranges = (("seconds", seconds, 1, 600), ("composition", composition, 0, 1), ("variation", variation, 0, 1))
@@ -131,23 +123,19 @@ def _checked(clips: int, seconds: float, composition: float, variation: float, s
 def _claim(folder: Path, parameters: dict[str, Any], manifest: Path) -> None:
     """Write `corpus.json`, or check that the one there describes the same corpus."""
     record, versions = folder / RECORD, {name: _version(name) for name in PACKAGES}
-    if not record.exists():
-        try:
-            write_atomic(record, json.dumps({**parameters, "versions": versions}, indent=2) + "\n")
-        except OSError as e:
-            raise InputError(f"the demo corpus cannot be written to {folder}: {e.strerror}") from e
-        return
-    there = read_record(folder)
-    if not there:
-        raise InputError(f"{record} is no record of a rendered corpus: choose another folder, or delete it")
     wanted = {**parameters, "versions": versions}
-    if manifest.exists():  # a finished corpus stays good when a package is updated
-        wanted["versions"] = there.get("versions")
-    other = [key for key, value in wanted.items() if there.get(key) != value]
-    if other:
-        raise InputError(
-            f"{folder} holds a demo corpus with other {', '.join(other)}: choose another folder or delete it"
-        )
+    if record.exists():
+        there = read_json(record)
+        if manifest.exists():  # a finished corpus stays good when a package is updated
+            wanted["versions"] = there.get("versions")
+        if other := [key for key, value in wanted.items() if there.get(key) != value]:
+            raise InputError(
+                f"{folder} holds a demo corpus with other {', '.join(other)}: choose another folder or delete it"
+            )
+    # What a store says of its clips: how difficult they are, given where windows begin, and the units of their factors.
+    wanted["rungs"] = {windows: rung(parameters, windows) for windows in ("start", "anywhere")}
+    wanted["units"] = UNITS
+    write_atomic(record, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
 
 
 def _version(package: str) -> str | None:
@@ -157,31 +145,29 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _render(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
-    """Manifest rows in the order of the jobs; finished clips are read, the others rendered."""
-    rows = {job.path: row for job in jobs if (row := read_row(job.folder / job.path, job.samples)) is not None}
-    todo = [job for job in jobs if job.path not in rows]
-    progress = Progress("demo corpus", total=len(todo), unit="clips")
+def _render(clips: list[Clip], workers: int) -> Iterator[dict[str, Any]]:
+    """Manifest rows in the order of the clips; finished clips are read, the others rendered."""
+    rows = {clip.path: row for clip in clips if (row := read_row(clip.folder / clip.path, clip.samples)) is not None}
+    todo = [clip for clip in clips if clip.path not in rows]
     with tempfile.TemporaryDirectory(prefix="vaelib-voices-") as temporary:
         bank = Path(temporary) / "voices.npz"
         bank = bank if todo and build_bank(bank) else None
-        for job, row in zip(todo, _map(todo, min(workers, len(todo)), bank), strict=True):
-            rows[job.path] = row
-            progress.step()
-    progress.close()
-    return (rows[job.path] for job in jobs)
+        made = _map(todo, min(workers, len(todo)), bank)
+        for clip, row in zip(todo, tqdm(made, "demo corpus", len(todo), unit=" clips", disable=not todo), strict=True):
+            rows[clip.path] = row
+    return (rows[clip.path] for clip in clips)
 
 
-def _map(jobs: list[Job], workers: int, bank: Path | None) -> Iterator[dict[str, Any]]:
+def _map(clips: list[Clip], workers: int, bank: Path | None) -> Iterator[dict[str, Any]]:
     if workers <= 1:
-        if jobs:
+        if clips:
             start_worker(bank)
-        yield from map(render_clip, jobs)
+        yield from map(render_clip, clips)
         return
     # spawn: a forked copy of a notebook kernel, with its threads, may hang
     with ProcessPoolExecutor(workers, get_context("spawn"), start_worker, (bank,)) as pool:
         try:
-            yield from pool.map(render_clip, jobs, chunksize=4)
+            yield from pool.map(render_clip, clips, chunksize=4)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -1,13 +1,12 @@
 """The singers: a bank of phrases spoken by espeak-ng in a fresh process, and singing by overlap-add.
 
 espeak-ng repeats itself only from a fresh process with a fixed seed and a fixed order of phrases: so the bank is
-built by `python -m vaelib.demo.voice FILE`, once per corpus, and the workers read it.
+built by `python -m vaelib_demo.voice FILE`, once per corpus, and the workers read it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 import warnings
@@ -15,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from vaelib.config import ROOT
-from vaelib.demo.compose import Note
-from vaelib.demo.tables import Melody, load_tables
+from vaelib_demo.compose import Note
+from vaelib_demo.tables import Melody, load_tables
 
 RATE = 22_050
 VOWELS = set("aeiouyæøœɐɑɒɔəɘɛɜɞɤɨɪɯɵɶʉʊʌʏᵻɚɝ")
@@ -44,9 +41,8 @@ class Phrase:
 
 def build_bank(path: Path) -> bool:
     """Speak every phrase with every voice into `path` (.npz); False, with one warning, without espeak-ng."""
-    search = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
-    command = [sys.executable, "-m", "vaelib.demo.voice", str(path)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "vaelib_demo.voice", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         return True
     reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

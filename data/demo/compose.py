@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from vaelib.demo.tables import Genre, Melody, Pattern, Tables
+from vaelib_demo.tables import Genre, Melody, Pattern, Tables
 
 STREAMS = ("harmony", "colours", "drums", "fills", "bass", "comp", "pad", "voice", "lead", "words")
 LEVEL = {"X": 1.0, "x": 0.75, "o": 0.45, "?": 0.6}  # of drum symbols; everything else is played at 0.8

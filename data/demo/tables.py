@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vaelib.config import DEMO_TABLES, InputError, digest, one_of
+from vaelib.config import InputError, digest, one_of
 
+FOLDER = Path(__file__).parent
 TABLES = (
     *("genres", "languages", "factors", "desk", "voices", "ensembles", "phrases"),
     *("scales", "chords", "melodies", "instruments", "figures", "rhythms"),
@@ -105,7 +106,7 @@ class Tables:
     digest: str
 
 
-def load_tables(folder: Path = DEMO_TABLES) -> Tables:
+def load_tables(folder: Path = FOLDER) -> Tables:
     """Read and check the tables once per process.
 
     Raises:
