@@ -236,7 +236,7 @@ def make_plan(values: dict[str, Any], changes: Sequence[str] = (), path: Path = 
         raise InputError(f"{path.name}: a plan needs a corpus that is no desk (notebook 04 trains on it beside)")
     plan = Plan(path, corpora, tuple(dict.fromkeys(file.seeds)), _runs(file, corpora), file.pages)
     after = file.model_dump(exclude_unset=True)
-    return replace(plan, text="" if json.dumps(after, default=str) == before else yaml.safe_dump(after))
+    return replace(plan, text="" if json.dumps(after, default=str) == before else yaml.safe_dump(after, sort_keys=False))
 
 
 def _changed(file: _File, change: str) -> _File:
