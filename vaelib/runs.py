@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
@@ -279,7 +280,11 @@ def plan(
 
 def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Run:
     """Train (or continue, or find finished) and open the run; arguments and errors as `training.train`."""
-    return open_run(train(config, store, show, devices))
+    folder = train(config, store, show, devices)
+    if "VAELIB_TRAINED" in os.environ:  # a batch asks which runs its notebook trained (vaelib.batch)
+        with open(os.environ["VAELIB_TRAINED"], "a") as names:
+            names.write(f"{folder.relative_to(outputs_dir())}\n")
+    return open_run(folder)
 
 
 def open_run(folder: Path | str) -> Run:
