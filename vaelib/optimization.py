@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,9 +65,7 @@ def make_fabric(precision: str = "auto", devices: int = 1) -> Fabric:
     precision = resolve_precision(precision, kind)
     if devices == 1:
         return Fabric(accelerator="auto", devices=1, precision=precision)
-    # VaDE's mixture has no part in its first phase
-    together = DDPStrategy(find_unused_parameters=True)
-    fabric = Fabric(accelerator=kind, devices=devices, strategy=together, precision=precision)
+    fabric = Fabric(accelerator=kind, devices=devices, strategy="ddp", precision=precision)
     fabric.launch()
     return fabric
 
@@ -128,9 +125,14 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         loss, terms = self._loss(self.module, x, y, weights)
+        # Several processes wait for a gradient of every parameter, but VaDE's mixture has no part in the first phase:
+        # its gradients are zero there, and forgotten, so that AdamW leaves it alone.
+        idle = list(self.model.mixture.values()) if isinstance(self.model, VaDE) and not weights["mixture"] else []
+        for p in idle:
+            loss = loss + 0.0 * p.sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        for p in self._held if self._holding else ():
+        for p in [*idle, *(self._held if self._holding else ())]:
             p.grad = None
         self.fabric.clip_gradients(self.module, self._optimizer, max_norm=self.cfg.grad_clip, error_if_nonfinite=False)
         self._optimizer.step()

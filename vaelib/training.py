@@ -199,7 +199,7 @@ class Trainer:
         self.stepper.module.train()
         clips, per_clip = len(self.data.train), self._per_clip(mixture)
         size = min(self.cfg.batch_size, clips)
-        sums, windows, bad = {}, 0, torch.zeros((), dtype=torch.long, device=self.device)
+        shown, sums, windows, bad = 0.0, {}, 0, torch.zeros((), dtype=torch.long, device=self.device)
         for step, (x, index) in enumerate(self.data.train.batches(size, per_clip, self.stepper.share)):
             at = epoch + min(1.0, step * self.cfg.batch_size / clips)
             weights = weights_at(self.cfg, at, mixture, self.windows)
@@ -209,7 +209,9 @@ class Trainer:
             bad = torch.where((bad == 0) & ~torch.isfinite(terms["loss"]), step + 1, bad)
             sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
             windows += len(x) if mixture or self.cfg.target == "same" else len(x) // 2
-            self.say(self._line(step + 1, -(-clips // size)))
+            if time.monotonic() - shown > 0.2:
+                shown = time.monotonic()
+                self.say(self._line(step + 1, -(-clips // size)))
         means = self.fabric.all_reduce(torch.stack(list(sums.values())) / (step + 1), reduce_op="mean")
         means = dict(zip(sums, means.tolist(), strict=True))
         wrong = [k for k, v in means.items() if not math.isfinite(v)]
@@ -374,8 +376,14 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
     if done.is_file():
         return config.folder
     check(config, store, devices)
-    progress = Progress(f"training {config.variant}") if show else None
-    say = progress.show if progress else lambda line: None
+    progress, last = Progress(f"training {config.variant}"), ""
+
+    def say(line: str) -> None:
+        nonlocal last
+        last = line
+        if show:
+            progress.show(line)
+
     lock = FileLock(config.folder / ".lock")
     try:
         try:
@@ -385,12 +393,13 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
             lock.acquire()
     except OSError as e:
         raise unwritable(config.folder, e) from e
-    with lock:
+    try:
         if not done.is_file():
             _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
+    finally:
         lock.release()
-    if progress:
-        progress.close(f"{config.training.total_epochs} epochs, finished")
+    if show:
+        progress.close(last)
     return config.folder
 
 
@@ -416,6 +425,7 @@ def _train_together(config: RunConfig, store: Store, say: Callable[[str], None],
     try:
         while not context.join(timeout=0.2):
             drain()
+        drain()
     except (ProcessExitedException, ProcessRaisedException) as e:
         drain()
         cause = str(e).strip().splitlines()[-1]
@@ -438,14 +448,7 @@ def _one_of_several(
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "GROUP_RANK": "0",
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "vaelib"}  # fmt: skip
     torch.set_num_threads(threads)
-    shown = 0.0
-
-    def say(line: str) -> None:
-        nonlocal shown
-        if rank == 0 and time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            messages.put(line)
-
+    say = messages.put if rank == 0 else lambda line: None
     try:
         Trainer(config, open_store(store, config.front_end), say, devices).run()
     except (InputError, TrainingDivergedError) as e:
