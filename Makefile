@@ -69,7 +69,7 @@ lab: setup
 	@touch $@
 
 bench: setup .venv/.bench
-	@$(BIN)/python -m vaelib.bench $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-ui: setup
 	$(BIN)/python -m tests.browser.bench_ui

@@ -59,13 +59,13 @@ def _bf16_is_faster(seconds: float = 0.1) -> bool:
     return best[torch.bfloat16] < 0.9 * best[torch.float32]
 
 
-def make_fabric(precision: str = "auto", devices: int = 1) -> Fabric:
+def make_fabric(precision: str = "auto", devices: int = 1, accelerator: str = "auto") -> Fabric:
     """Lightning Fabric on the accelerator that is there; of several devices (NCCL, or Gloo on CPUs) this process's."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = resolve_precision(precision, kind)
-    if devices == 1:
-        return Fabric(accelerator="auto", devices=1, precision=precision)
-    fabric = Fabric(accelerator=kind, devices=devices, strategy="ddp", precision=precision)
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    strategy = "ddp" if devices > 1 else "auto"
+    precision = resolve_precision(precision, accelerator)
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
 

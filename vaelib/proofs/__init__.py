@@ -16,7 +16,6 @@ from .mixture import cluster_contents, clustering_comparison, gmm_components, so
 from .networks import reconstruction, smoothness
 from .proof import NotTested, Proof
 from .registry import PROOFS, attempt, measure
-from .speed import speed
 from .table import comparison_intervals, comparison_row, ladder_table, main_corpus, runs_of_rungs, sweep_table
 
 __all__ = [
@@ -55,7 +54,6 @@ __all__ = [
     "separation",
     "smoothness",
     "soft_clustering",
-    "speed",
     "starts_table",
     "sweep_table",
     "traversal",

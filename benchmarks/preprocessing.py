@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..config import FrontEnd, InputError, data_dir
-from .race import Contestant, figures, race, ratio
+from vaelib.config import FrontEnd, InputError, data_dir
+
+from .turns import Candidate, alternate, figures, ratio
 
 SECONDS = {"compact": 10.0, "full": 30.0}  # length of a clip: more than a window, and a whole one
 TITLES = {
@@ -52,8 +53,8 @@ def measure(
     import librosa
     import soundfile
 
-    from ..audio import AUDIO_SUFFIXES, FLOOR
-    from ..store import build_store
+    from vaelib.audio import AUDIO_SUFFIXES, FLOOR
+    from vaelib.store import build_store
 
     files = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
@@ -87,8 +88,8 @@ def measure(
     decode(1)  # the files are in memory from here on, for all three
     by_librosa(1, files[:4])
     ours(1)
-    samples = race(
-        [Contestant("ours", ours), Contestant("librosa", by_librosa), Contestant("decode", decode)],
+    samples = alternate(
+        [Candidate("ours", ours), Candidate("librosa", by_librosa), Candidate("decode", decode)],
         rounds,
         lambda line: show(f"{fe.name}, {line}"),
     )

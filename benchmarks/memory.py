@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import FrontEnd, InputError
+from vaelib.config import FrontEnd, InputError
+
 from .preprocessing import folders
 
 CLIPS = (500, 2000, 8000)  # of the corpora that are preprocessed
@@ -112,7 +113,7 @@ def _build(corpus: Path, fe: FrontEnd, processes: bool) -> dict[str, int]:
     """Preprocess a corpus in threads of this process, or in workers of their own."""
     from distributed import Client, LocalCluster
 
-    from ..store import build_store
+    from vaelib.store import build_store
 
     found = {"imports": peak()}
     with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as stack:
@@ -156,16 +157,16 @@ def _store(path: Path, fe: FrontEnd, train: int) -> Path:
 
 def _train(path: Path, pool: int) -> dict[str, int]:
     """One epoch of the Conv VAE, streamed as if only `pool` clips fitted in memory."""
-    from ..runs import plan
-    from ..store import open_store
-    from ..training import Trainer
-    from ..windows import StreamedClips
+    from vaelib.runs import plan
+    from vaelib.store import open_store
+    from vaelib.training import Trainer
+    from vaelib.windows import StreamedClips
 
     found = {"imports": peak()}
     store = open_store(path)
     rows = store.rows("train")
     first = replace(store, table=store.table.drop(index=rows[pool:]))  # this much is read before streaming
-    trainer = Trainer(plan(store, "conv_vae", epochs=1), first, show=False)
+    trainer = Trainer(plan(store, "conv_vae", epochs=1), first)
     trainer.data.train = StreamedClips(store, trainer.scaler, rows, pool, trainer.device)
     trainer.data.train_y = torch.full((len(rows),), -1, device=trainer.device)
     trainer.run()

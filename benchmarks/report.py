@@ -1,4 +1,4 @@
-"""The figures as Markdown, and one sentence per goal."""
+"""The figures as Markdown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from .preprocessing import TITLES
 from .quality import METRICS, PRECISIONS
-
-PYTHAE_CPU, PYTHAE_CUDA, LIBROSA, DECODE, LIMIT = 1.7, 5.0, 2.2, 0.5, 0.4  # the goals of issue 5
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -32,7 +30,7 @@ def times(r: dict) -> str:
 
 
 def training_table(rows: Sequence[dict]) -> str:
-    """Every training; rivals stand below Conv."""
+    """Every training; baselines stand below Conv."""
     heads = ["training", "profile", "batch", "precision", "clips/s", "MFLOP per clip", "limit, clips/s", "share of it",
              "Conv over it"]  # fmt: skip
     lines = []
@@ -49,12 +47,12 @@ def training_table(rows: Sequence[dict]) -> str:
 
 
 def in_order(rows: Sequence[dict]) -> list[dict]:
-    """Rows with every rival right after the model it is a rival of."""
+    """Rows with every baseline right after the model it is a baseline of."""
     ordered = []
     for row in rows:
-        if "rival_of" not in row:
+        if "baseline_of" not in row:
             ordered.append(row)
-            ordered += [r for r in rows if r.get("rival_of") == row["name"] and r["profile"] == row["profile"]]
+            ordered += [r for r in rows if r.get("baseline_of") == row["name"] and r["profile"] == row["profile"]]
     return ordered
 
 
@@ -83,12 +81,12 @@ def memory_tables(found: dict) -> str:
     grown, times = {k: rows[-1][k] / rows[0][k] - 1 for k in keys[:3]}, rows[-1]["clips"] / rows[0]["clips"]
     shares = ", ".join(f"{name} {grown[k]:+.1%}" for k, name in zip(grown, names, strict=True))
     more, pools = trained[-1]["peak"] - trained[0]["peak"], [r["pools"] for r in trained]
-    told = [
+    sentences = [
         f"- Memory of preprocessing {times:.3g} times as many clips: {shares}.",
         f"- Memory of training from {pools[-1]} pools over that from {pools[0]}: {more / 1e6:+,.0f} MB, where a pool "
         f"has {megabytes(found['pool_bytes'])}.",
     ]
-    return "\n\n".join([first, table(heads, lines), "\n".join(told)])
+    return "\n\n".join([first, table(heads, lines), "\n".join(sentences)])
 
 
 def machine_table(result: dict) -> str:
@@ -108,50 +106,13 @@ def machine_table(result: dict) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in lines)])
 
 
-def goals(result: dict) -> list[dict]:
-    """Every goal that this device can decide: its aim, the figure if it was measured, and a sentence.
-
-    Returns:
-        Rows with `goal`, `aim`, `figure` (None: not measured), `reached` and `sentence`.
-    """
-    rows = {(r["profile"], r["name"]): r for r in result["training"]}
-    device = result["device"]
-    wanted = []
-    if device == "cpu":
-        rival = rows.get(("compact", "pythae"))
-        wanted.append(("Conv, compact, on the CPU against pythae's trainer", PYTHAE_CPU,
-                       rival and rival["conv_over_it"]))  # fmt: skip
-    else:
-        rival, conv = rows.get(("full", "pythae")), rows.get(("full", "conv_vae"))
-        wanted.append(("Conv, full, on CUDA against pythae's trainer", PYTHAE_CUDA, rival and rival["conv_over_it"]))
-        share = conv and {"ratio": conv["share"], "lowest": conv["lowest"] / conv["limit"],
-                          "highest": conv["highest"] / conv["limit"]}  # fmt: skip
-        wanted.append(("Conv, full, on CUDA as a share of the hardware limit", LIMIT, share))
-    parts = result["preprocessing"] or [{"profile": "either"}]
-    for part in parts:
-        where = f"Preprocessing, {part['profile']} front end, {part.get('cores', 'all')} cores,"
-        wanted.append((f"{where} against a librosa loop", LIBROSA, part.get("over_librosa")))
-        wanted.append((f"{where} against decoding alone, per core", DECODE, part.get("over_decode")))
-    return [_goal(*w) for w in wanted]
-
-
-def _goal(goal: str, aim: float, figure: dict | None) -> dict:
-    if figure is None:
-        sentence, reached = f"{goal}: at least {aim:g} is the goal; not measured in this run.", None
-    else:
-        reached = figure["ratio"] >= aim
-        verdict = "reached" if reached else "not reached"
-        sentence = f"{goal}: {times(figure)} where at least {aim:g} is the goal; {verdict}."
-    return {"goal": goal, "aim": aim, "figure": figure, "reached": reached, "sentence": sentence}
-
-
 def markdown(result: dict) -> str:
     """Everything, ready for docs/BENCHMARKS.md."""
     parts = [machine_table(result)]
     parts += [training_table(result["training"])] if result["training"] else []
     parts += [preprocessing_table(result["preprocessing"])] if result["preprocessing"] else []
     parts += [memory_tables(result["memory"])] if result.get("memory") else []
-    parts.append("\n".join(f"- {line}" for line in [*(g["sentence"] for g in result["goals"]), *result["skipped"]]))
+    parts += ["\n".join(f"- {line}" for line in result["skipped"])] if result["skipped"] else []
     return "\n\n".join(parts)
 
 
@@ -164,9 +125,9 @@ def precision_markdown(result: dict) -> str:
     ]
     n = len({r["seed"] for r in result["runs"]})
     heads = [f"Conv, {result['profile']}, {result['epochs']} epochs, {n} seeds", "fp32", "bf16", "bf16 − fp32"]
-    told = [
+    sentences = [
         f"- {METRICS[m]}: bf16 is {'within' if f['within_seed_noise'] else 'not within'} seed noise of fp32 "
         f"(difference {f['difference']:+.2g}, standard deviation between seeds {max(f['sd'].values()):.2g})."
         for m, f in found.items()
     ]
-    return "\n\n".join([table(heads, lines), "\n".join(told)])
+    return "\n\n".join([table(heads, lines), "\n".join(sentences)])

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..config import FrontEnd, InputError
+from vaelib.config import FrontEnd, InputError
 
 PRECISIONS = ("32-true", "bf16-mixed")
 METRICS = {"validation_nll": "negative log-likelihood (nats per clip)", "validation_mse": "squared error per bin"}
@@ -29,9 +29,10 @@ def compare(
     """
     import pandas as pd
 
-    from ..runs import plan
-    from ..store import build_store, open_store
-    from ..training import train
+    from vaelib.runs import plan
+    from vaelib.store import build_store, open_store
+    from vaelib.training import train
+
     from .preprocessing import folders
 
     rows = []

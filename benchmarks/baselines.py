@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import nets
-from ..models import centred
-from ..windows import Clips
-from .race import Contestant
+from vaelib.models import ConvDecoder, ConvEncoder, GaussianHeads, centred
+from vaelib.windows import Clips
+
+from .turns import Candidate
 
 LATENT = 128
 TITLES = {
@@ -30,8 +30,8 @@ TITLES = {
 
 def available(
     clips: Clips, batch_size: int, device: torch.device
-) -> tuple[dict[str, Callable[[], Contestant]], list[str]]:
-    """The rivals that can be built here, and a sentence about each that cannot."""
+) -> tuple[dict[str, Callable[[], Candidate]], list[str]]:
+    """The baselines that can be built here, and a sentence about each that cannot."""
     found = {"plain": lambda: plain(clips, batch_size, device)}
     try:
         import pythae.trainers  # noqa: F401
@@ -45,8 +45,8 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
-        self.body = nets.ConvEncoder(shape)
-        self.heads = nets.GaussianHeads(self.body.features, LATENT)
+        self.body = ConvEncoder(shape)
+        self.heads = GaussianHeads(self.body.features, LATENT)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.heads(self.body(centred(x)))
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
-        self.body = nets.ConvDecoder(LATENT, shape)
+        self.body = ConvDecoder(LATENT, shape)
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.body(z))
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
 
 @contextlib.contextmanager
 def pytorch_as_it_comes() -> Iterator[None]:
-    """PyTorch's own defaults for the time of a rival's turn, whatever our step has set globally."""
+    """PyTorch's own defaults for the time of a baseline's turn, whatever our step has set globally."""
     before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")
@@ -87,7 +87,7 @@ def _cut(clips: Clips) -> Tensor:
     return torch.cat([clips.even_windows(i, 1).flatten(0, 1) for i in every.split(64)])
 
 
-def plain(clips: Clips, batch_size: int, device: torch.device) -> Contestant:
+def plain(clips: Clips, batch_size: int, device: torch.device) -> Candidate:
     """fp32, eager, Adam, the usual memory format; the windows lie on the device and batches are indexed there."""
     torch.manual_seed(0)
     data, shape = _cut(clips), (clips.mel.shape[1], clips.width)
@@ -109,10 +109,10 @@ def plain(clips: Clips, batch_size: int, device: torch.device) -> Contestant:
             _wait(device)
         return steps * batch_size
 
-    return Contestant("plain", run)
+    return Candidate("plain", run)
 
 
-def by_pythae(clips: Clips, batch_size: int, device: torch.device) -> Contestant:
+def by_pythae(clips: Clips, batch_size: int, device: torch.device) -> Candidate:
     """`BaseTrainer` as its users have it: `VAE`, in-memory data, its loader, progress bar and defaults.
 
     A turn is one call of the trainer's own epoch, `train_step`, on a data set of as many batches as the turn has steps.
@@ -177,8 +177,8 @@ def by_pythae(clips: Clips, batch_size: int, device: torch.device) -> Contestant
             _wait(device)
         return steps * batch_size
 
-    run.folder = folder  # lives as long as the contestant
-    return Contestant("pythae", run)
+    run.folder = folder  # lives as long as the candidate
+    return Candidate("pythae", run)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from ..config import FRONT_ENDS, InputError, front_end, one_of, outputs_dir, write_atomic
-from ..progress import Progress
-from ..steps import PRECISIONS
-from . import limits, memory, picture, preprocessing, quality, report, training
+from vaelib.config import FRONT_ENDS, InputError, front_end, one_of, outputs_dir, write_atomic
+from vaelib.progress import Progress
+
+from . import limits, memory, preprocessing, quality, report, training
 
 PARTS = ("training", "preprocessing", "memory")
 BATCH = {("cpu", "full"): 16}  # a step of 64 would take 5 s of two cores; elsewhere 64, pythae's default
@@ -101,7 +101,6 @@ def measure(given: argparse.Namespace, show) -> dict:
             result["skipped"].append(f"Memory was left out: {e.name} is not installed.")
         except InputError as e:
             result["skipped"].append(f"Memory was left out: {e}.")
-    result["goals"] = report.goals(result)
     return result
 
 
@@ -112,13 +111,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         InputError: an unknown name, or a number out of range.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m vaelib.bench", description="Training and preprocessing against rivals and the hardware."
+        prog="python -m benchmarks", description="Training and preprocessing against baselines and the hardware."
     )
     parser.add_argument("--device", default="auto", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: all)")
     parser.add_argument("--profiles", default=",".join(FRONT_ENDS), help="front ends (default: all)")
     parser.add_argument("--models", default=",".join(training.VARIANTS), help="trainings (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     parser.add_argument("--seconds", type=float, default=1.5, help="about how long a turn of a training takes")
     parser.add_argument("--batch-size", type=int, default=0, help="clips per step (default: 64; full on a CPU: 16)")
     parser.add_argument(
@@ -132,7 +131,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--pool", type=int, default=memory.POOL, help="clips in memory when training from a large store"
     )
-    parser.add_argument("--picture", type=Path, default=None, help="where the picture goes")
     parser.add_argument(
         "--precision-check", action="store_true", help="only compare bf16 with fp32: metrics, not speed"
     )
@@ -152,11 +150,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             raise InputError(f"--{key.replace('_', '-')} must be at least {lowest}, not {value}")
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
-    one_of("precision", given.precision, PRECISIONS)
+    one_of("precision", given.precision, ("auto", "32-true", "bf16-mixed"))
     one_of("device", given.device, ("cpu", "cuda"))
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU here; leave it out, or look at nvidia-smi")
-    given.command = shlex.join(["python", "-m", "vaelib.bench", *arguments])
+    given.command = shlex.join(["python", "-m", "benchmarks", *arguments])
     return given
 
 
@@ -177,7 +175,7 @@ def _write(name: str, result: dict) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print Markdown, write `outputs/bench/bench.json` and the picture; 2 when the input is bad."""
+    """Measure, print Markdown, write `outputs/bench/bench.json`; 2 when the input is bad."""
     progress = Progress("bench")
     try:
         given = parse(sys.argv[1:] if arguments is None else arguments)
@@ -187,15 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text)
             return 0
         result = measure(given, progress.show)
-        written = [_write("bench.json", result)]
-        try:
-            written.append(picture.save(result, given.picture or written[0].with_suffix(".png")))
-        except ModuleNotFoundError as e:
-            result["skipped"].append(f"The picture was left out: {e.name} is not installed.")
-            _write("bench.json", result)
+        written = _write("bench.json", result)
     except InputError as e:
         print(e, file=sys.stderr)
         return 2
     progress.close("done")
-    print(report.markdown(result), "", *written, sep="\n")
+    print(report.markdown(result), "", written, sep="\n")
     return 0

@@ -1,6 +1,6 @@
 """Training clips/s of every model, with the step that training uses, on clips that lie on the device.
 
-The benchmark gives it random clips and rivals, `vaelib.proofs.speed` the clips of a store.
+For a quick comparison on the clips of a store see `vaelib.optimization.throughput`.
 """
 
 from __future__ import annotations
@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..config import DEFAULT_BETA, FrontEnd, ModelConfig, TrainConfig, one_of
-from ..losses import OBJECTIVES
-from ..models import VAE, VaDE, build
-from ..steps import Stepper, resolve_precision, weights_at
-from ..windows import Clips
-from . import limits, rivals
-from .race import Contestant, figures, ratio, take_turns
+from vaelib.config import DEFAULT_BETA, FrontEnd, ModelConfig, TrainConfig, one_of
+from vaelib.losses import OBJECTIVES, weights_at
+from vaelib.models import VAE, VaDE, build
+from vaelib.optimization import Stepper, make_fabric, resolve_precision
+from vaelib.windows import Clips
+
+from . import baselines, limits
+from .turns import Candidate, figures, ratio, take_turns
 
 EXTRA_SECONDS = 4.0  # clips are longer than a window, which is cut anywhere in them
 BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, fp32
@@ -79,27 +80,25 @@ def make_model(variant: Variant, shape: tuple[int, int]) -> VAE:
     return model
 
 
-def contestant(
+def candidate(
     variant: Variant,
     clips: Clips,
     batch_size: int,
     device: torch.device,
     precision: str = "auto",
-    y: Tensor | None = None,
     name: str = "",
-) -> Contestant:
-    """A variant's training as a contestant: endless shuffled passes through the very step of training.
+) -> Candidate:
+    """A variant's training as a candidate: endless shuffled passes through the very step of training.
 
     Args:
-        y: (clip,) class indices; random ones if None.
-        name: Of the contestant; default: the variant's model.
+        name: Of the candidate; default: the variant's model.
     """
-    cfg, name = replace(variant.train_config(batch_size), precision=precision), name or variant.model
+    cfg, name = variant.train_config(batch_size), name or variant.model
     torch.manual_seed(0)
-    step = Stepper(make_model(variant, (clips.mel.shape[1], clips.width)), cfg, device, precision)
+    fabric = make_fabric(precision, accelerator=device.type)
+    step = Stepper(make_model(variant, (clips.mel.shape[1], clips.width)), cfg, fabric)
     n = len(clips)
-    if y is None:
-        y = torch.randint(variant.classes, (n,)) if variant.classes else torch.full((n,), -1)
+    y = torch.randint(variant.classes, (n,)) if variant.classes else torch.full((n,), -1)
     y = y.to(device)
     step.module.train()
     weights = weights_at(cfg, math.inf, variant.mixture)
@@ -117,7 +116,7 @@ def contestant(
             torch.cuda.synchronize(device)
         return done
 
-    return Contestant(name, run)
+    return Candidate(name, run)
 
 
 def _endless(clips: Clips, batch_size: int, windows: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -154,7 +153,7 @@ def measure(
     precision: str = "auto",
     show: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[dict], list[str]]:
-    """Time the variants at one front end; Conv alternates with its rivals.
+    """Time the variants at one front end; Conv alternates with its baselines.
 
     A clip is one window that went forward and backward.
 
@@ -169,26 +168,26 @@ def measure(
         show: Gets lines of progress.
 
     Returns:
-        One row per variant and rival, and a sentence for each rival that could not be there.
+        One row per variant and baseline, and a sentence for each baseline that could not be there.
     """
     for name in names:
         one_of("model", name, VARIANTS)
-    used = resolve_precision(precision, device)
+    used = resolve_precision(precision, device.type)
     low = "bf16" in used
     clips = random_clips(fe, resident, device)
     found = {}
     for name in names:
         show(f"{fe.name}: counting the arithmetic of {name}")
         found[name] = arithmetic(VARIANTS[name], fe.shape, low)
-    makers: dict[str, Callable[[], Contestant]] = {
-        name: lambda name=name: contestant(VARIANTS[name], clips, batch_size, device, precision, name=name)
+    makers: dict[str, Callable[[], Candidate]] = {
+        name: lambda name=name: candidate(VARIANTS[name], clips, batch_size, device, precision, name=name)
         for name in names
     }
-    opponents, skipped = rivals.available(clips, batch_size, device) if "conv_vae" in names else ({}, [])
-    parameters = [found[n if n in found else "conv_vae"]["parameters"] for n in (*names, *opponents)]
+    others, skipped = baselines.available(clips, batch_size, device) if "conv_vae" in names else ({}, [])
+    parameters = [found[n if n in found else "conv_vae"]["parameters"] for n in (*names, *others)]
     samples = take_turns(
-        {**makers, **opponents},
-        _groups(makers, opponents, fit_together(parameters, device)),
+        {**makers, **others},
+        _groups(makers, others, fit_together(parameters, device)),
         device,
         lambda one: one.calibrate(seconds),
         rounds,
@@ -202,10 +201,10 @@ def measure(
         row = {"profile": fe.name, "name": name, "title": v.title, "batch_size": batch_size, "windows": v.windows,
                "precision": used} | about | top | figures(samples[name])  # fmt: skip
         rows.append(row | {"share": row["clips_per_s"] / row["limit"]})
-    for name in opponents:
-        title, how = rivals.TITLES[name]
+    for name in others:
+        title, how = baselines.TITLES[name]
         rows.append({"profile": fe.name, "name": name, "title": title, "batch_size": batch_size, "precision": how,
-                     "rival_of": "conv_vae"} | figures(samples[name])
+                     "baseline_of": "conv_vae"} | figures(samples[name])
                     | {"conv_over_it": ratio(samples["conv_vae"], samples[name])})  # fmt: skip
     return rows, skipped
 
@@ -215,11 +214,11 @@ def fit_together(parameters: Iterable[int], device: torch.device) -> bool:
     return device.type == "cpu" and BYTES_PER_PARAMETER * sum(parameters) < _free_bytes() / 4
 
 
-def _groups(makers: dict, opponents: dict, together: bool) -> list[list[str]]:
-    """Who takes turns: everybody; or Conv and its rivals, then each of the others alone."""
+def _groups(makers: dict, others: dict, together: bool) -> list[list[str]]:
+    """Who takes turns: everybody; or Conv and its baselines, then each of the others alone."""
     if together:
-        return [[*makers, *opponents]]
-    first = ["conv_vae", *opponents] if opponents else []
+        return [[*makers, *others]]
+    first = ["conv_vae", *others] if others else []
     return [g for g in (first, *([n] for n in makers if n not in first)) if g]
 
 

@@ -1,4 +1,4 @@
-"""`python -m vaelib.bench`."""
+"""`python -m benchmarks`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Contestants that take turns, so that whatever else the machine does meets all of them; medians and ratios."""
+"""Candidates that take turns, so that whatever else the machine does meets all of them; medians and ratios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 @dataclass
-class Contestant:
+class Candidate:
     """Something that works on clips and can be timed.
 
     Attributes:
@@ -43,19 +43,19 @@ def _timed(run: Callable[[int], int], amount: int) -> tuple[int, float]:
     return clips, max(time.perf_counter() - started, 1e-9)
 
 
-def race(
-    contestants: Sequence[Contestant], rounds: int, show: Callable[[str], None] = lambda line: None
+def alternate(
+    candidates: Sequence[Candidate], rounds: int, show: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[float]]:
-    """Clips per second of every contestant in every round; in a round each has one turn.
+    """Clips per second of every candidate in every round; in a round each has one turn.
 
     Args:
-        contestants: Calibrated, or with the amount that a round shall have.
+        candidates: Calibrated, or with the amount that a round shall have.
         rounds: Turns of each.
         show: Gets a line of progress before each turn.
     """
-    samples: dict[str, list[float]] = {c.name: [] for c in contestants}
+    samples: dict[str, list[float]] = {c.name: [] for c in candidates}
     for i in range(rounds):
-        for c in contestants:
+        for c in candidates:
             show(f"round {i + 1}/{rounds}: {c.name}")
             clips, seconds = _timed(c.run, c.amount)
             samples[c.name].append(clips / seconds)
@@ -63,14 +63,14 @@ def race(
 
 
 def take_turns(
-    makers: dict[str, Callable[[], Contestant]],
+    makers: dict[str, Callable[[], Candidate]],
     groups: Sequence[Sequence[str]],
     device: torch.device,
-    warm_up: Callable[[Contestant], object],
+    warm_up: Callable[[Candidate], object],
     rounds: int,
     show: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[float]]:
-    """Clips per second of every contestant in every round; those of a group are built together and take turns.
+    """Clips per second of every candidate in every round; those of a group are built together and take turns.
 
     Args:
         makers: What builds each.
@@ -90,7 +90,7 @@ def take_turns(
             show(f"warming up {name}")
             built.append(makers[name]())
             warm_up(built[-1])
-        samples |= race(built, rounds, show)
+        samples |= alternate(built, rounds, show)
         built.clear()
         gc.collect()
         if device.type == "cuda":
