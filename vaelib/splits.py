@@ -37,8 +37,8 @@ BLOCK = 64  # rows compared with all others at a time
 
 
 @lru_cache(maxsize=64)
-def _triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_array:
-    """(into, n) weights of overlapping triangles between two shares of an axis; each row sums to 1.
+def triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_array:
+    """(into, n) weights of overlapping triangles between two shares of an axis of n places; each row sums to 1.
 
     Sparse, because NumPy's dense products start threads that wait busily, in workers that are the parallelism.
     """
@@ -62,8 +62,8 @@ def fingerprint(db: np.ndarray) -> np.ndarray:
     """
     db = np.asarray(db, np.float32)
     db = np.maximum(db - db.max(), -RANGE_DB)
-    over_bands = _triangles(db.shape[0], BANDS + 1, LOW, HIGH, 1.0)
-    over_times = _triangles(db.shape[1], TIMES + 1, 0.0, 1.0, 2.0)
+    over_bands = triangles(db.shape[0], BANDS + 1, LOW, HIGH, 1.0)
+    over_times = triangles(db.shape[1], TIMES + 1, 0.0, 1.0, 2.0)
     means = (over_times @ (over_bands @ db).T).T
     change = np.diff(np.diff(means, axis=0), axis=1).ravel()
     return np.packbits(np.concatenate([change > 0, np.abs(change) >= CLEAR_DB]))
