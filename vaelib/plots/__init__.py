@@ -28,6 +28,7 @@ DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)
 CMAP = "magma"
 HERTZ = (100, 500, 1000, 2000, 4000, 8000)
 Drawn = tuple[Figure, Axes | np.ndarray]
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE)  # also for what a notebook draws itself
 
 
 def plain(text: object) -> str:
