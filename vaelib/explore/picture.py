@@ -1,16 +1,14 @@
-"""Spectrogram → picture, wave → sound file, bytes → data URI: pure functions, no pyplot, no state."""
+"""Spectrogram → picture, wave → sound file, bytes → data URI: pure functions without pyplot."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from functools import lru_cache
 
 import matplotlib
 import numpy as np
 import soundfile
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -22,9 +20,8 @@ GAP = 2  # pixels between tiles
 TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
 
 
-@lru_cache(maxsize=8)
-def lut(name: str = "magma") -> np.ndarray:
-    """(256, 3) uint8: a perceptually even, colour-blind-safe map of matplotlib."""
+def lut(name: str) -> np.ndarray:
+    """(256, 3) uint8 colours of a colour map of matplotlib."""
     return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
@@ -37,57 +34,34 @@ def shrink(x: np.ndarray, width: int = WIDTH) -> np.ndarray:
     return np.add.reduceat(x, edges[:-1], axis=-1) / np.diff(edges)
 
 
-def shades(x: np.ndarray) -> np.ndarray:
-    """(F, T) in [0, 1] → (F, T) uint8, low frequencies at the bottom; NaN becomes 0."""
-    return (np.clip(np.nan_to_num(x), 0, 1) * 255).round().astype(np.uint8)[::-1]
-
-
 def grid(n: int) -> tuple[int, int]:
     """Rows and columns in which `n` tiles are shown, at most six in a row."""
     columns = n if n < 4 else min(6, int(np.ceil(np.sqrt(1.5 * n))))
-    return int(np.ceil(n / columns)), columns
+    return -(-n // columns), columns
 
 
 def tile(x: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Lay spectrograms out in one picture.
-
-    Args:
-        x: (F, T) or (N, F, T) in [0, 1].
+    """Lay spectrograms (F, T) or (N, F, T) in [0, 1] out in one picture, low frequencies at the bottom.
 
     Returns:
         The picture as (F', T') uint8 shades with gaps of `GAP` pixels, and its rows and columns.
     """
     x = np.asarray(x, np.float32)
-    x = shrink(x[None] if x.ndim == 2 else x, WIDTH if x.ndim == 2 else WIDTH // 4)
+    x = shrink(x[None] if x.ndim == 2 else x, WIDTH if x.ndim == 2 else WIDTH // 2)
     (n, height, width), (rows, columns) = x.shape, grid(len(x))
+    shades = (np.clip(np.nan_to_num(x), 0, 1) * 255).round().astype(np.uint8)[:, ::-1]
     out = np.zeros((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), np.uint8)
     for i in range(n):
         top, left = i // columns * (height + GAP), i % columns * (width + GAP)
-        out[top : top + height, left : left + width] = shades(x[i])
+        out[top : top + height, left : left + width] = shades[i]
     return out, (rows, columns)
 
 
-def colour(x: np.ndarray, cmap: str = "magma") -> np.ndarray:
-    """(F, T) or (N, F, T) in [0, 1] → (F', T', 3) uint8; frames beyond `WIDTH` are averaged away."""
-    return lut(cmap)[tile(x)[0]]
-
-
-def png(x: np.ndarray, height: int = 256, cmap: str = "magma") -> bytes:
-    """PNG of a spectrogram, enlarged by whole pixels to about `height`."""
-    rgb = colour(x, cmap)
-    k = max(1, round(height / len(rgb)))
-    return _encoded(Image.fromarray(rgb).resize((rgb.shape[1] * k, rgb.shape[0] * k), Image.Resampling.NEAREST), "PNG")
-
-
-def webp(pixels: np.ndarray, quality: int = 80) -> bytes:
-    """(F, T) uint8 shades, or (F, T, 3) colours, as WebP."""
-    return _encoded(Image.fromarray(np.ascontiguousarray(pixels)), "WEBP", quality=quality, method=2)
-
-
-def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+def webp(pixels: np.ndarray, quality: int) -> str:
+    """Data URI of (F, T) uint8 shades or (F, T, 3) colours as WebP."""
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "WEBP", quality=quality, method=2)
+    return data_uri(buffer.getvalue(), "image/webp")
 
 
 def sound_bytes(wave: np.ndarray, rate: int, seconds: float | None = None) -> bytes:
@@ -107,15 +81,17 @@ def data_uri(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    return buffer.getvalue()
+
+
 def poster(strip: bytes) -> str:
     """PNG of a strip → data URI of a smaller file, seen in a saved page where no script runs."""
     with Image.open(io.BytesIO(strip)) as image:
-        return data_uri(webp(np.asarray(image.convert("RGB")), 70), "image/webp")
-
-
-def as_message(frame: dict) -> dict:
-    """A frame as its figure in the page unpacks it."""
-    return frame | {"shades": frame["shades"].tobytes(), "shape": frame["shades"].shape}
+        return webp(np.asarray(image.convert("RGB")), 70)
 
 
 def hz_ticks(fe: FrontEnd) -> list[tuple[float, str]]:
@@ -133,39 +109,24 @@ def setup(title: str, fe: FrontEnd, scaler: Scaler) -> dict:
         "ticks": hz_ticks(fe),
         "hz": mel_frequencies(fe).round(1).tolist(),
         "db": [scaler.low_db, scaler.high_db],
-        "lut": lut().tolist(),
+        "lut": lut("magma").tolist(),
         "contrast": lut("RdBu_r").tolist(),
         "gap": GAP,
     }
 
 
-def strip(
-    frames: Sequence[np.ndarray], labels: Sequence[str], fe: FrontEnd, title: str = "", cmap: str = "magma"
-) -> tuple[Figure, np.ndarray[Axes]]:
-    """Spectrograms side by side: what a slider shows, on paper.
-
-    Args:
-        frames: Arrays (F, T) or (N, F, T) in [0, 1].
-        labels: What stands above each.
-
-    Returns:
-        The figure (made without pyplot) and its axes.
-    """
-    many = any(np.ndim(f) == 3 for f in frames)
-    fig = Figure(figsize=(1.75 * len(frames) + 0.7, 2.3 if not title else 2.6), layout="constrained", dpi=100)
+def strip(frames: Sequence[np.ndarray], labels: Sequence[str], fe: FrontEnd, title: str) -> Figure:
+    """Spectrograms (F, T) or (N, F, T) in [0, 1] side by side, each under its label: what a slider shows, on paper."""
+    many, magma = any(np.ndim(f) == 3 for f in frames), lut("magma")
+    fig = Figure(figsize=(1.75 * len(frames) + 0.7, 2.6), layout="constrained", dpi=100)
     axes = np.atleast_1d(fig.subplots(1, len(frames), sharey=not many))
     for ax, x, label in zip(axes, frames, labels, strict=True):
         seconds = np.shape(x)[-1] * fe.hop / fe.sample_rate
-        ax.imshow(colour(x, cmap), aspect="auto", extent=(0, seconds, 0, 1), interpolation="nearest")
+        ax.imshow(magma[tile(x)[0]], aspect="auto", extent=(0, seconds, 0, 1), interpolation="nearest")
         ax.set_title(label, fontsize=9, parse_math=False)
-        ax.set_xlabel("s")
-        if many:
-            ax.set(xticks=[], yticks=[], xlabel="")
+        ax.set(xticks=[], yticks=[]) if many else ax.set_xlabel("s")
     if not many:
         ticks = hz_ticks(fe)
         axes[0].set_yticks([t for t, _ in ticks], [n for _, n in ticks])
-        for ax in axes[1:]:
-            ax.tick_params(labelleft=False)
-    if title:
-        fig.suptitle(title, fontsize=10, parse_math=False)
-    return fig, axes
+    fig.suptitle(title, fontsize=10, parse_math=False)
+    return fig

@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
-import io
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
+import ipywidgets as widgets
 import numpy as np
-import torch
 
 from ..audio import Scaler, to_sound
 from ..config import FrontEnd, write_atomic
 from . import picture
-from .controls import Choice, Extra, Slider, Values
 from .live import Live
-from .offline import player, still
+from .offline import page, still
 
-KEPT_SOUNDS = 64
-AHEAD_BYTES = 2_000_000  # most that is sent to the page before a slider moves
-
-
-_decoding = threading.RLock()  # the number of threads belongs to the process: one frame at a time changes it
+Values = dict[str, float | str]
+Sound = tuple[np.ndarray, int]  # wave (samples,) in [-1, 1] and its rate
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Decode on one thread: for a single spectrogram a team that shares busy cores takes 130 ms instead of 2."""
-    with _decoding:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+@dataclass(frozen=True)
+class Slider:
+    """A number from `low` to `high` in steps, starting at `value`; `kept` of them have a frame in a saved page."""
+
+    name: str
+    label: str
+    low: float
+    high: float
+    step: float
+    value: float
+    kept: int = 15
+
+    def snap(self, value: float) -> float:
+        """The grid's value nearest to `value`."""
+        steps = np.clip(round((float(value) - self.low) / self.step), 0, round((self.high - self.low) / self.step))
+        return round(self.low + self.step * float(steps), 4)
+
+    @property
+    def start(self) -> float:
+        return self.snap(self.value)
+
+    def positions(self, start: float) -> list[float]:
+        """Values kept for the saved page: evenly spread, both ends and the start among them."""
+        return sorted({self.snap(v) for v in [*np.linspace(self.low, self.high, self.kept), start]})
+
+    def text(self, value: float) -> str:
+        return f"{value:g}" if float(self.step).is_integer() else f"{value:.2f}"
+
+    def widget(self) -> widgets.Widget:
+        form = "d" if float(self.step).is_integer() else ".2f"
+        return widgets.FloatSlider(self.start, min=self.low, max=self.high, step=self.step, readout_format=form)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several names, starting at `start`.
+
+    `scenes` > 0: what the other controls do depends on it; in a saved page they move for this many of its options.
+    """
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+    start: str
+    scenes: int = 0
+
+    def positions(self, start: str) -> list[str]:
+        """Options kept for the saved page: all, or the start and others evenly spread."""
+        n, first = len(self.options), self.options.index(self.start)
+        if not self.scenes or self.scenes >= n:
+            return list(self.options)
+        return [self.options[(first + i * n // self.scenes) % n] for i in range(self.scenes)]
+
+    def text(self, value: str) -> str:
+        return value
+
+    def widget(self) -> widgets.Widget:
+        return widgets.Dropdown(options=list(self.options), value=self.start)
+
+
+class Extra(NamedTuple):
+    """A button with a sound of its own."""
+
+    label: str
+    sound: Callable[[Values], Sound]
 
 
 class SpectrogramView:
-    """Displays itself: a live widget in JupyterLab, an offline player wherever only HTML is shown.
+    """Displays itself: a live widget in JupyterLab, a page that needs no kernel wherever only HTML is shown.
 
     Args:
         render: Pure function of the controls' values → (F, T) or, shown as tiles, (N, F, T) in [0, 1].
@@ -47,13 +97,15 @@ class SpectrogramView:
         controls: Sliders and choices.
         front_end: What the spectrograms were made with.
         scaler: [0, 1] ↔ dB.
-        title, caption: Plain text; a function caption gets the values.
-        sound: Function (values, tile) → (wave, rate); None: the tile inverted by Griffin-Lim.
+        title: Plain text.
+        sound: Function (values, tile) → sound, or None for the tile inverted by Griffin-Lim.
+        caption: Function of the values → plain text.
         tone: Function of the values → level (dB) and tilt (dB) put back by a scaler that removed them.
-        begin: Where the sliders stand when a choice with scenes has changed; None: they stay where they are.
+        begin: Where the other controls stand when a choice with scenes has changed.
         extras: Buttons with sounds of their own.
-        tiles: Function of the values → a word for each tile.
-        offline_sounds: How many positions of a scene get a sound in the offline player.
+        tiles: Function of the values → a name for each tile.
+        first: The tile that sounds until another is clicked; if it is not the first, the strip shows it alone.
+        offline_sounds: How many positions of a scene keep their sound in a saved page.
     """
 
     def __init__(
@@ -64,118 +116,72 @@ class SpectrogramView:
         scaler: Scaler,
         title: str,
         *,
-        sound: Callable[[Values, int], tuple[np.ndarray, int]] | None = None,
-        caption: str | Callable[[Values], str] = "",
+        sound: Callable[[Values, int], Sound | None] = lambda v, tile: None,
+        caption: Callable[[Values], str] = lambda v: "",
         tone: Callable[[Values], tuple[float, float]] = lambda v: (0.0, 0.0),
-        begin: Callable[[Values], Values] | None = None,
+        begin: Callable[[Values], Values] = lambda v: {},
         extras: Sequence[Extra] = (),
-        tiles: Callable[[Values], Sequence[str]] | None = None,
+        tiles: Callable[[Values], Sequence[str]] = lambda v: (),
+        first: int = 0,
         offline_sounds: int = 5,
     ) -> None:
         self.render, self.controls, self.front_end, self.scaler = render, tuple(controls), front_end, scaler
         self.title, self.caption, self.tone, self.begin, self.tiles = title, caption, tone, begin, tiles
-        self.extras, self.offline_sounds = tuple(extras), offline_sounds
-        self.sound = sound or self._inverted
+        self.sound, self.extras, self.first, self.offline_sounds = sound, tuple(extras), first, offline_sounds
         self.start: Values = {c.name: c.start for c in self.controls}
-        self._sounds: OrderedDict[tuple, bytes] = OrderedDict()
-        self._sound_lock = threading.Lock()
+        self.scenes = tuple(c for c in self.controls if isinstance(c, Choice) and c.scenes)
+        self._sound = lru_cache(maxsize=64)(self._make_sound)
         self._live: Live | None = None
         self._offline = ""
-
-    @property
-    def scenes(self) -> tuple[Choice, ...]:
-        """The choices that the other controls depend on."""
-        return tuple(c for c in self.controls if isinstance(c, Choice) and c.scenes)
 
     def start_of(self, values: Values) -> Values:
         """Where Reset leads: the scene of `values` with every other control at its start."""
         chosen = self.start | {c.name: values[c.name] for c in self.scenes}
-        return chosen | self.begin(chosen) if self.begin else chosen
+        return chosen | self.begin(chosen)
 
     def frame(self, values: Values) -> dict:
         """What is shown: shades of grey, their layout, and the words with them."""
-        with _one_thread():
-            x = np.asarray(self.render(values))
+        x = np.asarray(self.render(values))
         shades, tiles = picture.tile(x)
         return {
-            "shades": shades, "tiles": tiles, "count": len(x) if x.ndim == 3 else 1,
+            "shades": shades,
+            "tiles": tiles,
+            "count": len(x) if x.ndim == 3 else 1,
             "seconds": x.shape[-1] * self.front_end.hop / self.front_end.sample_rate,
-            "caption": self.caption(values) if callable(self.caption) else self.caption,
-            "labels": list(self.tiles(values)) if self.tiles and x.ndim == 3 else [],
-            "values": dict(values), "said": self._said(values),
-        }  # fmt: skip
-
-    def ahead(self, name: str, values: Values) -> Iterator[dict]:
-        """Frames that a slider leads to from `values`, the nearest first, each with the `gap` between their positions.
-
-        All of its positions where their pictures are small; fewer where they would take more than `AHEAD_BYTES`.
-        """
-        slider = next(c for c in self.controls if c.name == name)
-        most = max(2, AHEAD_BYTES // self.frame(values)["shades"].nbytes)
-        positions, gap = slider.around(values[name], most)
-        for v in positions:
-            yield self.frame(values | {name: v}) | {"gap": gap}
-
-    def _said(self, values: Values) -> str:
-        """The values that are not at their start, in a few words: the name of a pinned setting."""
-        start = self.start_of(values)
-        moved = [c for c in self.controls if c in self.scenes or values[c.name] != start[c.name]]
-        names = [f"{c.label.split(':')[0]} {c.text(values[c.name])}" for c in moved if isinstance(c, Slider)]
-        return " · ".join([*[c.text(values[c.name]) for c in moved if isinstance(c, Choice)], *(names or ["start"])])
+            "caption": self.caption(values),
+            "labels": list(self.tiles(values)),
+        }
 
     def setup(self) -> dict:
         """What does not change: title, axes, colours, buttons."""
-        more = {
-            "extras": [e.label for e in self.extras],
-            "sliders": [c.name for c in self.controls if isinstance(c, Slider)],
-        }
-        return picture.setup(self.title, self.front_end, self.scaler) | more
+        buttons = {"extras": [e.label for e in self.extras], "first": self.first}
+        return picture.setup(self.title, self.front_end, self.scaler) | buttons
 
-    def sound_file(self, values: Values, tile: int = 0, seconds: float | None = None) -> bytes:
-        """The sound at these values as MP3; made once, one at a time."""
-        return self._kept((*values.values(), tile, seconds), lambda: self.sound(values, tile), seconds)
+    def sound_file(self, values: Values, tile: int, seconds: float | None = None) -> bytes:
+        """The sound of a tile at these values as MP3; a negative number is that of a button (-1 the first)."""
+        return self._sound(tuple(values.items()), tile, seconds)
 
-    def extra_file(self, index: int, values: Values, seconds: float | None = None) -> bytes:
-        """The sound of a button as MP3."""
-        key = ("extra", index, *values.values(), seconds)
-        return self._kept(key, lambda: self.extras[index].sound(values), seconds)
+    def _make_sound(self, items: tuple, tile: int, seconds: float | None) -> bytes:
+        values = dict(items)
+        made = self.extras[-1 - tile].sound(values) if tile < 0 else self.sound(values, tile)
+        if made is None:
+            x = np.asarray(self.render(values))
+            made = self.to_sound(x if x.ndim == 2 else x[min(tile, len(x) - 1)], values)
+        return picture.sound_bytes(*made, seconds)
 
-    def path(self, index: int, values: Values) -> list[np.ndarray]:
-        """Shades shown while an extra sounds: of every kept position of the slider that it moves, or its own."""
-        extra = self.extras[index]
-        if extra.shows:
-            return [picture.tile(extra.shows(values))[0]]
-        moved = [c for c in self.controls if c.name == extra.moves]
-        return [self.frame(values | {c.name: v})["shades"] for c in moved for v in c.positions()]
-
-    def _kept(self, key: tuple, make: Callable[[], tuple[np.ndarray, int]], seconds: float | None) -> bytes:
-        with self._sound_lock:
-            if key not in self._sounds:
-                self._sounds[key] = picture.sound_bytes(*make(), seconds)
-                if len(self._sounds) > KEPT_SOUNDS:
-                    self._sounds.popitem(last=False)
-            return self._sounds[key]
-
-    def _inverted(self, values: Values, tile: int) -> tuple[np.ndarray, int]:
-        x = np.asarray(self.render(values))
-        return self.to_sound(x if x.ndim == 2 else x[min(tile, len(x) - 1)], values)
-
-    def to_sound(self, x: np.ndarray, values: Values) -> tuple[np.ndarray, int]:
+    def to_sound(self, x: np.ndarray, values: Values) -> Sound:
         """(F, T) in [0, 1] → the wave guessed from it and its rate."""
         return to_sound(self.scaler.inverse(x, *self.tone(values)), self.front_end), self.front_end.sample_rate
 
-    def strip(self, control: str | None = None, n: int = 7) -> bytes:
-        """PNG of one control (default: the first that is not a scene) at `n` positions, the others at their start."""
-        free = [c for c in self.controls if c not in self.scenes] or self.controls
-        chosen = next(c for c in (free if control is None else self.controls) if control in (None, c.name))
-        positions = chosen.positions()
+    def strip(self, n: int = 7) -> bytes:
+        """PNG of the first control that is no scene at `n` positions, the others at their start."""
+        control = next((c for c in self.controls if c not in self.scenes), self.controls[0])
+        positions = control.positions(self.start[control.name])
         picked = [positions[i] for i in np.unique(np.linspace(0, len(positions) - 1, n).round().astype(int))]
-        frames = [self.render(self.start | {chosen.name: v}) for v in picked]
-        labels = [chosen.text(v) for v in picked]
-        fig, _ = picture.strip(frames, labels, self.front_end, f"{self.title} · {chosen.label}")
-        buffer = io.BytesIO()
-        fig.savefig(buffer)
-        return buffer.getvalue()
+        frames = [np.asarray(self.render(self.start | {control.name: v})) for v in picked]
+        frames = [x[self.first] if self.first else x for x in frames]
+        labels, title = [control.text(v) for v in picked], f"{self.title} · {control.label}"
+        return picture.png(picture.strip(frames, labels, self.front_end, title))
 
     def save(self, folder: Path, name: str) -> SpectrogramView:
         """Leave the strip as a picture in a folder; returns the view, so that a cell can end with it."""
@@ -183,8 +189,8 @@ class SpectrogramView:
         return self
 
     def offline(self) -> str:
-        """HTML of the offline player: all frames inside, no request, no kernel."""
-        self._offline = self._offline or player(self)
+        """HTML of the saved page: all frames inside, no request, no kernel."""
+        self._offline = self._offline or page(self)
         return self._offline
 
     def live(self) -> Live:
@@ -195,7 +201,5 @@ class SpectrogramView:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         if shown := still(self):
             return shown
-        html, live = self.offline(), self.live()
-        if not live.figure.sound:  # the first one made is that of the start
-            live.figure.sound = {"data": next(iter(self._sounds.values()), b"")}
-        return live.box._repr_mimebundle_() | {"text/plain": self.title, "text/html": html}
+        html = self.offline()
+        return self.live().box._repr_mimebundle_() | {"text/plain": self.title, "text/html": html}

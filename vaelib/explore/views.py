@@ -1,11 +1,9 @@
-"""The explorers of the notebooks: each a short function that puts a run behind a `SpectrogramView`."""
+"""The sliders of the notebooks: each a short function that puts a run behind a `SpectrogramView`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from IPython.display import Audio
@@ -15,28 +13,27 @@ from ..factors import Meaning, label, live_dimensions, meanings
 from ..metrics.mixture import margins
 from ..runs import Run
 from ..store import Store
-from .controls import Choice, Extra, Slider, Values
 from .picture import sound_bytes
-from .view import SpectrogramView
+from .view import Choice, Extra, Slider, Sound, SpectrogramView, Values
 
 Z_RANGE = 2.5  # a dimension is moved this many standard deviations of its aggregate posterior
-Z_STEP = 0.05  # at least, in those of the prior
+Z_STEP = 0.05  # at least, in standard deviations of the prior
 
 
 def clip_name(store: Store, row: int) -> str:
     """Genre (or language) and file name of a clip, as text; the label is left out where the file name says it."""
-    t = store.table.loc[row]
+    clip = store.table.loc[row]
     file = store.name(row).rsplit("/", 1)[-1]
-    kinds = [str(t[c]) for c in ("genre", "language") if t[c] != "unlabelled"]
+    kinds = [str(clip[c]) for c in ("genre", "language") if clip[c] != "unlabelled"]
     return " · ".join([k for k in kinds[:1] if k not in file] + [file])
 
 
-def own_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
+def own_sound(store: Store, row: int) -> Sound:
     """The wave (samples,) of a clip's file and its rate."""
     return store.load(row).numpy(), store.front_end.sample_rate
 
 
-def window_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
+def window_sound(store: Store, row: int) -> Sound:
     """The wave (samples,) of a clip's middle window, which models are given, and its rate."""
     (wave, rate), fe = own_sound(store, row), store.front_end
     frames = min(int(store.table.loc[row, "n_frames"]), store.heard_frames)
@@ -44,9 +41,9 @@ def window_sound(store: Store, row: int) -> tuple[np.ndarray, int]:
     return wave[start : start + fe.frames * fe.hop], rate
 
 
-def player(store: Store, row: int) -> Audio:
-    """A player of one clip: of the file, or of the segment that the row stands for."""
-    return wave_player(*own_sound(store, row))
+def player(store: Store, row: int, window: bool = False) -> Audio:
+    """A player of one clip: of its whole file, or of the middle `window` that models are given."""
+    return wave_player(*(window_sound if window else own_sound)(store, row))
 
 
 def wave_player(wave: np.ndarray, rate: int) -> Audio:
@@ -60,27 +57,21 @@ class _Start:
     """The clips that a view can start from, by name; the first one given leads."""
 
     def __init__(self, run: Run, split: str, *first: int) -> None:
-        self.run = run
-        self.rows: dict[str, int] = {}
+        self.run, self.rows = run, {}
         for r in dict.fromkeys([*map(int, first), *map(int, run.store.rows(split))]):
             name = clip_name(run.store, r)
             self.rows[name if name not in self.rows else f"{name} ({run.store.table.loc[r, 'path']})"] = r
-        self.names = {r: name for name, r in self.rows.items()}
-        self.encode = cache(lambda name: run.encode_clip(self.rows[name]))
+        self.encode = cache(lambda name: run.encode_clip(self.rows[name]))  # → code, window, class
+        self.first = list(self.rows)[: len(dict.fromkeys(first))]
 
-    def choice(self, name: str, label: str, row: int, scenes: int = 3) -> Choice:
-        return Choice(name, label, tuple(self.rows), self.names[row], scenes)
+    def choice(self, name: str, label: str, number: int, scenes: int) -> Choice:
+        return Choice(name, label, tuple(self.rows), self.first[min(number, len(self.first) - 1)], scenes)
 
-    def code(self, name: str) -> np.ndarray:
-        return self.encode(name)[0]
+    def tone(self, name: str) -> np.ndarray:
+        return self.run.store.table.loc[self.rows[name], ["level_db", "tilt_db"]].to_numpy(float)
 
-    def tone(self, name: str) -> tuple[float, float]:
-        t = self.run.store.table.loc[self.rows[name]]
-        return float(t["level_db"]), float(t["tilt_db"])
-
-    def own_sound(self, control: str) -> Callable[[Values], tuple[np.ndarray, int]]:
-        """The sound of the window that is encoded."""
-        return lambda v: window_sound(self.run.store, self.rows[v[control]])
+    def sound(self, name: str) -> Sound:
+        return window_sound(self.run.store, self.rows[name])
 
 
 def _class_choice(run: Run, index: int = 0) -> list[Choice]:
@@ -95,120 +86,110 @@ def _decode(run: Run, z: np.ndarray, values: Values) -> np.ndarray:
 
 
 def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: int = 33) -> SpectrogramView:
-    """Slide on the straight line between the codes of two clips; hear the path, and the clips themselves.
+    """Slide on the straight line between the codes of two clips, between the clips themselves; notebooks 02 and 03.
 
     Args:
+        run: The model.
         row_a, row_b: Rows of the store to start with; any clip of the split can be chosen instead.
+        split: Where the clips are from.
+        steps: Positions on the line.
     """
     clips = _Start(run, split, row_a, row_b)
 
-    def render(v: Values) -> np.ndarray:
-        return _decode(run, (1 - v["t"]) * clips.code(v["a"]) + v["t"] * clips.code(v["b"]), v)
+    def between(v: Values, t: float) -> np.ndarray:
+        return _decode(run, (1 - t) * clips.encode(v["a"])[0] + t * clips.encode(v["b"])[0], v)
 
-    def path(v: Values) -> tuple[np.ndarray, int]:
+    def render(v: Values) -> np.ndarray:
+        return np.stack([clips.encode(v["a"])[1], between(v, v["t"]), clips.encode(v["b"])[1]])
+
+    def path(v: Values) -> Sound:
         """One window long: its first frame is clip A's, its last clip B's, and the walk lies between."""
-        walk = np.stack([render(v | {"t": t}) for t in np.linspace(0, 1, steps)])  # (steps, F, T)
+        walk = np.stack([between(v, t) for t in np.linspace(0, 1, steps)])  # (steps, F, T)
         at = np.linspace(0, steps - 1, walk.shape[-1]).round().astype(int)
         return view.to_sound(walk[at, :, np.arange(walk.shape[-1])].T, v)
 
+    slider = Slider("t", "A → B", 0.0, 1.0, round(1 / (steps - 1), 6), 0.0)
+    label = _class_choice(run, clips.encode(clips.first[0])[2])
     view = SpectrogramView(
         render,
-        [
-            clips.choice("a", "clip A", row_a, scenes=2),
-            clips.choice("b", "clip B", row_b, scenes=2),
-            Slider("t", "A → B", 0.0, 1.0, round(1 / (steps - 1), 6), 0.0, steps),
-            *_class_choice(run, clips.encode(clips.names[row_a])[2]),
-        ],
+        [clips.choice("a", "clip A", 0, 2), clips.choice("b", "clip B", 1, 2), slider, *label],
         run.store.front_end,
         run.scaler,
         f"{run.name}: from clip A to clip B",
-        caption=lambda v: f"A: {v['a']}  →  B: {v['b']}",
-        tone=lambda v: tuple((1 - v["t"]) * np.array(clips.tone(v["a"])) + v["t"] * np.array(clips.tone(v["b"]))),
-        extras=[
-            Extra("the path", path, "t"),
-            Extra("clip A itself", clips.own_sound("a")),
-            Extra("clip B itself", clips.own_sound("b")),
-        ],
-        offline_sounds=3,
+        sound=lambda v, tile: None if tile == 1 else clips.sound(v["b" if tile else "a"]),
+        tone=lambda v: tuple((1 - v["t"]) * clips.tone(v["a"]) + v["t"] * clips.tone(v["b"])),
+        extras=[Extra("the path", path)],
+        tiles=lambda v: ("clip A", f"decoded, {v['t']:.2f}", "clip B"),
+        first=1,
+        offline_sounds=1,
     )
     return view
 
 
 def traversal(run: Run, row: int, most: int = 8, split: str = "test") -> SpectrogramView:
-    """One slider per live dimension, from the code of any clip; the original can be seen and heard beside it.
+    """One slider per live dimension, from the code of any clip, which is seen and heard beside it; notebook 04.
 
-    Sliders are named as in the proofs (`proofs.meanings`), the most informative first. Each moves over mean ± 2.5
-    standard deviations of the dimension's aggregate posterior on the test clips; where it starts, the picture is that
-    of the clip's own code. A slider that is named after a factor, and follows it in a straight line, stands on the
-    factor's scale (a fader in dB), the others on that of the code (standard deviations of the prior).
+    Sliders are named by `factors.meanings`, the most informative first. Each moves over mean ± 2.5 standard deviations
+    of the dimension's aggregate posterior on the split; where it starts, the picture is that of the clip's own code. A
+    slider whose factor follows it in a straight line stands on the factor's scale (a fader in dB), the others on that
+    of the code (standard deviations of the prior).
 
     Args:
+        run: The model.
         row: Row of the store to start with; any clip of the split can be chosen instead.
         most: Sliders at most.
+        split: Where the clips are from.
     """
     clips = _Start(run, split, row)
-    seen, live, found = run.embed(split), live_dimensions(run), meanings(run)
+    seen, live, found = run.embed(split), [int(d) for d in live_dimensions(run)], meanings(run)
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
-    first = clips.code(clips.names[row])
+    first, _, index = clips.encode(clips.first[0])
     low, high = np.minimum(centre - Z_RANGE * spread, first), np.maximum(centre + Z_RANGE * spread, first)
-    dials = {int(d): _Dial.of(int(d), found[int(d)]) for d in live[:most]}
-    sliders = {d: dial.slider(low[d], high[d], first[d]) for d, dial in dials.items()}
+    lines = {d: (found[d].slope or 1.0, found[d].offset if found[d].slope else 0.0) for d in live[:most]}
+    sliders = {d: _scaled(d, found, line, (low[d], high[d]), first[d]) for d, line in lines.items()}
 
     def stands(code: np.ndarray, d: int) -> float:
-        return sliders[d].snap(dials[d].reading(code[d]))
+        return sliders[d].snap(lines[d][0] * code[d] + lines[d][1])
 
     def render(v: Values) -> np.ndarray:
-        code = clips.code(v["clip"])
+        code, window, _ = clips.encode(v["clip"])
         z = code.copy()
         for d, s in sliders.items():  # the slider stands on a grid, the code does not: move by the difference
-            z[d] = code[d] + (v[s.name] - stands(code, d)) / dials[d].slope
-        return _decode(run, z, v)
+            z[d] = code[d] + (v[s.name] - stands(code, d)) / lines[d][0]
+        return np.stack([window, _decode(run, z, v)])
 
     def begin(v: Values) -> Values:
-        code, _, label = clips.encode(v["clip"])
-        classes = {"class": run.config.model.classes[label]} if run.conditional else {}
+        code, _, index = clips.encode(v["clip"])
+        classes = {"class": run.config.model.classes[index]} if run.conditional else {}
         return {s.name: stands(code, d) for d, s in sliders.items()} | classes
 
     return SpectrogramView(
         render,
-        [clips.choice("clip", "start from", row), *sliders.values(),
-         *_class_choice(run, clips.encode(clips.names[row])[2])],
+        [clips.choice("clip", "start from", 0, 3), *sliders.values(), *_class_choice(run, index)],
         run.store.front_end,
         run.scaler,
         f"{run.name}: move one dimension at a time ({len(sliders)} of {len(live)} live ones)",
-        caption=lambda v: f"start: {v['clip']}",
-        tone=lambda v: clips.tone(v["clip"]),
+        sound=lambda v, tile: None if tile else clips.sound(v["clip"]),
+        tone=lambda v: tuple(clips.tone(v["clip"])),
         begin=begin,
-        extras=[Extra("the original", clips.own_sound("clip"), shows=lambda v: clips.encode(v["clip"])[1])],
-        offline_sounds=1 + 2 * len(sliders),
-    )  # fmt: skip
+        tiles=lambda v: ("original", "decoded"),
+        first=1,
+        offline_sounds=2 * len(sliders),
+    )
 
 
-class _Dial(NamedTuple):
-    """The scale of a slider: its reading is `slope · z + offset`."""
-
-    name: str
-    label: str
-    slope: float
-    offset: float
-
-    @classmethod
-    def of(cls, d: int, meaning: Meaning) -> _Dial:
-        on_factor = meaning.slope != 0
-        unit = f" ({meaning.unit})" if on_factor and meaning.unit else ""
-        line = (meaning.slope, meaning.offset) if on_factor else (1.0, 0.0)
-        return cls(f"z{d}", label(d, {d: meaning}) + unit, *line)
-
-    def reading(self, z: float) -> float:
-        return self.slope * float(z) + self.offset
-
-    def slider(self, low: float, high: float, start: float) -> Slider:
-        ends = sorted((self.reading(low), self.reading(high)))
-        least = Z_STEP * abs(self.slope)
-        step = 10.0 ** math.floor(math.log10(least))
-        step = round(next(step * k for k in (1, 2, 5, 10) if step * k >= least * 0.999), 8)
-        ends = math.floor(ends[0] / step) * step, math.ceil(ends[1] / step) * step
-        return Slider(self.name, self.label, round(ends[0], 4), round(ends[1], 4), step, self.reading(start))
+def _scaled(
+    d: int, found: dict[int, Meaning], line: tuple[float, float], ends: tuple[float, float], start: float
+) -> Slider:
+    """The slider of dimension `d` on the scale `slope · z + offset`, with steps of 1, 2 or 5 times a power of ten."""
+    (slope, offset), meaning = line, found[d]
+    unit = f" ({meaning.unit})" if meaning.slope and meaning.unit else ""
+    least = Z_STEP * abs(slope)
+    step = 10.0 ** math.floor(math.log10(least))
+    step = round(next(step * k for k in (1, 2, 5, 10) if step * k >= least * 0.999), 8)
+    low, high = sorted(slope * float(z) + offset for z in ends)
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return Slider(f"z{d}", label(d, found) + unit, round(low, 4), round(high, 4), step, slope * float(start) + offset)
 
 
 ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
@@ -217,7 +198,7 @@ ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
 def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
     """Samples of a conditional run: class, how many (up to `n`), temperature, seed; or one z in every class.
 
-    Same seed, same z in every class.
+    Same seed, same z in every class; notebook 05.
 
     Raises:
         InputError: the run has no classes.
@@ -225,18 +206,16 @@ def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
     if not run.conditional:
         raise InputError(f"{run.name} has no classes to sample from: open a cvae run")
     names = run.config.model.classes
-    middle = run.store.table[["level_db", "tilt_db"]].median()
+    middle = run.store.table[["level_db", "tilt_db"]].median().tolist()
 
-    @lru_cache(maxsize=1)  # the controls that move nothing there need no new ones
-    def of_every_class(temperature: float, seed: int) -> np.ndarray:
-        return run.sample(len(names), range(len(names)), temperature, seed, shared=True)
+    @lru_cache(maxsize=4)
+    def drawn(classes: tuple[int, ...], temperature: float, seed: int, shared: bool) -> np.ndarray:
+        return run.sample(len(classes), classes, temperature, seed, shared=shared)
 
     def render(v: Values) -> np.ndarray:
-        how = float(v["temperature"]), int(v["seed"])
-        if v["show"] == EVERY_CLASS:
-            return of_every_class(*how)
-        k = int(v["n"])
-        return run.sample(k, [names.index(v["class"])] * k, *how)
+        every = v["show"] == EVERY_CLASS
+        classes = tuple(range(len(names))) if every else (names.index(v["class"]),) * int(v["n"])
+        return drawn(classes, float(v["temperature"]), int(v["seed"]), every)
 
     return SpectrogramView(
         render,
@@ -250,22 +229,26 @@ def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
         run.store.front_end,
         run.scaler,
         f"{run.name}: samples of {'languages' if run.config.model.condition == 'language' else 'genres'}",
-        caption="Same seed, same z: change the class to hear what the class alone changes.",
-        tone=lambda v: (float(middle["level_db"]), float(middle["tilt_db"])),
+        caption=lambda v: "Same seed, same z: take differences from the marked tile to see what the class changes.",
+        tone=lambda v: tuple(middle),
         tiles=lambda v: names if v["show"] == EVERY_CLASS else (),
     )
 
 
-SHOWN = ("mean, decoded", "most certain clips", "least certain clips", "members", "samples")
+MEAN, CERTAIN, UNCERTAIN, MEMBERS, SAMPLES = (
+    "mean, decoded", "most certain clips", "least certain clips", "members", "samples",
+)  # fmt: skip
 
 
 def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) -> SpectrogramView:
     """The components of a VaDE run, the heaviest first: mean, samples, members, clips it is most and least sure of.
 
     Clips are ranked by their log-odds against the second likeliest component, which tell them apart where all
-    probabilities are rounded to 1; no clip is among the most and among the least certain ones.
+    probabilities are rounded to 1; no clip is among the most and among the least certain ones; notebook 06.
 
     Args:
+        run: The model.
+        split: Where the clips are from.
         n: How many samples, and how many of the most and least certain clips.
         most: How many members, evenly from the most to the least certain.
 
@@ -273,60 +256,55 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
         InputError: the run has no mixture.
     """
     log_gamma = run.log_responsibilities(split)  # (clip, K); raises for a run without a mixture
-    margin = margins(log_gamma)
-    store, rows, model = run.store, run.store.rows(split), run.model
-    weights = model.log_weights().exp().detach().numpy()
+    margin, store, rows = margins(log_gamma), run.store, run.store.rows(split)
+    weights = run.model.log_weights().exp().detach().numpy()
+    means = run.model.mixture["means"].detach().numpy()
     members = [np.flatnonzero(log_gamma.argmax(1) == c) for c in range(len(weights))]
     members = [m[np.argsort(-margin[m], kind="stable")] for m in members]  # the most certain first
     heaviest = np.argsort(-weights, kind="stable")
     options = tuple(f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in heaviest)
-    means = model.mixture["means"].detach().numpy()
-
-    @cache
-    def window(row: int) -> np.ndarray:
-        return store.spectrogram(row, run.scaler)[:, : store.front_end.frames]
+    windows = run.middle_windows(rows)
 
     def component(v: Values) -> int:
         return int(v["component"].split(":")[0])
 
     def clips(v: Values) -> np.ndarray:
-        found = rows[members[component(v)]]
-        if v["show"] == SHOWN[3]:
+        """Places in the split."""
+        found = members[component(v)]
+        if v["show"] == MEMBERS:
             return found[np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)]
         sure = -(-len(found) // 2)
-        return {SHOWN[1]: found[:sure][:n], SHOWN[2]: found[sure:][::-1][:n]}.get(v["show"], found[:0])
+        return {CERTAIN: found[:sure][:n], UNCERTAIN: found[sure:][::-1][:n]}.get(v["show"], found[:0])
 
     def render(v: Values) -> np.ndarray:
-        if v["show"] == SHOWN[0]:
+        if v["show"] == MEAN:
             return run.decode(means[component(v)][None])[0]
-        if v["show"] == SHOWN[4]:
+        if v["show"] == SAMPLES:
             return run.sample(n, [component(v)] * n, seed=0)
-        found = [window(int(r)) for r in clips(v)]
-        return np.stack(found) if found else np.zeros(store.front_end.shape, np.float32)
-
-    def sound(v: Values, tile: int) -> tuple[np.ndarray, int]:
         found = clips(v)
-        return own_sound(store, found[min(tile, len(found) - 1)]) if len(found) else view._inverted(v, tile)
+        return windows[found] if len(found) else np.zeros(store.front_end.shape, np.float32)
 
-    def words(v: Values) -> str:
+    def sound(v: Values, tile: int) -> Sound | None:
+        found = clips(v)
+        return window_sound(store, int(rows[found[min(tile, len(found) - 1)]])) if len(found) else None
+
+    def caption(v: Values) -> str:
         """What the component holds, and the clips that are shown."""
-        inside = members[component(v)]
-        genres = store.table.loc[rows[inside], "genre"].value_counts()
+        genres = store.table.loc[rows[members[component(v)]], "genre"].value_counts()
         held = ", ".join(f"{g} {k}" for g, k in genres.head(4).items()) or "no clip"
         others = f", {len(genres) - 4} more" if len(genres) > 4 else ""
-        sure = dict(zip(rows[inside], margin[inside], strict=True))
-        named = "; ".join(f"{clip_name(store, r)} ({sure[r]:.3g})" for r in clips(v)[:n])
+        named = "; ".join(f"{clip_name(store, rows[i])} ({margin[i]:.3g})" for i in clips(v)[:n])
         return f"holds {held}{others}" + (f". Log-odds against the second component, nats: {named}" if named else "")
 
-    view = SpectrogramView(
+    return SpectrogramView(
         render,
-        [Choice("component", "component", options, options[0], len(options)), Choice("show", "show", SHOWN, SHOWN[0])],
+        [Choice("component", "component", options, options[0], len(options)),
+         Choice("show", "show", (MEAN, CERTAIN, UNCERTAIN, MEMBERS, SAMPLES), MEAN)],
         store.front_end,
         run.scaler,
         f"{run.name}: one component of the mixture",
         sound=sound,
-        caption=words,
-        tiles=lambda v: [str(g) for g in store.table.loc[clips(v), "genre"]],
+        caption=caption,
+        tiles=lambda v: store.table.loc[rows[clips(v)], "genre"].tolist(),
         offline_sounds=2,
-    )
-    return view
+    )  # fmt: skip
