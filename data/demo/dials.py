@@ -51,7 +51,7 @@ def fixed_factors(fixed: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def rung(parameters: Mapping[str, Any], windows: str) -> str:
-    """Rung of the ladder of difficulty: one of `vaelib.collection.LADDER`, or one that says which dial stands elsewhere.
+    """Rung of the ladder of difficulty: one of `vaelib.collection.LADDER`, or a name that says which dial differs.
 
     Args:
         parameters: Of a rendered corpus, as in its `corpus.json`.
