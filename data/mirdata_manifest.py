@@ -3,7 +3,7 @@
     python data/mirdata_manifest.py gtzan_genre FOLDER [--version mini]
     vaelib preprocess FOLDER
 
-mirdata (Bittner et al. 2019, ISMIR) knows the layout and the annotations of some sixty data sets (`pip install mirdata`).
+mirdata (Bittner et al. 2019, ISMIR) knows the layout and the annotations of sixty data sets (`pip install mirdata`).
 Nothing is downloaded; the index of the data set is taken from FOLDER, else from where mirdata keeps it. Mixes are taken
 rather than the stems of a multi-track.
 """

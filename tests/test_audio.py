@@ -1,6 +1,9 @@
-"""The front end against librosa, decoding of every format, scaling, and the way back to sound."""
+"""Decoding of every kind of file, the front end against librosa, cutting, scaling, and the way back to sound."""
 
 import dataclasses
+import random
+import shutil
+import subprocess
 
 import librosa
 import numpy as np
@@ -10,10 +13,196 @@ import torch
 from conftest import RATE, TINY, tone
 
 from vaelib import audio
+from vaelib.audio import UnreadableAudio, header, samples
 from vaelib.config import COMPACT, FULL
-from vaelib.soundfiles import AUDIO_SUFFIXES, FFMPEG_SUFFIXES, UnreadableAudio, header
 
 SOUND = tone(220, 3) + 0.05 * librosa.chirp(fmin=60, fmax=10_000, sr=RATE, length=3 * RATE).astype(np.float32)
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg on this machine")
+
+
+def write(path, data, rate=RATE, subtype="FLOAT"):
+    soundfile.write(path, np.asarray(data, np.float32), rate, subtype=subtype)
+    return path
+
+
+# --- decoding ---
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format"),
+    [("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG"), ("mp3", "MP3"), ("aiff", "AIFF"), ("au", "AU"), ("caf", "CAF")],
+)
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 2), (44_100, 2), (48_000, 1)])
+def test_every_format_rate_and_channel_count_decodes_alike(tmp_path, suffix, format, rate, channels):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.stack([tone(330, 4, rate)] * channels, 1), rate, format=format)
+    wave, want = audio.load(path, TINY), torch.from_numpy(tone(330, 4))  # the faint noise differs, the music does not
+    assert wave.dtype == torch.float32 and wave.ndim == 1 and abs(len(wave) / RATE - 4) < 0.1
+    n = min(len(wave), len(want))
+    assert torch.corrcoef(torch.stack([wave[:n], want[:n]]))[0, 1] > 0.99
+    assert float(wave.std()) == pytest.approx(float(want.std()), rel=0.02)
+    about = header(path)
+    assert (about.rate, about.channels) == (rate, channels)
+    assert audio.frames_of(about.seconds, TINY) == pytest.approx(len(wave) // TINY.hop + 1, abs=1)
+
+
+def test_the_content_decides_not_the_suffix(tmp_path):
+    write(tmp_path / "a.wav", tone(220, 3), subtype="PCM_16").rename(tmp_path / "a.mp3")
+    assert header(tmp_path / "a.mp3").format == "WAV" and len(samples(tmp_path / "a.mp3", 1.0, 1.0)[0]) == RATE
+
+
+@pytest.mark.parametrize("rate", [8000, 44_101, 192_000])
+def test_any_rate_and_number_of_channels(tmp_path, rate):
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(4 * rate) / rate)
+    got = audio.load(write(tmp_path / "a.wav", np.stack([wave] * 6, 1), rate), TINY).numpy()
+    want = 0.3 * np.sin(2 * np.pi * 440 * np.arange(len(got)) / RATE)
+    inside = slice(RATE // 10, -RATE // 10)
+    assert abs(len(got) / RATE - 4) < 0.01 and np.abs(got - want)[inside].max() < 0.01
+
+
+def test_stereo_becomes_the_mean_of_its_channels(tmp_path):
+    left, right = tone(220, 2), tone(550, 2, seed=1)
+    assert np.allclose(audio.load(write(tmp_path / "a.wav", np.stack([left, right], 1)), TINY), (left + right) / 2)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_part_of_a_file_is_that_part(tmp_path, suffix):
+    path, wave = tmp_path / f"a{suffix}", tone(220, 8)
+    soundfile.write(path, wave, RATE)
+    whole, part = samples(path)[0], samples(path, 2.5, 3.0)[0]
+    middle = slice(int(2.5 * RATE), int(5.5 * RATE))
+    assert part.shape == (3 * RATE, 1) and part.dtype == np.float32
+    assert np.corrcoef(part[:, 0], whole[middle, 0])[0, 1] > 0.99  # lossy decoders start anew at a seek
+    assert len(samples(path, 2.5)[0]) == len(whole) - int(2.5 * RATE) and len(samples(path, 99.0, 3.0)[0]) == 0
+
+
+def test_parts_of_an_mp3_are_those_of_the_whole(tmp_path, capfd):
+    """Its decoder cannot start in the middle without a fault, and says so on the terminal."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(220, 9), RATE)
+    whole, _ = samples(path)
+    for start, seconds in [(0.0, 3.0), (3.0, 3.0), (2.0, 4.0), (6.0, None), (1.0, 1.0)]:
+        part, _ = samples(path, start, seconds)
+        end = len(whole) if seconds is None else int((start + seconds) * RATE)
+        np.testing.assert_allclose(part, whole[int(start * RATE) : end], atol=1e-6)  # mpg123 rounds as memory lies
+    soundfile.write(path, tone(330, 9), RATE)  # another file of that name
+    np.testing.assert_allclose(samples(path, 1.0, 1.0)[0], samples(path)[0][RATE : 2 * RATE], atol=1e-6)
+    assert capfd.readouterr().err == ""
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("suffix", "codec"), [(".m4a", "aac"), (".aac", "aac"), (".wma", "wmav2")])
+def test_what_libsndfile_does_not_know_goes_to_ffmpeg(tmp_path, suffix, codec):
+    wav = write(tmp_path / "a.wav", np.stack([tone(220, 6), tone(330, 6)], 1))
+    path = tmp_path / f"it's \n a;file{suffix}"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", wav, "-c:a", codec, path], check=True)
+    about = header(path)
+    assert (about.rate, about.channels, about.format) == (RATE, 2, codec.upper())
+    assert about.seconds == pytest.approx(6, abs=0.3)
+    wave = audio.load(path, TINY, 1.0, 3.0)
+    assert abs(len(wave) / RATE - 3) < 0.1
+    assert float(wave.std()) == pytest.approx(float(audio.load(wav, TINY, 1.0, 3.0).std()), rel=0.1)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", [".m4a", ".aac", ".wma", ".mkv"])
+def test_a_play_list_named_like_music_opens_nothing(tmp_path, suffix):
+    """ffmpeg would follow it to other files, or to the network."""
+    target = tmp_path / "secret.ts"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", write(tmp_path / "a.wav", tone(220, 6)), "-c:a", "aac", target], check=True
+    )
+    for i, text in enumerate((f"#EXTM3U\n#EXTINF:6,\n{target}\n", f"ffconcat version 1.0\nfile '{target}'\n")):
+        (tmp_path / f"list{i}{suffix}").write_text(text)
+        for read in (header, samples):
+            with pytest.raises(UnreadableAudio):
+                read(tmp_path / f"list{i}{suffix}")
+
+
+def test_without_ffmpeg_the_reason_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "a.m4a").write_bytes(b"something")
+    monkeypatch.setattr(audio.shutil, "which", lambda program: None)
+    for read in (header, samples):
+        with pytest.raises(
+            UnreadableAudio, match=r"cannot be decoded .*; install ffmpeg, which reads more formats, or"
+        ):
+            read(tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".m4a"])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda p: None, "not there"),
+        (lambda p: p.write_bytes(b""), "empty"),
+        (lambda p: p.write_text("<b>no music</b>\n" * 500), "cannot be decoded|no audio track"),
+        (lambda p: p.write_bytes(random.Random(0).randbytes(5000)), "cannot be decoded|no audio track"),
+    ],
+)
+def test_bad_files_have_a_reason_that_fits_a_line(tmp_path, suffix, make, reason):
+    path = tmp_path / f"a{suffix}"
+    make(path)
+    for read in (header, samples):
+        with pytest.raises(UnreadableAudio, match=reason) as e:
+            read(path)
+        assert str(e.value).isprintable() and len(str(e.value)) < 250 and str(tmp_path) not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("wave", "reason"),
+    [
+        (np.where(np.arange(2 * RATE) == 99, np.nan, tone(220, 2)), "NaN"),
+        (np.where(np.arange(2 * RATE) == 99, np.inf, tone(220, 2)), "NaN or infinite"),
+        (tone(220, 1), r"too short: 1\.00 s"),
+        (np.zeros(2 * RATE), "silent"),
+        (np.stack([tone(220, 3), -tone(220, 3)], 1), "silent"),  # channels that cancel each other
+    ],
+)
+def test_unusable_sounds_say_why(tmp_path, wave, reason):
+    with pytest.raises(UnreadableAudio, match=reason):
+        audio.load(write(tmp_path / "a.wav", wave), TINY)
+
+
+# --- lengths ---
+
+
+def test_a_clip_a_hair_short_is_padded_to_one_window(tmp_path):
+    path = write(tmp_path / "a.wav", tone(220, 2)[: int(TINY.min_samples * 0.985)])
+    wave = audio.load(path, TINY)
+    assert len(wave) == TINY.min_samples and not wave[-100:].any()
+    assert audio.log_mel(wave, TINY).shape[1] == TINY.frames == audio.frames_of(header(path).seconds, TINY)
+
+
+def test_a_30_second_clip_fills_the_full_window(tmp_path):
+    wave = audio.load(write(tmp_path / "a.wav", tone(220, 30)), FULL)
+    assert audio.frames_of(30.0, FULL) == 1293 == audio.log_mel(wave, FULL).shape[1]
+    with pytest.raises(UnreadableAudio, match=r"too short: 29.00 s.*window of the 'full' front end is 30.00 s"):
+        audio.segments(29.0, FULL, 30.0, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "length", "step", "want"),
+    [
+        (20.0, 30.0, 30.0, [(0, None)]),
+        (33.0, 30.0, 30.0, [(0, None)]),  # what remains is too little for a piece of its own
+        (60.0, 30.0, 30.0, [(0, 30), (30, 30)]),
+        (62.0, 30.0, 30.0, [(0, 30), (30, None)]),
+        (70.0, 30.0, 30.0, [(0, 30), (30, 30), (40, None)]),
+        (70.0, 30.0, 20.0, [(0, 30), (20, 30), (40, 30)]),
+        (200.0, 30.0, 80.0, [(0, 30), (80, 30), (160, 30)]),
+        (70.0, 0.0, 0.0, [(0, None)]),
+    ],
+)
+def test_a_file_is_cut_and_nothing_is_lost(seconds, length, step, want):
+    found = audio.segments(seconds, TINY, length, step)
+    assert found == want
+    if step <= length:
+        ends = [seconds if s is None else start + s for start, s in found]
+        assert ends[-1] == pytest.approx(seconds)
+        assert all(start <= end + 1e-6 for (start, _), end in zip(found[1:], ends, strict=False))
+
+
+# --- the front end ---
 
 
 @pytest.mark.parametrize("fe", [FULL, COMPACT], ids=lambda fe: fe.name)
@@ -23,87 +212,16 @@ def test_log_mel_equals_librosa(fe):
         y=SOUND, sr=RATE, n_fft=fe.n_fft, hop_length=fe.hop, n_mels=fe.n_mels, fmax=fe.f_max, pad_mode="constant"
     )
     theirs = librosa.power_to_db(theirs, amin=audio.FLOOR, top_db=None)
-    heard = theirs > -99
-    assert ours.shape == theirs.shape == (fe.n_mels, len(SOUND) // fe.hop + 1) and heard.mean() > 0.9
-    assert np.abs(ours - theirs)[heard].max() < 0.1
-    assert ours.min() >= -100
+    loud = theirs > -99
+    assert ours.shape == theirs.shape == (fe.n_mels, len(SOUND) // fe.hop + 1) and loud.mean() > 0.9
+    assert np.abs(ours - theirs)[loud].max() < 0.1 and ours.min() >= -100
+    assert (audio.log_mel(torch.zeros(RATE), fe) == -100).all()
 
 
-def test_silence_is_the_floor():
-    assert (audio.log_mel(torch.zeros(RATE), COMPACT) == -100).all()
-
-
-def write_as(path, data, rate):
-    """Opus knows a few rates only, and libsndfile does not know its suffix."""
-    if path.suffix == ".opus":
-        data, rate = librosa.resample(data, orig_sr=rate, target_sr=48_000, axis=0), 48_000
-        soundfile.write(path, data, rate, format="OGG", subtype="OPUS")
-    else:
-        soundfile.write(path, data, rate, format={".oga": "OGG", ".aif": "AIFF"}.get(path.suffix))
-
-
-@pytest.mark.parametrize("suffix", [s for s in AUDIO_SUFFIXES if s not in FFMPEG_SUFFIXES])
-@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (RATE, 2), (44_100, 2), (48_000, 1), (16_000, 1)])
-def test_every_format_rate_and_channel_count_decodes_alike(tmp_path, suffix, rate, channels):
-    path = tmp_path / f"a{suffix}"
-    write_as(path, np.stack([tone(330, 4, rate)] * channels, 1), rate)
-    wave = audio.load(path, TINY)
-    assert wave.dtype == torch.float32 and wave.ndim == 1 and abs(len(wave) / RATE - 4) < 0.1
-    want = torch.from_numpy(tone(330, 4))  # the faint noise differs, the music does not
-    n = min(len(wave), len(want))
-    assert torch.corrcoef(torch.stack([wave[:n], want[:n]]))[0, 1] > 0.99
-    assert float(wave.std()) == pytest.approx(float(want.std()), rel=0.02)
-    about = header(path)
-    assert (about.rate, about.channels) == (48_000 if suffix == ".opus" else rate, channels)
-    assert audio.frames_of(about.seconds, TINY) == pytest.approx(len(wave) // TINY.hop + 1, abs=1)
-
-
-def test_stereo_becomes_the_mean_of_its_channels(tmp_path):
-    left, right = tone(220, 2), tone(550, 2, seed=1)
-    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
-    assert np.allclose(audio.load(tmp_path / "a.wav", TINY), (left + right) / 2)
-
-
-def write(path, samples, subtype="FLOAT"):
-    soundfile.write(path, np.asarray(samples, np.float32), RATE, subtype=subtype)
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda p: None, "not there"),
-        (lambda p: p.write_bytes(b""), "empty"),
-        (lambda p: p.write_text("not music " * 500), "cannot be decoded"),
-        (lambda p: write(p, np.where(np.arange(2 * RATE) == 99, np.nan, tone(220, 2))), "NaN"),
-        (lambda p: write(p, np.where(np.arange(2 * RATE) == 99, np.inf, tone(220, 2))), "NaN or infinite"),
-        (lambda p: write(p, tone(220, 1)), "too short: 1.00 s"),
-        (lambda p: write(p, np.zeros(2 * RATE)), "silent"),
-    ],
-)
-def test_unusable_files_say_why(tmp_path, make, reason):
-    make(tmp_path / "a.wav")
-    with pytest.raises(UnreadableAudio, match=reason):
-        audio.load(tmp_path / "a.wav", TINY)
-
-
-def test_a_clip_a_hair_short_is_padded_to_one_window(tmp_path):
-    write(tmp_path / "a.wav", tone(220, 2)[: int(TINY.min_samples * 0.985)])
-    wave = audio.load(tmp_path / "a.wav", TINY)
-    assert len(wave) == TINY.min_samples and not wave[-100:].any()
-    assert audio.log_mel(wave, TINY).shape[1] == TINY.frames
-    assert audio.frames_of(header(tmp_path / "a.wav").seconds, TINY) == TINY.frames
-
-
-def test_a_30_second_clip_fills_the_full_window(tmp_path):
-    write(tmp_path / "a.wav", tone(220, 30))
-    assert (
-        audio.frames_of(header(tmp_path / "a.wav").seconds, FULL)
-        == 1293
-        == audio.log_mel(audio.load(tmp_path / "a.wav", FULL), FULL).shape[1]
-    )
-    write(tmp_path / "b.wav", tone(220, 29))
-    with pytest.raises(UnreadableAudio, match=r"too short: 29.00 s.*window of the 'full' front end is 30.00 s"):
-        audio.segments(header(tmp_path / "b.wav").seconds, FULL)
+def test_mel_frequencies_are_the_bands_peaks():
+    fe = dataclasses.replace(FULL, n_mels=40)
+    filters = librosa.filters.mel(sr=RATE, n_fft=16_384, n_mels=40, fmax=fe.f_max)
+    assert np.allclose(audio.mel_frequencies(fe), filters.argmax(1) * RATE / 16_384, atol=2)
 
 
 def random_clips(n=5):
@@ -123,8 +241,7 @@ def test_scaler_round_trip_and_clipping(detilt):
         back = scaler.inverse(clip, level[i], tilt[i])
         assert np.abs(back - db[i])[inside[i]].max() < 1e-3
     assert audio.Scaler.from_dict(scaler.to_dict()) == scaler
-    loud = scaler.transform(db + 500, level, tilt)
-    assert (loud == 1).all()
+    assert (scaler.transform(db + 500, level, tilt) == 1).all()
 
 
 def test_scaler_keeps_at_most_80_db():
@@ -135,14 +252,14 @@ def test_scaler_keeps_at_most_80_db():
 
 def test_detilt_removes_exactly_level_and_slope():
     db, level, tilt = random_clips()
-    line = 7 + 20 * np.linspace(-0.5, 0.5, 16)[:, None]
-    tilted = db + line
+    tilted = db + 7 + 20 * np.linspace(-0.5, 0.5, 16)[:, None]
     found = np.transpose([audio.level_and_tilt(clip) for clip in tilted])
     assert np.allclose(found, [level + 7, tilt + 20], atol=1e-3)
     scaler = audio.Scaler(-50, 50, detilt=True)
     assert np.allclose(scaler.transform(tilted, *found), scaler.transform(db, level, tilt), atol=1e-4)
-    flat = scaler.inverse(scaler.transform(db, level, tilt)[0])
-    assert np.allclose(audio.level_and_tilt(flat), 0, atol=1e-2)
+
+
+# --- back to sound ---
 
 
 @pytest.mark.parametrize("fe", [COMPACT, FULL], ids=lambda fe: fe.name)
@@ -156,19 +273,11 @@ def test_to_sound_roughly_gives_the_spectrogram_back(fe):
     assert same > 0.85 and null < same - 0.1
 
 
-def test_mel_frequencies_are_the_bands_peaks():
-    fe = dataclasses.replace(FULL, n_mels=40)
-    filters = librosa.filters.mel(sr=RATE, n_fft=16_384, n_mels=40, fmax=fe.f_max)
-    peaks = filters.argmax(1) * RATE / 16_384
-    assert np.allclose(audio.mel_frequencies(fe), peaks, atol=2)
-
-
-@pytest.mark.parametrize("fe", [COMPACT, FULL], ids=lambda fe: fe.name)
-def test_the_way_back_from_mel_bands_is_that_of_the_whole_bank(fe):
-    bank = audio._mel_transform(fe).mel_scale.fb.T  # (mel, bin)
+def test_the_way_back_from_mel_bands_is_that_of_the_whole_bank():
+    bank = audio._mel_transform(COMPACT).mel_scale.fb.T  # (mel, bin)
     mel = bank @ torch.rand(bank.shape[1], 9)
     linear = mel.mean().expand(bank.shape[1], 9)
     for _ in range(20):
         linear = linear * (bank.T @ (mel / (bank @ linear).clamp_min(audio.FLOOR)))
         linear = linear / bank.sum(0)[:, None].clamp_min(audio.FLOOR)
-    torch.testing.assert_close(audio._linear(mel, fe, iterations=20), linear, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(audio._linear(mel, COMPACT, iterations=20), linear, rtol=1e-4, atol=1e-7)
