@@ -288,5 +288,5 @@ def _period(course: np.ndarray) -> int:
     """
     r = np.fft.irfft(np.abs(np.fft.rfft(course - course.mean())) ** 2, len(course))[: len(course) // 2 + 1]
     start = int((r < 0).argmax())
-    lag = start + int(r[start:].argmax())
+    lag = start + int((r[start:] > r[start:].max() - 1e-9 * r[0]).argmax())  # of equal peaks the first
     return lag if start and r[lag] > 0.4 * r[0] else 0

@@ -1,0 +1,224 @@
+"""Reconstructions, paths and patterns worked by hand: blurred, flat, jumping, collapsed, striped."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from vaelib.config import InputError
+from vaelib.metrics import spectrogram as s
+
+# --- reconstruction ---
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).uniform(size=(6, 8, 40)).astype(np.float32)
+
+
+def test_mse_by_hand(x):
+    off = np.zeros((2, 2, 3))
+    off[0, 1, 0], off[1, 1, 2] = 0.6, 0.3
+    np.testing.assert_allclose(s.mse_per_clip(off, np.zeros_like(off)), [0.06, 0.015])
+    np.testing.assert_allclose(s.mse_by_band(off, np.zeros_like(off)), [0, 0.45 / 6])
+
+
+def test_r2_is_one_zero_and_negative_where_it_should(x):
+    mean = x.mean(0)
+    assert s.r2_against_mean(x, x, mean) == pytest.approx(np.ones(6))
+    assert s.r2_against_mean(x, np.broadcast_to(mean, x.shape), mean) == pytest.approx(np.zeros(6))
+    assert s.r2_against_mean(x, mean + (x - mean) / 2, mean).mean() == pytest.approx(0.75, abs=1e-6)
+    assert s.r2_against_mean(x, 1 - x, mean).mean() < -0.5
+    assert np.isnan(s.r2_against_mean(np.full((2, 3, 4), 0.5), np.zeros((2, 3, 4)), np.full((3, 4), 0.5))).all()
+
+
+def test_edges_of_identity_blur_and_half_contrast(x):
+    def kept(other):
+        return [s.edges_kept(x, other, axis).mean() for axis in ("time", "frequency")]
+
+    assert kept(x) == pytest.approx([1, 1]) and kept(0.5 * x) == pytest.approx([0.25, 0.25])
+    in_time, in_frequency = kept(gaussian_filter1d(x, 1.5, axis=2)), kept(gaussian_filter1d(x, 1.5, axis=1))
+    assert in_time[0] < in_time[1] < 1 and in_frequency[1] < in_frequency[0] < 1
+    bands = np.tile(np.arange(4.0)[None, :, None], (1, 1, 5))
+    assert np.isnan(s.edges_kept(bands, 2 * bands, "time")).all()  # flat along time: undefined
+    assert s.edges_kept(bands, 2 * bands, "frequency").mean() == pytest.approx(4)
+
+
+def test_values_of_a_ratio_have_its_mean_and_its_spread():
+    rng = np.random.default_rng(0)
+    below = rng.uniform(0.1, 2, 400)
+    above = 0.6 * below + rng.normal(0, 0.1, 400)
+    values = s.ratio_values(above, below)
+    assert values.mean() == pytest.approx(above.sum() / below.sum())
+    drawn = rng.integers(0, 400, (2000, 400))
+    assert values.std() / 20 == pytest.approx((above[drawn].sum(1) / below[drawn].sum(1)).std(), rel=0.1)
+
+
+def test_onsets_by_hand_and_their_correlations(x):
+    hand = np.array([[[0, 1, 1, 0.5], [0.2, 0, 0.3, 0.3]]])  # (1, 2, 4)
+    np.testing.assert_allclose(s.onset_envelope(hand), [[0, 1, 0.3, 0]])  # rises only
+    assert s.onset_correlations(x, 0.3 * x + 0.1) == pytest.approx(np.ones(6), abs=1e-5)
+    assert abs(s.onset_correlations(x, x[:, :, ::-1]).mean()) < 0.3
+    noisy = np.random.default_rng(1).normal(0, 0.1, x.shape) + x
+    envelopes = zip(s.onset_envelope(x)[:, 1:], s.onset_envelope(noisy)[:, 1:], strict=True)
+    np.testing.assert_allclose(s.onset_correlations(x, noisy), [np.corrcoef(a, b)[0, 1] for a, b in envelopes])
+
+
+def test_a_flat_reconstruction_keeps_no_onset_and_a_silent_original_is_left_out(x):
+    flat = np.broadcast_to(x.mean(2, keepdims=True), x.shape)
+    np.testing.assert_array_equal(s.onset_correlations(x, flat), 0)
+    silent = x.copy()
+    silent[0] = 0
+    numbers, per_clip = s.reconstruction_scores(silent, x, x.mean(0))
+    assert numbers["rec.onset_r"] == pytest.approx(1) and "rec.onset_r" not in per_clip
+    assert np.isnan(s.onset_correlations(silent, x)[0])
+
+
+def test_all_scores_of_a_reconstruction_by_id(x):
+    numbers, per_clip = s.reconstruction_scores(x, 0.5 * x, x.mean(0))
+    assert numbers["rec.mse"] == pytest.approx((0.25 * x**2).mean())
+    bands = [numbers[f"rec.mse_{part}"] for part in ("low", "middle", "high")]
+    assert np.average(bands, weights=[3, 3, 2]) == pytest.approx(numbers["rec.mse"])
+    assert numbers["rec.mse_mean"] == pytest.approx(x.var(0).mean())
+    assert numbers["rec.r2"] == pytest.approx(1 - numbers["rec.mse"] / numbers["rec.mse_mean"])
+    assert all(v.mean() == pytest.approx(numbers[name]) and v.shape == (6,) for name, v in per_clip.items())
+
+
+@pytest.mark.parametrize("metric", [s.mse_per_clip, s.mse_by_band, s.onset_correlations])
+def test_shapes_must_agree(metric, x):
+    for a, b in ((x, x[:, :, :-1]), (x[0], x[0])):
+        with pytest.raises(InputError, match="must both be"):
+            metric(a, b)
+
+
+# --- paths ---
+
+T = np.linspace(0, 1, 33)
+JUMP = np.where(T < 0.5, 0.0, 1.0)[:, None] * np.ones(5)
+
+
+def score(path, *reference):
+    return {name: value[0] for name, value in s.paths_smoothness(np.asarray(path)[None], *reference).items()}
+
+
+def straight():
+    a, b = np.random.default_rng(0).uniform(size=(2, 1, 8, 10))
+    return a + T[:, None, None] * (b - a)
+
+
+def test_straight_jumping_round_and_closed_paths():
+    arc = np.c_[np.cos(np.pi * T), np.sin(np.pi * T)]
+    cases = {"straight": (straight(), 1, 1), "jump": (JUMP, 32, 1), "arc": (arc, 1, np.pi / 2)}
+    for name, (path, step, length) in cases.items():
+        found = score(path)
+        assert (found["step_ratio"], found["length_ratio"]) == pytest.approx((step, length), rel=1e-3), name
+        assert not found["collapsed"]
+    closed = score([[0.0], [1.0], [0.0]])
+    assert closed["length_ratio"] == np.inf and not closed["collapsed"]
+
+
+@pytest.mark.parametrize("jitter", [0, 1e-9, np.nan])
+def test_a_collapsed_path_never_looks_smooth(jitter):
+    path = np.full((33, 6, 7), 0.4) + jitter * np.random.default_rng(0).normal(size=(33, 6, 7))
+    assert score(path) == {"step_ratio": np.inf, "length_ratio": np.inf, "collapsed": True}
+
+
+def test_a_decoder_that_hardly_moves_is_collapsed_beside_its_originals():
+    path, distance = straight(), np.array([np.linalg.norm(straight()[-1] - straight()[0])])
+    faint = path[:1] + 0.01 * (path - path[:1])
+    assert score(faint)["step_ratio"] == pytest.approx(1)  # evenness alone is fooled
+    assert score(faint, distance)["collapsed"] and not score(path, distance)["collapsed"]
+
+
+def test_many_paths_are_scored_one_by_one_and_one_step_is_no_path():
+    scores = s.paths_smoothness(np.stack([T[:, None] * np.ones(5), JUMP, np.zeros((33, 5))]))
+    np.testing.assert_allclose(scores["step_ratio"], [1, 32, np.inf])
+    with pytest.raises(InputError, match="two steps"):
+        s.paths_smoothness(np.zeros((1, 1, 5)))
+
+
+# --- patterns ---
+
+N = 48
+FREQ, TIME = np.indices((N, N)) / N  # band and frame as shares of the window
+FRAME = 2048 / 22_050  # seconds
+
+
+def wave(turns) -> np.ndarray:
+    return 0.5 + 0.5 * np.cos(2 * np.pi * turns)
+
+
+def test_a_ripple_has_all_its_power_at_its_own_modulation():
+    found = s.ripples((32, 48))
+    power, spectral, temporal = s.modulation_spectrum(found.images[:, 1])
+    for p, t, f in zip(power, found.temporal, found.spectral, strict=True):
+        at = np.unravel_index(p.argmax(), p.shape)
+        assert temporal[at[1]] == t and (spectral[at[0]] == f or (t == 0 and spectral[at[0]] == -f))
+        assert p.sum() == pytest.approx(1 / 8, rel=1e-4)  # a full-contrast cosine between 0 and 1
+
+
+def test_ripples_cover_both_axes_and_both_directions_once():
+    found = s.ripples((64, 64), steps=6, phases=4)
+    assert found.images.shape == (6 + 6 + 2 * 6 * 6, 4, 64, 64) and found.images.dtype == np.float32
+    pairs = set(zip(found.temporal, found.spectral, strict=True))
+    assert len(pairs) == len(found.temporal) and (0, 0) not in pairs
+    assert {(t, -f) for t, f in pairs if t} == {(t, f) for t, f in pairs if t}
+    falls = found.images[(found.temporal == 1) & (found.spectral == 1)][0, 0]
+    assert falls[:, 0].argmax() == 0 and falls[:, 1].argmax() == 63  # a positive spectral modulation falls
+
+
+def test_selectivity_of_known_answers():
+    table = np.zeros((5, 8))
+    table[0, 3] = 7.0
+    table[1] = 0.2
+    table[2, :4] = 1.0
+    table[3] = 1e-9 * np.arange(8) ** 2
+    with np.errstate(all="raise"):
+        one, all_alike, half, some, dead = s.selectivity(table)
+    assert (one, all_alike) == pytest.approx((1, 0), abs=1e-12)
+    assert half == pytest.approx(1 / 3) and half > some > 0 and np.isnan(dead)  # 1 - log 4 / log 8
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 9), (9, 6), (1, 5)])
+def test_the_powers_of_a_pattern_add_up_to_its_variance(shape):
+    x = np.random.default_rng(0).normal(3, 2, (4, *shape))
+    power, *_ = s.modulation_spectrum(x)
+    np.testing.assert_allclose(power.sum((1, 2)), x.var((1, 2)))
+    np.testing.assert_allclose(power[:, :, 0].sum(1), x.mean(2).var(1), atol=1e-12)  # what frequency alone explains
+    np.testing.assert_allclose(power[:, 0].sum(1), x.mean(1).var(1), atol=1e-12)  # what time alone explains
+
+
+CASES = {
+    "horizontal stripe": (np.abs(FREQ - 0.3) < 0.06, "frequency band"),
+    "partials of no whole number": (wave(5.5 * FREQ), "frequency band"),
+    "vertical stripe": (np.abs(TIME - 0.3) < 0.06, "onset"),
+    "second half": (TIME >= 0.5, "onset"),
+    "clicks": (np.arange(N) % 6 + 0 * FREQ == 0, "rhythm at 1.8 Hz"),
+    "tremolo": (wave(4 * TIME), "rhythm at 0.9 Hz"),
+    "slow chirp up": (np.abs(FREQ - 0.2 - 0.6 * TIME) < 0.05, "rising sweep"),
+    "falling ripple of no whole number": (wave(3.5 * FREQ + 4.5 * TIME), "falling sweep"),
+    "checkerboard": ((np.floor(6 * FREQ) + np.floor(6 * TIME)) % 2, "mixed"),
+    "product near an axis": (0.5 + 0.5 * np.cos(2 * np.pi * FREQ) * np.cos(12 * np.pi * TIME), "mixed"),
+    "spot": (np.exp(-((FREQ - 0.5) ** 2 + (TIME - 0.5) ** 2) / 0.02), "mixed"),
+    "constant": (np.full((N, N), 0.4), "flat"),
+    "zero": (np.zeros((N, N)), "silent"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hand_built_patterns_get_their_names_at_any_contrast_and_upside_down(case):
+    pattern, name = CASES[case]
+    x = np.asarray(pattern, float)
+    assert s.name_pattern(x, FRAME) == name
+    if name not in ("flat", "silent"):
+        assert s.name_pattern(0.5 + 0.1 * (x - 0.5), FRAME) == name
+    turned = {"rising sweep": "falling sweep", "falling sweep": "rising sweep"}
+    assert s.name_pattern(x[::-1], FRAME) == turned.get(name, name)
+
+
+def test_noise_is_mixed_and_a_small_kernel_gets_its_name_too():
+    noise = np.random.default_rng(22).uniform(size=(100, 22, 22))
+    assert {s.name_pattern(x, FRAME) for x in noise} == {"mixed"}
+    line = np.array([0.0, 0, 1, 1])
+    assert s.name_pattern(np.tile(line[:, None], 4), FRAME) == "frequency band"
+    assert s.name_pattern(np.tile(line, (4, 1)), FRAME) == "onset"
+    assert s.name_pattern(np.eye(4), FRAME) == "rising sweep"
