@@ -1,26 +1,32 @@
-"""Batches on Dask: dependencies, failures that leave others running, kills that lose nothing."""
+"""Notebooks as jobs: parameters, names, failures that leave others running, kills that lose nothing, workers."""
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import dask
+import nbformat
 import pandas as pd
 import psutil
 import pytest
 from conftest import write_notebook
+from distributed import Client, LocalCluster
 
-from vaelib import batch, engine
-from vaelib.batch import Summary, Task
+from vaelib import batch, workers
+from vaelib.batch import Job, NotebookFailedError, checked, execute, raise_failures
 from vaelib.checkpoints import read_tensors
-from vaelib.cluster import Workers
-from vaelib.config import InputError, papermill_dir
-from vaelib.jobs import Job, NotebookFailedError, Outcome, raise_failures
+from vaelib.config import InputError
 from vaelib.runs import find_runs
+from vaelib.workers import NOTEBOOK, Workers, connected, kernel_environment
 
+PARAMETERS = """n: int = 1  # a number
+rate: float = 0.5  # a rate
+name: str = ""  # a word
+flag: bool = False  # a switch"""
+REFUSES = "from vaelib.config import InputError\nraise InputError('no clip is usable')"
+LIVE = "from IPython.display import display\nshown = display('busy', display_id=True)\nshown.update('over')"
 WAITS = """from pathlib import Path
 import time
 Path(f"here{n}").touch()
@@ -29,90 +35,208 @@ while not Path(f"here{1 - n}").exists():
     assert time.monotonic() < end, "alone"
     time.sleep(0.05)
 print("together")"""
-TRAINING = "training conv_vae: epoch 3/16 · loss 2.1e+03 · nll 2e+03 · 412 clips/s · 1:20 min left"
+# Kills its Dask worker as many times as the file says, and then succeeds
+KILLS = """import os, signal
+from pathlib import Path
+left = Path(name)
+times = int(left.read_text()) if left.exists() else n
+if times:
+    left.write_text(str(times - 1))
+    os.kill(os.getppid(), signal.SIGKILL)
+print("alive")"""
+TRAINS = """from vaelib import training
+from vaelib.runs import fit, plan
+from vaelib.store import open_store
+training.SAVE_EVERY_S, opened = rate, open_store(name)
+run = fit(plan(opened, "conv_vae", epochs=n, model_settings={"latent": 8}), opened)"""
 
 
-@pytest.mark.parametrize("given", [{"m": 2}, {"n": "many"}])
-def test_wrong_parameters_stop_a_batch_before_it_starts(shelf, given):
-    with pytest.raises(InputError, match="good"):
-        batch.run([Task(Job("bad")), Task(Job("good", given))])
-    assert not (shelf / "runs").exists()
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with `notebooks` of the test's own; executed ones go to `runs`."""
+    monkeypatch.setenv("VAELIB_NOTEBOOKS", str(tmp_path / "notebooks"))
+    monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "runs"))
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "outputs"))
+    (tmp_path / "notebooks").mkdir()
+    cells = {
+        "good": "print(n, rate, name, flag)", "bad": "raise ValueError('the reason')", "refuses": REFUSES,
+        "dead": "import os; os._exit(3)", "live": LIVE, "waits": WAITS, "kills": KILLS, "trains": TRAINS,
+    }  # fmt: skip
+    for name, cell in cells.items():
+        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", PARAMETERS, cell)
+    return tmp_path
 
 
-def test_failures_are_kept_and_others_run_on(shelf, capsys):
-    """Two workers of their own processes; every job has an outcome and a row in the summary.
+@pytest.fixture
+def executed(folder, monkeypatch):
+    """`batch.run` on one worker in this process."""
 
-    The first two notebooks wait for a file of each other: one after the other they would never end.
-    """
-    write_notebook(shelf / "notebooks" / "waits.ipynb", "n: int = 1  # a number", WAITS)
-    good = engine.execute(Job("good"))
-    together = [Job("waits", {"n": 0}), Job("waits", {"n": 1})]
-    jobs = [*together, Job("bad"), Job("good"), Job("refuses"), Job("good", {"n": 5}), Job("dead")]
-    done = batch.run([Task(job) for job in jobs], Workers(2))
-    assert [o.job for o in done] == jobs
-    assert [o.state for o in done[:2]] == ["done", "done"], done[0].reason
-    outcomes = done[2:]
-    assert [o.state for o in outcomes] == ["failed", "already done", "refused", "done", "failed"]
-    assert outcomes[0].path.name.endswith(".failed.ipynb") and "the reason" in outcomes[0].reason
-    assert outcomes[1].path == good and outcomes[2].path is None and outcomes[2].reason == "no clip is usable"
-    assert outcomes[3].seconds > 0 and "done" in str(outcomes[3]) and outcomes[3].path.name in str(outcomes[3])
-    assert "died" in outcomes[4].reason
-    assert "7/7 notebooks" in capsys.readouterr().err
+    def run(jobs):
+        quiet = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+        with LocalCluster(**quiet, protocol="tcp://", host="127.0.0.1", resources={NOTEBOOK: 1}) as cluster:
+            return batch.run(jobs, Workers(scheduler=cluster.scheduler_address))
+
+    return run
+
+
+# --- parameters and names ---
+
+
+def test_strings_take_the_type_of_the_default(folder):
+    given = {"n": "3", "rate": "1e-3", "flag": "true", "name": 5}
+    assert checked("good", given) == {"n": 3, "rate": 1e-3, "flag": True, "name": "5"}
+
+
+@pytest.mark.parametrize(
+    ("notebook", "given", "says"),
+    [
+        ("goood", {}, "did you mean 'good'"),
+        ("good", {"nme": 2}, "did you mean 'name'"),
+        ("good", {"n": "many"}, r"notebook good\.n: .* integer"),
+        ("good", {"n": 1.5}, r"notebook good\.n"),
+        ("good", {"rate": float("nan")}, "finite"),
+    ],
+)
+def test_wrong_parameters_are_named_before_anything_runs(folder, notebook, given, says):
+    with pytest.raises(InputError, match=says):
+        batch.run([Job("bad"), Job(notebook, given)])
+    assert not (folder / "runs").exists()
+
+
+def test_the_title_says_what_is_trained():
+    given = {"store": "a.zarr", "seed": 2, "epochs": 60, "detilt": True}
+    assert Job("03_conv_vae", given).title == "03_conv_vae-60epochs-detilt-seed2"
+    given = {"seed": 0, "condition": "genre", "priors": "standard,fixed", "detilt": False, "lr": 0.01}
+    assert Job("05_conditional_vae", given, "genre").title == "05_conditional_vae-genre-standard,fixed-lr0.01-seed0"
+    assert Job("07_compare", {"outputs": "/some/where"}).title == "07_compare"
+    assert "/" not in Job("03_conv_vae", {"target": "a/b"}).title
+
+
+def test_the_name_changes_with_code_and_parameters_but_not_with_words(folder, monkeypatch):
+    name = Job("good").name
+    assert len({name, Job("good", {"n": 2}).name, Job("good", page=False).name}) == 3
+    path = folder / "notebooks" / "good.ipynb"
+    nb = nbformat.read(path, 4)
+    nb.cells.insert(0, nbformat.v4.new_markdown_cell("Words"))
+    nbformat.write(nb, path)
+    assert Job("good").name == name
+    monkeypatch.setattr(batch, "code_version", lambda: "other training code")
+    assert Job("good").name != name
+
+
+# --- one notebook ---
+
+
+def test_a_notebook_is_executed_once_and_becomes_a_page(folder):
+    lines = []
+    done = execute(Job("live", page=False), lines.append)
+    assert done.state == "done" and lines == ["'busy'", "'over'"]
+    assert execute(Job("live", page=False)).state == "already done"
+    assert execute(Job("live", page=False, again=True)).state == "done"
+    assert not done.path.with_suffix(".html").exists()
+    page = execute(Job("good", {"n": 5})).path
+    assert page.with_suffix(".html").is_file() and page.name in (folder / "runs" / "index.html").read_text()
+    assert not [p.name for p in (folder / "runs").glob("*") if "partial" in p.name]
+
+
+def test_a_full_disk_or_a_page_that_fails_is_a_failure(folder, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vaelib.report.write_html", full)
+    outcome = execute(Job("good"))
+    assert outcome.state == "failed" and "No space left" in outcome.reason and not Job("good").is_done()
+
+
+def test_a_second_process_waits_for_the_first(folder):
+    write_notebook(folder / "notebooks" / "slow.ipynb", PARAMETERS, "import time\ntime.sleep(6)")
+    script = "from vaelib.batch import Job, execute\nexecute(Job('slow', page=False))"
+    first = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(lambda: list((folder / "runs").glob("slow*.partial.ipynb")), 120)
+    lines = []
+    assert execute(Job("slow", page=False), lines.append).state == "already done"
+    assert "waiting for it" in lines[0] and first.wait() == 0
+
+
+# --- many notebooks ---
+
+
+def test_failures_are_kept_and_others_run_on(folder, capsys):
+    """The first two notebooks wait for a file of each other: one after the other they would never end."""
+    jobs = [Job("waits", {"n": 0}), Job("waits", {"n": 1}), Job("bad"), Job("good"), Job("refuses"), Job("dead")]
+    execute(jobs[3])
+    outcomes = batch.run(jobs, Workers(2))
+    assert [o.job for o in outcomes] == jobs
+    assert [o.state for o in outcomes] == ["done", "done", "failed", "already done", "refused", "failed"]
+    bad, refused, dead = outcomes[2], outcomes[4], outcomes[5]
+    assert bad.path.name.endswith(".failed.ipynb") and "the reason" in bad.path.with_suffix(".log").read_text()
+    assert refused.path is None and refused.reason == "no clip is usable" and "died" in dead.reason
+    assert "6/6 notebooks" in capsys.readouterr().err
     table = pd.read_csv(batch.write_summary(outcomes), keep_default_na=False)
-    assert table["state"].tolist() == [o.state for o in outcomes] and table["run"][1] == "good"
-    assert table["notebook"].tolist() == [o.path.name if o.path else "" for o in outcomes]
-    names = {p.name for p in (shelf / "runs").iterdir()}
-    assert {n.partition(".")[2] for n in names if n.startswith("bad")} == {"failed.ipynb", "failed.log"}
-    assert not any("partial" in n for n in names)
-    page = (shelf / "runs" / "index.html").read_text()
-    assert "the reason" in page and page.count("<article>") == 6 and "2 failed" in page
+    assert table["state"].tolist() == [o.state for o in outcomes]
+    assert "the reason" in (folder / "runs" / "index.html").read_text()
     with pytest.raises(NotebookFailedError, match=r"the reason.* \| no clip is usable"):
         raise_failures(outcomes)
     with pytest.raises(InputError, match=r"^no clip is usable$"):
-        raise_failures(outcomes[1:4])
-    raise_failures(outcomes[1:2])
+        raise_failures([outcomes[3], refused])
+    raise_failures(outcomes[:2])
 
 
-def test_what_a_task_needs_and_what_it_only_waits_for(shelf, in_process):
-    tasks = [
-        Task(Job("bad")), Task(Job("good"), needs=(0,)), Task(Job("good", {"n": 2}), after=(0, 1)),
-        Task(Job("good", {"n": 3}), needs=(1,)), Task(Job("good", {"n": 4}), check=no_music),
+def no_music() -> str:
+    return "no music"
+
+
+def test_what_a_job_needs_and_what_it_only_waits_for(executed):
+    jobs = [
+        Job("bad"), Job("good", needs=(0,)), Job("good", {"n": 2}, after=(0, 1)), Job("good", {"n": 3}, needs=(1,)),
+        Job("good", {"n": 4}, check=no_music),
     ]  # fmt: skip
-    outcomes = batch.run(tasks)
+    outcomes = executed(jobs)
     assert [o.state for o in outcomes] == ["failed", "left out", "done", "left out", "left out"]
     assert [o.reason for o in outcomes[3:]] == ["good could not be made", "no music"]
 
 
-def no_music(job: Job) -> str:
-    return "no music"
+def test_a_job_knows_the_runs_that_its_notebook_trained(folder, store):
+    job = Job("trains", {"name": str(store.path), "n": 1}, page=False)
+    assert not job.is_done() and job.runs() == []
+    execute(job)
+    assert job.is_done() and job.runs() == find_runs(model="conv_vae", epochs=1)
+    (job.runs()[0] / "done.json").unlink()
+    assert not job.is_done()
 
 
 # --- kills ---
 
 
+def wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
-def test_a_killed_worker_is_started_again_and_its_notebook_too(shelf):
+def test_a_killed_worker_is_started_again_and_its_notebook_too(folder):
     """Once is forgiven; a notebook that kills every worker fails, and the others run on.
 
     Dask's own patience with a worker that is lost is shorter than a start: the batch must have more.
     """
     jobs = [Job("kills", {"n": 1, "name": "once"}), Job("kills", {"n": 9, "name": "always"}), Job("good")]
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "50ms"}):
-        outcomes = batch.run([Task(job) for job in jobs], Workers(1))
+        outcomes = batch.run(jobs, Workers(1))
     assert [o.state for o in outcomes] == ["done", "failed", "done"]
     assert "KilledWorker" in outcomes[1].reason
 
 
 @pytest.mark.slow
-def test_a_killed_driver_leaves_no_process_and_the_same_call_ends_with_the_same_numbers(shelf, store, monkeypatch):
-    given = {"store": str(store.path), "epochs": 40, "save_every": 0.1}
+def test_a_killed_driver_leaves_no_process_and_the_same_call_ends_with_the_same_numbers(folder, store, monkeypatch):
+    given = {"name": str(store.path), "n": 40, "rate": 0.1}
     script = f"""
 from vaelib import batch
-from vaelib.cluster import Workers
-from vaelib.jobs import Job
-print(*batch.run([batch.Task(Job("train", {given}))], Workers(2)))
+from vaelib.workers import Workers
+batch.run([batch.Job("trains", {given})], Workers(2))
 """
-    outputs = {name: shelf / name for name in ("killed", "whole")}
+    outputs = {name: folder / name for name in ("killed", "whole")}
     environment = os.environ | {"VAELIB_OUTPUTS": str(outputs["killed"])}
     driver = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
     wait_for(lambda: list(outputs["killed"].rglob("last.safetensors")), 300)
@@ -122,140 +246,74 @@ print(*batch.run([batch.Task(Job("train", {given}))], Workers(2)))
     driver.wait()
     _, alive = psutil.wait_procs(family, timeout=120)
     assert not alive
-    assert not list((shelf / "runs").glob("train-????????.ipynb")) and not list(outputs["killed"].rglob("done.json"))
-    monkeypatch.setenv("VAELIB_OUTPUTS", str(outputs["killed"]))
-    assert [o.state for o in batch.run([Task(Job("train", given))], Workers(2))] == ["done"]  # as many threads for each
-    monkeypatch.setenv("VAELIB_OUTPUTS", str(outputs["whole"]))
-    engine.execute(Job("train", given))
-    (killed,), (whole,) = (find_runs(folder) for folder in outputs.values())
-    a, b = (read_tensors(folder / "best.safetensors")[0] for folder in (killed, whole))
-    assert a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
-    columns = ["epoch", "train_loss", "validation_loss"]
-    assert pd.read_csv(killed / "history.csv")[columns].equals(pd.read_csv(whole / "history.csv")[columns])
+    assert not list((folder / "runs").glob("trains-*[0-9a-f].ipynb")) and not list(outputs["killed"].rglob("done.json"))
+    weights = {}
+    for name, root in outputs.items():
+        monkeypatch.setenv("VAELIB_OUTPUTS", str(root))
+        assert [o.state for o in batch.run([Job("trains", given, again=True)], Workers(2))] == ["done"]
+        (run,) = find_runs()
+        weights[name] = read_tensors(run / "best.safetensors")[0]
+    assert all((weights["killed"][k] == v).all() for k, v in weights["whole"].items())
 
 
-def test_an_interrupted_batch_leaves_no_process(shelf, store):
-    script = f"""
-import signal
-from vaelib import batch
-from vaelib.cluster import Workers
-from vaelib.jobs import Job
-signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests in the background may have it ignored
-batch.run([batch.Task(Job("train", {dict(store=str(store.path), epochs=100_000, save_every=0.1)}))], Workers(1))
-"""
-    environment = os.environ | {"VAELIB_OUTPUTS": str(shelf / "outputs")}
-    driver = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_for(lambda: list((shelf / "outputs").rglob("last.safetensors")), 300)
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(signal.SIGINT)
-        said = driver.communicate(timeout=300)[1]
-    finally:
-        driver.kill()
-    assert driver.returncode and "the same command continues" in said
-    assert not psutil.wait_procs(family, timeout=120)[1]
+# --- workers ---
 
 
-def test_workers_of_another_scheduler_until_it_goes_away(shelf):
-    """A notebook is executed there; what is left when the scheduler is killed has failed, with a sentence."""
-    write_notebook(shelf / "notebooks" / "long.ipynb", "n: int = 1  # a number", "import time; time.sleep(600)")
-    script = """
-import time
-from distributed import LocalCluster
-if __name__ == "__main__":
-    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None, "resources": {"notebook": 1}}
-    print(LocalCluster(**options).scheduler_address, flush=True)
-    time.sleep(600)
-"""
-    (shelf / "scheduler.py").write_text(script)
-    with subprocess.Popen([sys.executable, shelf / "scheduler.py"], stdout=subprocess.PIPE, text=True) as other:
-        killer = threading.Thread(target=kill_once_it_runs, args=("long", other))
-        killer.start()
-        workers = Workers(scheduler=other.stdout.readline().strip())
-        outcomes = batch.run([Task(Job("good")), Task(Job("long")), Task(Job("good", {"n": 2}))], workers)
-        killer.join()
-    assert [o.state for o in outcomes] == ["done", "failed", "failed"]
-    assert all("scheduler went away" in o.reason for o in outcomes[1:])
+@pytest.mark.parametrize("given", [{"gpus": "all", "slurm": "gpu"}, {"count": 2, "scheduler": "tcp://x:1"}])
+def test_contradictions_are_refused(given):
+    with pytest.raises(InputError, match=r"exclude each other|does not go with"):
+        Workers(**given)
 
 
-def kill_once_it_runs(name: str, process: subprocess.Popen) -> None:
-    """In any case after five minutes: nobody waits for ever."""
-    end = time.monotonic() + 300
-    while not list(papermill_dir().glob(f"{name}-*.partial.ipynb")) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.kill()
+def seen() -> tuple:
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid(), kernel_environment()
 
 
-def wait_for(condition, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+def test_every_worker_sees_its_own_gpu_and_gives_its_kernels_the_way_back(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with pytest.raises(InputError, match="--gpus 0,2: this machine has 4, 7"):
+        Workers(gpus="0,2").here(4)
+    with connected(Workers(gpus="all")) as client:
+        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+        found = [client.submit(seen, workers=[a], resources={NOTEBOOK: 1}, pure=False).result() for a in addresses]
+        assert sorted(f[0] for f in found) == ["4", "7"] and len({f[1] for f in found}) == 2
+        environment = found[0][2]
+        assert environment["DASK_SCHEDULER_ADDRESS"].startswith("tls://127.0.0.1") and kernel_environment() == {}
+        code = "from distributed import Client; print(Client(timeout=120).submit(sum, [1, 2]).result())"
+        told = os.environ | environment
+        done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True)
+        assert done.stdout.strip() == "3", done.stderr
 
 
-# --- the live summary ---
+def test_workers_of_a_running_scheduler(monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
+    with (
+        pytest.raises(InputError, match="no Dask scheduler answers"),
+        connected(Workers(scheduler="tcp://127.0.0.1:9")),
+    ):
+        pass
+    quiet = {"processes": False, "n_workers": 1, "dashboard_address": None, "threads_per_worker": 2}
+    quiet |= {"protocol": "tcp://", "host": "127.0.0.1"}
+    with LocalCluster(**quiet) as other, pytest.raises(InputError, match='--resources "notebook=1"'):
+        connected(Workers(scheduler=other.scheduler_address)).__enter__()
+    with LocalCluster(**quiet, resources={NOTEBOOK: 1}) as other:
+        address = other.scheduler_address
+        with connected(Workers(scheduler=address)) as client:
+            assert isinstance(client, Client) and client.submit(sum, [1, 2], resources={NOTEBOOK: 1}).result() == 3
 
 
-def outcome(title: str, state: str = "done", **more) -> Outcome:
-    return Outcome(Job(title, {"epochs": 19}), state, **more)
-
-
-def test_the_time_left_is_told_from_the_work_done(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(batch.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(batch, "EPOCH", {"good": 0.2} | dict.fromkeys("abcd", 1.0))
-    monkeypatch.setattr(batch, "OTHERS_REST", 1)
-    monkeypatch.setattr(batch, "defaults", lambda notebook: {})
-    good = Job("good", {"epochs": 10})
-    summary = Summary([Task(good), *(Task(Job(name, {"epochs": 19})) for name in ("a", "b", "c", "d"))])
-    assert summary.progress() == "0/5 notebooks"
-    summary.finish(4, outcome("d", "already done"))  # says nothing of the pace, and is not left to do
-    assert summary.progress() == "1/5 notebooks"
-    now[0] += 6
-    summary.finish(0, Outcome(good, "done"))  # 3 of 63: too early to tell
-    assert summary.progress() == "2/5 notebooks"
-    now[0] += 40
-    summary.finish(1, outcome("a"))  # 23 of 63 in 46 s
-    assert summary.progress() == "3/5 notebooks, about 1:20 min left"
-    summary.finish(2, outcome("b"))
-    summary.finish(3, outcome("c"))
-    assert summary.progress() == "5/5 notebooks"
-
-
-def test_how_long_a_batch_takes(shelf, monkeypatch):
-    """As many at a time as there are workers, in their order, each when those are over that it waits for."""
-    for name in "abcd":
-        write_notebook(shelf / "notebooks" / f"{name}.ipynb", "epochs: int = 1  # passes")
-    monkeypatch.setattr(batch, "EPOCH", dict.fromkeys("abcd", 10.0))
-    monkeypatch.setattr(batch, "OTHERS_REST", 0)
-    tasks = [
-        Task(Job("a", {"epochs": 3})), Task(Job("b"), windows=(2.0, 0.0)), Task(Job("c"), needs=(1,)),
-        Task(Job("d"), after=(0, 2)),
-    ]  # fmt: skip
-    assert [task.seconds for task in tasks] == [30, 20, 10, 10]
-    assert [batch.duration(tasks, n) for n in (1, 2, 9)] == [70, 40, 40]
-    tasks[0].job.final.parent.mkdir()
-    tasks[0].job.final.touch()  # it is done already
-    assert batch.duration(tasks, 2) == 40 and batch.duration(tasks, 1) == 40
-    assert batch.duration([], 1) == 0
-
-
-def test_one_line_for_each_run(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "140")
-    summary = Summary([Task(Job(name)) for name in ("a[bold]", "b", "c")])
-    summary.tell(0, TRAINING)
-    summary.tell(1, "log-mel: 40/90 clips, 12.0 clips/s, 4 s left")
-    summary.finish(2, outcome("c", "failed", reason="c failed: oh"))
-    with summary.console.capture() as shown:
-        summary.console.print(summary.table())
-    lines = [" ".join(line.split()) for line in shown.get().splitlines()]
-    assert "a[bold] running 3/16 2.1e+03 1:20 min" in lines
-    assert any(line.startswith("b running log-mel: 40/90 clips") for line in lines)
-    assert "c failed c failed: oh" in lines and lines[0].startswith("1/3 notebooks")
-
-
-def test_one_notebook_alone_says_what_came_of_it(shelf, capsys):
-    assert batch.run_alone(Job("good")).is_file()
-    assert "1/1 notebooks: good: done in" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"^no clip is usable$"):
-        batch.run_alone(Job("refuses"))
+def test_a_queue_is_asked_for_workers_that_take_notebooks(monkeypatch):
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    asked = []
+    monkeypatch.setattr(jobqueue.SLURMCluster, "scale", lambda self, jobs: asked.append(jobs))
+    section = dict(dask.config.get("jobqueue.slurm"), cores=4, memory="8GB", queue="gpu")
+    with dask.config.set({"jobqueue.mine": section}):
+        made = workers._queued(Workers(count=3, slurm="mine"), 9)
+        try:
+            script = made.job_script()
+        finally:
+            made.close()
+    assert asked[0] == 3 and "#SBATCH -p gpu" in script and "--resources notebook=1" in script
+    with pytest.raises(InputError, match="no section 'none'"):
+        workers._queued(Workers(slurm="none"), 9)

@@ -251,10 +251,10 @@ def test(
 
 def _condition_of(root: Path, class_name: str | None) -> str | None:
     """The label that has a class of this name in some conditional run; None: any run will do, or will say so."""
-    from .runs import find_runs, load_run
+    from .runs import find_runs, open_run
 
     for label in ("language", "genre") if class_name else ():
-        if any(class_name in load_run(f).config.model.classes for f in find_runs(root, model="cvae", condition=label)):
+        if any(class_name in open_run(f).config.model.classes for f in find_runs(root, model="cvae", condition=label)):
             return label
     return None
 
@@ -299,13 +299,14 @@ def embed(
     checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips."""
-    from . import embedding
-    from .metrics.clustering import DISTANCES as METRICS
-    from .models import MODELS
-    from .progress import Progress
-    from .runs import latest_run, load_run
+    from tqdm import tqdm
 
-    one_of("metric", metric, METRICS)
+    from . import embedding
+    from .metrics.clustering import DISTANCES
+    from .models import MODELS
+    from .runs import latest_run, open_run
+
+    one_of("metric", metric, DISTANCES)
     one_of("unit", per, embedding.PER)
     if model is not None:
         one_of("model", model, MODELS)
@@ -313,11 +314,9 @@ def embed(
         raise InputError("--run names one run: leave out --model and --condition")
     if output is not None:
         embedding.check_output(output)
-    opened = load_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), model=model, condition=condition)
-    progress = Progress("embedding", len(files), "files")
-    found = embedding.embed_files(opened, files, per, progress.step)
-    if len(files) > 1:
-        progress.close()
+    opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), model=model, condition=condition)
+    with tqdm(total=len(files), unit="files", disable=len(files) == 1) as bar:
+        found = embedding.embed_files(opened, files, per, bar.update)
     sentences = [f"{embedding.named(file)} {reason}" for file, reason in found.failed.items()]
     if not len(found) and len(sentences) == 1:
         raise InputError(sentences[0])
