@@ -5,14 +5,12 @@ Notebooks, `vaelib test` and the claims ledger call the same functions, so that 
 
 from __future__ import annotations
 
-from .classes import generate, separation
 from .clusters import clustering, hierarchy
 from .factors import LIVE_KL, Meaning, disentanglement, factors_of, label, live_dimensions, meanings, traversal
 from .filters import filters
 from .guide import selection_guide
 from .ledger import by_rung, ledger, read_claims
 from .lessons import answer, corpus_lessons, desk_lessons, starts_table
-from .mixture import cluster_contents, clustering_comparison, gmm_components, soft_clustering, uncertainty
 from .networks import reconstruction, smoothness
 from .proof import NotTested, Proof
 from .registry import PROOFS, attempt, measure
@@ -27,9 +25,7 @@ __all__ = [
     "answer",
     "attempt",
     "by_rung",
-    "cluster_contents",
     "clustering",
-    "clustering_comparison",
     "comparison_intervals",
     "comparison_row",
     "corpus_lessons",
@@ -37,8 +33,6 @@ __all__ = [
     "disentanglement",
     "factors_of",
     "filters",
-    "generate",
-    "gmm_components",
     "hierarchy",
     "label",
     "ladder_table",
@@ -51,11 +45,8 @@ __all__ = [
     "reconstruction",
     "runs_of_rungs",
     "selection_guide",
-    "separation",
     "smoothness",
-    "soft_clustering",
     "starts_table",
     "sweep_table",
     "traversal",
-    "uncertainty",
 ]

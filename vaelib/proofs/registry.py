@@ -12,11 +12,9 @@ import numpy as np
 
 from ..config import InputError, one_of
 from ..runs import Run
-from .classes import generate, separation
 from .clusters import clustering, hierarchy
 from .factors import disentanglement, traversal
 from .filters import filters
-from .mixture import cluster_contents, clustering_comparison, gmm_components, rival, soft_clustering
 from .networks import reconstruction, smoothness
 from .proof import NotTested, Proof, code_version
 
@@ -29,12 +27,6 @@ PROOFS: dict[str, tuple[Callable[..., Proof], tuple[str, ...]]] = {
     "reconstruction": (reconstruction, ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
     "disentanglement": (disentanglement, ("beta_vae", "conv_vae", "basic_vae", "cvae", "vade")),
     "traversal": (traversal, ("beta_vae", "conv_vae", "basic_vae", "vade")),
-    "separation": (separation, ("cvae",)),
-    "generate": (generate, ("cvae",)),
-    "clustering_comparison": (clustering_comparison, ("vade",)),
-    "gmm_components": (gmm_components, ("vade",)),
-    "soft_clustering": (soft_clustering, ("vade",)),
-    "cluster_contents": (cluster_contents, ("vade",)),
     "clustering": (clustering, ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
     "hierarchy": (hierarchy, ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")),
 }
@@ -60,9 +52,8 @@ def measure(run: Run, name: str) -> Measured:
     function, models = PROOFS[one_of("proof", name, PROOFS)]
     one_of(f"model of proof {name!r}", run.config.model.name, models)
     path = run.folder / "figures" / f"{name}.json"
-    partner = rival(run) if name == "clustering_comparison" else None
     kept = _read(path)
-    if kept is None or kept["code"] != code_version() or kept["partners"] != ([partner.folder.name] if partner else []):
+    if kept is None or kept["code"] != code_version():
         proof = function(run)
         proof.save(path.parent)
         plt.close(proof.figure)
