@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_output
 
 from vaelib.config import ROOT
-from vaelib.reports import write_html
+from vaelib.report import write_html
 
 NOTEBOOK = "notebooks/02_basic_vae.ipynb"
 NEEDED = ["Makefile", ".gitattributes", ".gitignore", "pyproject.toml", "constraints.txt", NOTEBOOK]

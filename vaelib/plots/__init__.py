@@ -246,6 +246,4 @@ def dendrogram(linkage: np.ndarray, labels: Sequence[str], families: Sequence[st
 # Old figures until their notebooks draw them themselves; then this package becomes plots.py
 from .basics import ellipses, filters, paths, reliability  # noqa: E402, F401
 from .collection import balance, durations, faults, loudness  # noqa: E402, F401
-from .comparing import comparison, contents, error_by_band, error_map, kl_spectrum, ladder, sweep  # noqa: E402, F401
 from .latents import prices  # noqa: E402, F401
-from .ledger import claims  # noqa: E402, F401
