@@ -1,4 +1,4 @@
-"""Peak memory: of preprocessing more and more clips, and of training from a store that is larger than its pool.
+"""Peak memory of preprocessing more and more clips.
 
 Every figure is the largest resident size of a fresh process, as the kernel counts it (`VmHWM`).
 """
@@ -12,13 +12,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vaelib.config import FrontEnd, InputError
 
@@ -27,8 +25,6 @@ from .preprocessing import folders
 CLIPS = (500, 2000, 8000)  # of the corpora that are preprocessed
 FILES, SECONDS = 30, 0.65  # distinct ones, the rest are hard links; how much longer than a window they are
 WORKERS = 2
-POOL, POOLS = 1024, (1, 10)  # clips that training holds in memory; how many times that the stores have
-WIDTHS, CHUNK = 8, 32  # of a store to train from: windows in a clip, clips in a chunk
 
 
 def peak() -> int:
@@ -38,20 +34,18 @@ def peak() -> int:
 
 
 def measure(
-    fe: FrontEnd, *, clips: Sequence[int] = CLIPS, pool: int = POOL, show: Callable[[str], None] = lambda line: None
+    fe: FrontEnd, *, clips: Sequence[int] = CLIPS, show: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Peak memory of preprocessing and of training.
+    """Peak memory of preprocessing.
 
     Args:
         fe: The front end.
         clips: Sizes of the corpora; at least 4 each.
-        pool: Clips that the training holds at a time.
         show: Gets lines of progress.
 
     Returns:
         `preprocessing`, a row for each size: bytes of the driver with two threads (`threads`), of the driver with two
         worker processes (`driver`), of the larger of those (`worker`), and after the imports (`imports`).
-        `training`, a row for each of `POOLS`: clips to train on and bytes (`peak`, `imports`).
 
     Raises:
         ModuleNotFoundError: soundfile or a package of the store is not installed.
@@ -59,7 +53,6 @@ def measure(
     """
     import distributed  # noqa: F401 (missed here, not in another process)
     import soundfile  # noqa: F401
-    import xarray  # noqa: F401
 
     if not Path("/proc/self/status").is_file():
         raise InputError("the peak of a process is read in /proc, which this system does not have")
@@ -73,13 +66,7 @@ def measure(
             shared = _apart(_build, corpus, fe, True)
             rows.append({"clips": n, "imports": alone["imports"], "threads": alone["driver"],
                          "driver": shared["driver"], "worker": shared["worker"]})  # fmt: skip
-        trained = []
-        for times in POOLS:
-            show(f"training from a store of {times} × {pool} clips")
-            store = _store(Path(folder) / f"{times}.zarr", fe, times * pool)
-            trained.append({"pools": times, "clips": times * pool} | _apart(_train, store, pool))
-    return {"profile": fe.name, "preprocessing": rows, "training": trained, "workers": WORKERS, "pool": pool,
-            "pool_bytes": 2 * pool * fe.n_mels * WIDTHS * fe.frames}  # fmt: skip
+    return {"profile": fe.name, "preprocessing": rows, "workers": WORKERS}
 
 
 def _apart(work: Callable, *given: Any) -> dict[str, int]:
@@ -125,49 +112,3 @@ def _build(corpus: Path, fe: FrontEnd, processes: bool) -> dict[str, int]:
         client = stack.enter_context(Client(cluster, set_as_default=False))
         build_store(corpus, fe, client=client)
         return found | {"driver": peak(), "worker": max(client.run(peak).values())}
-
-
-def _store(path: Path, fe: FrontEnd, train: int) -> Path:
-    """A mel store of noise, made without audio: clips to train on, and an eighth of them to validate."""
-    import json
-
-    import xarray as xr
-    import zarr
-
-    n, frames, text = train + max(1, train // 8), WIDTHS * fe.frames, np.array(["train", "validation"], object)
-    coords = {
-        "path": ("clip", np.array([f"{i:06d}" for i in range(n)], object)),
-        "split": ("clip", text[(np.arange(n) >= train).astype(int)]),
-        "n_frames": ("clip", np.full(n, frames, np.int32)),
-        "level_db": ("clip", np.full(n, -30, np.float32)),
-        "tilt_db": ("clip", np.zeros(n, np.float32)),
-    }
-    attrs = {"corpus": "noise", "fingerprint": "noise", "front_end": json.dumps(fe.to_dict()), "factors": []}
-    attrs |= {"windows": "anywhere", "units": {}}
-    xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, mode="w", zarr_format=3, consolidated=False)
-    shape, chunks = (n, fe.n_mels, frames), (CHUNK, fe.n_mels, frames)
-    array = zarr.open_group(path, mode="a").create_array(
-        "log_mel", shape=shape, chunks=chunks, dtype="float16", dimension_names=("clip", "mel", "frame")
-    )
-    noise = np.random.default_rng(0).normal(-50, 15, chunks).astype(np.float16)
-    for i in range(0, n, CHUNK):
-        array[i : i + CHUNK] = noise[: n - i]
-    return path
-
-
-def _train(path: Path, pool: int) -> dict[str, int]:
-    """One epoch of the Conv VAE, streamed as if only `pool` clips fitted in memory."""
-    from vaelib.runs import plan
-    from vaelib.store import open_store
-    from vaelib.training import Trainer
-    from vaelib.windows import StreamedClips
-
-    found = {"imports": peak()}
-    store = open_store(path)
-    rows = store.rows("train")
-    first = replace(store, table=store.table.drop(index=rows[pool:]))  # this much is read before streaming
-    trainer = Trainer(plan(store, "conv_vae", epochs=1), first)
-    trainer.data.train = StreamedClips(store, trainer.scaler, rows, pool, trainer.device)
-    trainer.data.train_y = torch.full((len(rows),), -1, device=trainer.device)
-    trainer.run()
-    return found | {"peak": peak()}

@@ -95,8 +95,9 @@ def measure(given: argparse.Namespace, show) -> dict:
                 result["skipped"].append(f"Preprocessing of the {name} front end was left out: {e}.")
     if "memory" in given.parts:
         try:
-            result["memory"] = memory.measure(front_end("compact"), clips=given.memory_clips, pool=given.pool,
-                                              show=lambda line: show(f"memory, {line}"))  # fmt: skip
+            result["memory"] = memory.measure(
+                front_end("compact"), clips=given.memory_clips, show=lambda line: show(f"memory, {line}")
+            )
         except ModuleNotFoundError as e:
             result["skipped"].append(f"Memory was left out: {e.name} is not installed.")
         except InputError as e:
@@ -129,9 +130,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--memory-clips", default=",".join(map(str, memory.CLIPS)), help="short clips to preprocess for peak memory"
     )
     parser.add_argument(
-        "--pool", type=int, default=memory.POOL, help="clips in memory when training from a large store"
-    )
-    parser.add_argument(
         "--precision-check", action="store_true", help="only compare bf16 with fp32: metrics, not speed"
     )
     parser.add_argument("--epochs", type=int, default=PRECISION_EPOCHS, help="of each training of --precision-check")
@@ -143,7 +141,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         given.memory_clips = [int(n) for n in given.memory_clips.split(",")]
     except ValueError:
         raise InputError(f"--memory-clips must be numbers with commas, not {given.memory_clips!r}") from None
-    least = {"rounds": 1, "clips": 2, "epochs": 1, "batch_size": 0, "resident": 0, "memory_clips": 4, "pool": 4}
+    least = {"rounds": 1, "clips": 2, "epochs": 1, "batch_size": 0, "resident": 0, "memory_clips": 4}
     for key, lowest in least.items():
         value = min(given.memory_clips) if key == "memory_clips" else getattr(given, key)
         if value < lowest:

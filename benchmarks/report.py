@@ -67,26 +67,18 @@ def preprocessing_table(parts: Sequence[dict]) -> str:
     return table(["preprocessing", "front end", "clips", "clips/s", "ours over it"], lines)
 
 
-def memory_tables(found: dict) -> str:
-    """Peak memory of preprocessing and of training, and in words how much of it grows with the clips."""
+def memory_table(found: dict) -> str:
+    """Peak memory of preprocessing, and in words how much of it grows with the clips."""
     megabytes = lambda n: f"{n / 1e6:,.0f} MB"  # noqa: E731
-    workers, rows, trained = found["workers"], found["preprocessing"], found["training"]
+    workers, rows = found["workers"], found["preprocessing"]
     heads = [f"clips preprocessed, {found['profile']}", f"driver, {workers} threads", f"driver, {workers} processes",
              "each process", "after the imports"]  # fmt: skip
     keys = ("threads", "driver", "worker", "imports")
     first = table(heads, [[f"{r['clips']:,}", *(megabytes(r[k]) for k in keys)] for r in rows])
-    heads = ["clips trained on", f"pools of {found['pool']:,}", "peak", "after the imports"]
-    lines = [[f"{r['clips']:,}", f"{r['pools']}", megabytes(r["peak"]), megabytes(r["imports"])] for r in trained]
     names = ("driver with threads", "driver with processes", "each process")
     grown, times = {k: rows[-1][k] / rows[0][k] - 1 for k in keys[:3]}, rows[-1]["clips"] / rows[0]["clips"]
     shares = ", ".join(f"{name} {grown[k]:+.1%}" for k, name in zip(grown, names, strict=True))
-    more, pools = trained[-1]["peak"] - trained[0]["peak"], [r["pools"] for r in trained]
-    sentences = [
-        f"- Memory of preprocessing {times:.3g} times as many clips: {shares}.",
-        f"- Memory of training from {pools[-1]} pools over that from {pools[0]}: {more / 1e6:+,.0f} MB, where a pool "
-        f"has {megabytes(found['pool_bytes'])}.",
-    ]
-    return "\n\n".join([first, table(heads, lines), "\n".join(sentences)])
+    return f"{first}\n\n- Memory of preprocessing {times:.3g} times as many clips: {shares}."
 
 
 def machine_table(result: dict) -> str:
@@ -111,7 +103,7 @@ def markdown(result: dict) -> str:
     parts = [machine_table(result)]
     parts += [training_table(result["training"])] if result["training"] else []
     parts += [preprocessing_table(result["preprocessing"])] if result["preprocessing"] else []
-    parts += [memory_tables(result["memory"])] if result.get("memory") else []
+    parts += [memory_table(result["memory"])] if result.get("memory") else []
     parts += ["\n".join(f"- {line}" for line in result["skipped"])] if result["skipped"] else []
     return "\n\n".join(parts)
 

@@ -68,7 +68,7 @@ def random_clips(fe: FrontEnd, n: int, device: torch.device, extra_seconds: floa
     extra = round(extra_seconds * fe.sample_rate / fe.hop) if fe.window_seconds < 20 else 0
     mel = torch.rand(n, fe.n_mels, fe.frames + extra, device=device).half()
     lengths = torch.full((n,), fe.frames + extra, dtype=torch.int64, device=device)
-    return Clips(mel, lengths, fe.frames, torch.arange(n).numpy())
+    return Clips(mel, lengths, fe.frames, torch.arange(n).numpy(), device)
 
 
 def make_model(variant: Variant, shape: tuple[int, int]) -> VAE:

@@ -73,10 +73,13 @@ def digest(value: Any, length: int = 8) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
 
 
+# Modules that decide what a training computes
+TRAINING = ("audio", "store", "windows", "models", "losses", "initialization", "optimization", "training")
+
+
 @cache
-def code_version() -> str:
-    """Digest of the code that decides what a training computes, without comments, docstrings and layout."""
-    modules = ("audio", "store", "windows", "models", "losses", "initialization", "optimization", "training")
+def code_version(modules: tuple[str, ...] = TRAINING) -> str:
+    """Digest of the code of some modules, without comments, docstrings and layout."""
     trees = [ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")) for name in modules]
     for node in (n for tree in trees for n in ast.walk(tree) if hasattr(n, "body") and isinstance(n.body, list)):
         first = node.body[0] if node.body else None

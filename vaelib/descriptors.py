@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from . import audio
-from .config import InputError, digest, write_atomic
+from .config import InputError, code_version, digest, write_atomic
 from .progress import Progress
 from .store import Store
 
@@ -94,14 +93,11 @@ def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
     return float(fit.argmax() % 12), float(fit.max().clip(0, 1))  # turned profiles sum to nothing: the best is ≥ 0
 
 
-def describe(store: Store, workers: int | None = None) -> pd.DataFrame:
+def describe(store: Store) -> pd.DataFrame:
     """Describe every clip of a store from its audio file, once: the values are kept in `<store>.descriptors.csv`.
 
     What the store holds of a clip is measured, mono and at the front end's rate. Interrupted work continues;
     values that another corpus, front end, librosa or code gave are measured again.
-
-    Args:
-        workers: Threads; default: one per core.
 
     Returns:
         (row of the store, `NAMES`), see `measure`. A clip that cannot be read is nan, with one warning for all such
@@ -112,21 +108,21 @@ def describe(store: Store, workers: int | None = None) -> pd.DataFrame:
     """
     known = _read_cache(store)
     todo = [row for row in store.rows().tolist() if row not in known]
-    reasons = _measure_rows(store, todo, known, workers or os.cpu_count() or 1) if todo else {}
+    reasons = _measure_rows(store, todo, known) if todo else {}
     if reasons:
         counts = Counter(reason.split(";")[0] for reason in reasons.values())
-        said = (
+        message = (
             f"{len(reasons)} of {len(store.table)} clips of {store.path.name} have no descriptors: "
             + ", ".join(f"{n} × {reason!r}" for reason, n in counts.most_common(3))
             + f", the first {store.audio_path(min(reasons))}; put the audio back, or preprocess the corpus as it is now"
         )
         if not known:
-            raise InputError(said)
-        warnings.warn(said, stacklevel=2)
+            raise InputError(message)
+        warnings.warn(message, stacklevel=2)
     return _table(known).reindex(store.table.index)
 
 
-def _measure_rows(store: Store, todo: list[int], known: dict[int, dict], workers: int) -> dict[int, str]:
+def _measure_rows(store: Store, todo: list[int], known: dict[int, dict]) -> dict[int, str]:
     """Add the rows `todo` to `known`, block by block on disk too; returns why a row could not be measured."""
     fe, frames, longest = store.front_end, store.table["n_frames"], store.log_mel.shape[2]
 
@@ -141,23 +137,17 @@ def _measure_rows(store: Store, todo: list[int], known: dict[int, dict], workers
 
     measure(np.random.default_rng(0).standard_normal(fe.sample_rate), fe.sample_rate)  # librosa compiles in one thread
     reasons: dict[int, str] = {}
-    progress = Progress("descriptors", len(known) + len(todo), "clips")
-    progress.step(len(known))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the workers are the parallelism
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for start in range(0, len(todo), BLOCK):
-                rows = todo[start : start + BLOCK]
-                for row, found in zip(rows, pool.map(one, rows), strict=True):
-                    (reasons if isinstance(found, str) else known)[row] = found
-                    progress.step()
-                if known:
-                    text = _table(known).join(store.table["path"]).to_csv(index_label="row")
-                    write_atomic(_cache_path(store), f"{_identity(store)}\n{text}")
-    finally:
-        torch.set_num_threads(threads)
-    progress.close()
+    progress, total = Progress("descriptors"), len(store.table)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(todo), BLOCK):
+            rows = todo[start : start + BLOCK]
+            for row, found in zip(rows, pool.map(one, rows), strict=True):
+                (reasons if isinstance(found, str) else known)[row] = found
+                progress.show(f"{len(known) + len(reasons)} of {total} clips")
+            if known:
+                text = _table(known).join(store.table["path"]).to_csv(index_label="row")
+                write_atomic(_cache_path(store), f"{_identity(store)}\n{text}")
+    progress.close(f"{len(known)} of {total} clips")
     return reasons
 
 
@@ -171,9 +161,8 @@ def _cache_path(store: Store) -> Path:
 
 def _identity(store: Store) -> str:
     """First line of the cache."""
-    code = [Path(__file__).with_name(f"{room}.py").read_text() for room in ("soundfiles", "audio", "descriptors")]
     made_from = {key: store.attrs[key] for key in ("corpus", "fingerprint", "front_end")}
-    made_with = {"librosa": importlib.metadata.version("librosa"), "code": digest(code)}
+    made_with = {"librosa": importlib.metadata.version("librosa"), "code": code_version(("audio", "descriptors"))}
     where = [c for c in ("path", "start_s", "asked_s") if c in store.table]  # a long file is several clips
     return "# " + json.dumps(made_from | {"clips": digest(store.table[where].to_dict())} | made_with)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .config import InputError
 from .models import VAE, VaDE
-from .windows import Clips, StreamedClips
+from .windows import Clips
 
 
 def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:
@@ -50,7 +50,7 @@ def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:
 
 
 @torch.no_grad()
-def start_on_components(model: VAE, clips: Clips | StreamedClips, n: int, seed: int) -> None:
+def start_on_components(model: VAE, clips: Clips, n: int, seed: int) -> None:
     """Let the first `n` latent means be independent components of the training windows; no label is used.
 
     FastICA (Hyvärinen & Oja 2000; scikit-learn) on the `n` first principal components; the mean head's rows are the
@@ -97,14 +97,13 @@ def start_on_components(model: VAE, clips: Clips | StreamedClips, n: int, seed: 
     spread.bias[:n].fill_(-3.0)
 
 
-def _middle_windows(clips: Clips | StreamedClips) -> Iterator[Tensor]:
+def _middle_windows(clips: Clips) -> Iterator[Tensor]:
     """The middle window of every clip, 64 (B, 1, F, T) at a time."""
-    for pool in clips.in_order():
-        for index in torch.arange(len(pool), device=pool.mel.device).split(64):
-            yield pool.even_windows(index, 1).squeeze(1)
+    for index in torch.arange(len(clips), device=clips.mel.device).split(64):
+        yield clips.even_windows(index, 1).squeeze(1)
 
 
-def _settle(model: VAE, clips: Clips | StreamedClips) -> None:
+def _settle(model: VAE, clips: Clips) -> None:
     """Give batch normalisation the statistics of the windows: those that training will use; then evaluation mode."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
     usual = [m.momentum for m in norms]

@@ -95,7 +95,7 @@ class Trainer:
         self.stepper = Stepper(build(config.model), self.cfg, self.fabric)
         self.model = self.stepper.model
         self.scaler = store.fit_scaler(config.detilt)
-        self.data = load_data(store, self.scaler, config.model.condition, self.device, devices)
+        self.data = load_data(store, self.scaler, config.model.condition, self.device, self.folder, devices)
         # of a clip, where several are looked at together: two, if they can differ
         self.windows = 2 if self.cfg.target == "other" else self.data.train.distinct(2)
         self.best: dict[str, Tensor] = {}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import InputError
+from .config import InputError, unwritable
 
 if TYPE_CHECKING:
     from .audio import Scaler
@@ -38,29 +38,60 @@ class Clips:
     """Scaled spectrograms of some clips and windows cut from them.
 
     Attributes:
-        mel: (clip, mel, frame) float16 in [0, 1], in memory or on the device.
+        mel: (clip, mel, frame) float16 in [0, 1], on the device, or in a file that is mapped into memory.
         n_frames: (clip,) valid frames.
         width: Frames of one window.
         rows: (clip,) row numbers in the store.
+        device: Where windows are put.
     """
 
     mel: Tensor
     n_frames: Tensor
     width: int
     rows: np.ndarray
+    device: torch.device | str = "cpu"
 
     @classmethod
-    def read(cls, store: Store, scaler: Scaler, rows: np.ndarray, device: torch.device | str = "cpu") -> Clips:
-        """Read and scale what models see of some clips; in blocks, so that float32 copies stay small."""
-        rows, heard = np.asarray(rows), store.heard_frames
-        mel = np.empty((len(rows), store.front_end.n_mels, heard), np.float16)
-        block = max(1, BLOCK_BYTES // (4 * mel[0].size)) if len(rows) else 1
-        for i in range(0, len(rows), block):
+    def read(
+        cls,
+        store: Store,
+        scaler: Scaler,
+        rows: np.ndarray,
+        device: torch.device | str = "cpu",
+        spill: Path | None = None,
+    ) -> Clips:
+        """Read and scale what models see of some clips; in blocks, so that float32 copies stay small.
+
+        Args:
+            device: Where the windows are wanted.
+            spill: A file for spectrograms that fit neither there nor in memory; nothing of it is left afterwards.
+        """
+        rows, n_mels, width = np.asarray(rows), store.front_end.n_mels, store.heard_frames
+        shape, block = (len(rows), n_mels, width), max(1, BLOCK_BYTES // (4 * n_mels * width))
+
+        def scaled(i: int) -> np.ndarray:
             t = store.table.loc[rows[i : i + block]]
-            db = store.decibels(rows[i : i + block])[..., :heard]
-            mel[i : i + block] = scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy())
-        frames = store.table.loc[rows, "n_frames"].clip(upper=heard).to_numpy(np.int64)
-        return cls(torch.from_numpy(mel).to(device), torch.tensor(frames).to(device), store.front_end.frames, rows)
+            db = store.decibels(rows[i : i + block])[..., :width]
+            return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy()).astype(np.float16)
+
+        blocks = map(scaled, range(0, len(rows), block))
+        if spill:
+            try:
+                with open(spill, "wb") as file:
+                    for part in blocks:
+                        file.write(part.tobytes())
+                mel = torch.from_file(str(spill), size=int(np.prod(shape)), dtype=torch.float16).view(shape)
+            except OSError as e:
+                raise unwritable(spill, e) from e
+            finally:
+                spill.unlink(missing_ok=True)  # what is mapped stays until it is let go
+        else:
+            whole = np.empty(shape, np.float16)
+            for i, part in enumerate(blocks):
+                whole[i * block : (i + 1) * block] = part
+            mel = torch.from_numpy(whole).to(device)
+        frames = torch.tensor(store.table.loc[rows, "n_frames"].clip(upper=width).to_numpy(np.int64))
+        return cls(mel, frames.to(mel.device), store.front_end.frames, rows, torch.device(device))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +100,8 @@ class Clips:
         """Windows (B, 1, mel, width) float32 of clips `index` (B,) from frames `start` (B,)."""
         t = start[:, None] + torch.arange(self.width, device=self.mel.device)
         bands = torch.arange(self.mel.shape[1], device=self.mel.device)
-        return self.mel[index[:, None, None], bands[None, :, None], t[:, None, :]].float().unsqueeze(1)
+        windows = self.mel[index[:, None, None], bands[None, :, None], t[:, None, :]]
+        return windows.to(self.device).float().unsqueeze(1)
 
     def random_windows(self, index: Tensor, per_clip: int = 1, share: tuple[int, int] = WHOLE) -> Tensor:
         """(B · per_clip, 1, mel, width): random crops; those of one clip follow each other. Global generator.
@@ -78,7 +110,7 @@ class Clips:
         """
         index = index.repeat_interleave(per_clip)
         places = (self.n_frames[index] - self.width + 1).to(torch.float64)
-        start = (torch.rand(len(index), dtype=torch.float64, device=places.device) * places).long()
+        start = (torch.rand(len(index), dtype=torch.float64).to(places.device) * places).long()
         own = own_part(len(index), share)
         return self.cut(index[own], start[own])
 
@@ -101,91 +133,28 @@ class Clips:
             per_clip: Windows of each clip.
             share: (process, processes): of every batch only that process's part; the draws are those of the whole.
         """
-        n, device = len(self), self.mel.device
-        order = torch.randperm(n, device=device)
+        n = len(self)
+        order = torch.randperm(n)  # drawn on the CPU: the same wherever the clips lie
         steps = -(-n // batch_size)
         order = order.repeat(-(-steps * batch_size // n))[: steps * batch_size]
-        for index in order.split(batch_size):
-            yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)]
-
-    def in_order(self) -> Iterator[Clips]:
-        """All clips; here in one piece."""
-        yield self
+        for index in order.to(self.mel.device).split(batch_size):
+            yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)].to(self.device)
 
     def some(self, most: int) -> Clips:
         """At most so many clips, evenly chosen."""
         if len(self) <= most:
             return self
         index = torch.linspace(0, len(self) - 1, most, device=self.mel.device).long()
-        return Clips(self.mel[index], self.n_frames[index], self.width, self.rows[index.cpu().numpy()])
+        return Clips(self.mel[index], self.n_frames[index], self.width, self.rows[index.cpu().numpy()], self.device)
 
     def distinct(self, windows: int) -> int:
         """How many of so many evenly spaced windows differ: one, where no clip is longer than a window."""
         return windows if len(self) and int(self.n_frames.max()) > self.width else 1
 
 
-@dataclass
-class StreamedClips:
-    """Like `Clips`, for a store that does not fit: chunks are read in random order and mixed in a pool.
-
-    Attributes:
-        store, scaler, rows: What to read.
-        pool_clips: Clips held in memory at a time; shuffling reaches that far.
-        device: Where the windows are put.
-    """
-
-    store: Store
-    scaler: Scaler
-    rows: np.ndarray
-    pool_clips: int = 1024
-    device: torch.device | str = "cpu"
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batches(
-        self, batch_size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass like `Clips.batches`; the last batch of a pool is filled up from that pool."""
-        for position in self._pools():
-            pool = Clips.read(self.store, self.scaler, self.rows[position], self.device)
-            for x, index in pool.batches(batch_size, per_clip, share):
-                yield x, torch.as_tensor(position, device=index.device)[index]
-            del pool  # before the next is read: never two in memory
-
-    def in_order(self) -> Iterator[Clips]:
-        """All clips in the order of `rows`, as many at a time as a pool holds."""
-        for i in range(0, len(self), self.pool_clips):
-            yield Clips.read(self.store, self.scaler, self.rows[i : i + self.pool_clips], self.device)
-
-    def some(self, most: int) -> StreamedClips:
-        """At most so many clips, evenly chosen."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
-        return StreamedClips(self.store, self.scaler, self.rows[chosen], self.pool_clips, self.device)
-
-    def distinct(self, windows: int) -> int:
-        """Like `Clips.distinct`."""
-        longest = self.store.table.loc[self.rows, "n_frames"].clip(upper=self.store.heard_frames).max()
-        return windows if longest > self.store.front_end.frames else 1
-
-    def _pools(self) -> list[np.ndarray]:
-        """Positions in `rows`, whole chunks together, chunks in random order."""
-        chunk = self.rows // self.store.log_mel.chunks[0]
-        groups = [np.flatnonzero(chunk == c) for c in np.unique(chunk)]
-        pools: list[list[np.ndarray]] = [[]]
-        for g in (groups[i] for i in torch.randperm(len(groups)).tolist()):
-            if pools[-1] and sum(map(len, pools[-1])) + len(g) > self.pool_clips:
-                pools.append([])
-            pools[-1].append(g)
-        if len(pools) > 1 and sum(map(len, pools[-1])) < self.pool_clips // 2:
-            rest = pools.pop()  # alone, a few clips would fill a whole batch
-            pools[-1] += rest
-        return [np.sort(np.concatenate(p)) for p in pools]
-
-
 @torch.inference_mode()
 def encode_windows(
-    model: VAE, clips: Clips | StreamedClips, windows: int, y: Tensor | None = None, marginal: bool = False
+    model: VAE, clips: Clips, windows: int, y: Tensor | None = None, marginal: bool = False
 ) -> Posterior:
     """Posteriors of evenly spaced windows: mean and log-variance (clip, window, L), class logits (clip, window, C).
 
@@ -197,15 +166,12 @@ def encode_windows(
         y: (clip,) class indices for a conditional model; None: its class head's choice.
         marginal: Instead, the class head's probabilities.
     """
-    windows, parts, done = clips.distinct(windows), [], 0
-    for pool in clips.in_order():
-        for index in torch.arange(len(pool), device=pool.mel.device).split(ENCODED):
-            x = pool.even_windows(index, windows).flatten(0, 1)
-            given = None if y is None else y[done : done + len(index)].repeat_interleave(windows)
-            given = model.encode(x).class_logits.softmax(1) if marginal else given
-            parts.append(model.encode(x, given))
-            done += len(index)
-        del pool  # before the next is read: never two in memory
+    windows, parts = clips.distinct(windows), []
+    for index in torch.arange(len(clips), device=clips.mel.device).split(ENCODED):
+        x = clips.even_windows(index, windows).flatten(0, 1)
+        given = None if y is None else y[index].repeat_interleave(windows)
+        given = model.encode(x).class_logits.softmax(1) if marginal else given
+        parts.append(model.encode(x, given))
     joined = (None if p[0] is None else torch.cat(p).unflatten(0, (-1, windows)) for p in zip(*parts, strict=True))
     return type(parts[0])(*joined)
 
@@ -214,7 +180,7 @@ def encode_windows(
 class Data:
     """Training and validation clips with their class indices (-1: unknown)."""
 
-    train: Clips | StreamedClips
+    train: Clips
     validation: Clips
     train_y: Tensor
     validation_y: Tensor
@@ -229,11 +195,14 @@ def _free_memory() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device, processes: int = 1) -> Data:
-    """Read the training and validation clips: onto the device or into memory if they fit, else streamed.
+def load_data(
+    store: Store, scaler: Scaler, condition: str, device: torch.device, folder: Path, processes: int = 1
+) -> Data:
+    """Read the training and validation clips: onto the device or into memory if they fit, else into a mapped file.
 
     Args:
         condition: Label whose classes are wanted; "": none.
+        folder: Where there is room for such a file.
         processes: Processes of this machine that each read them.
 
     Raises:
@@ -245,9 +214,10 @@ def load_data(store: Store, scaler: Scaler, condition: str, device: torch.device
     need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
     # the processes of a machine share its memory, but each has a GPU of its own
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
-    whole = torch.tensor(float(need < 0.5 * free), device=device)
-    if processes > 1:  # all the same way, or they would take different numbers of steps
-        torch.distributed.all_reduce(whole, torch.distributed.ReduceOp.MIN)
-    clips = (Clips.read if whole else StreamedClips)(store, scaler, train, device=device)
+    spill = None if need < 0.5 * free else folder / f".clips-{os.getpid()}.f16"
     y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
-    return Data(clips, Clips.read(store, scaler, validation, device), *(torch.as_tensor(v, device=device) for v in y))
+    return Data(
+        Clips.read(store, scaler, train, device, spill),
+        Clips.read(store, scaler, validation, device),
+        *(torch.as_tensor(v, device=device) for v in y),
+    )
