@@ -1,0 +1,109 @@
+"""Notebook 06 as executed, and its experiments on mixtures whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from cells import run_cells
+from scipy.special import log_softmax
+
+NAME = "06_vade"
+TAGS = ("test-clustering_comparison", "test-gmm_components", "test-soft_clustering", "test-cluster_contents")
+
+
+@pytest.fixture(scope="module")
+def space(notebooks):
+    """The experiments of 06 on the run of the executed notebook."""
+    return run_cells(NAME, "setup", *TAGS, trained=str(notebooks.trained(NAME).folder))
+
+
+def soft(space, log_p, genres, first):
+    """The notebook's numbers for hand-made responsibilities (track, K); `first`: component → its genre."""
+    table = pd.DataFrame({"genre": genres, "first": log_p.argmax(1), "entropy": 0.0})
+    table["first_genre"] = [first[c] for c in table["first"]]
+    table["confidence"] = table["as_trained"] = np.exp(log_p).max(1)
+    table["agreement"] = table["two"] = table["genre"] == table["first_genre"]
+    table["margin"] = space["mixture"].margins(log_p)
+    table["between"], table["distance"] = True, np.exp(-table["margin"])
+    space["table"] = table.sort_values("margin", kind="stable", ignore_index=True)
+    return space["soft_numbers"]()[0]
+
+
+def test_the_executed_notebook_keeps_its_numbers(notebooks):
+    kept = notebooks.results(NAME)
+    n = kept.numbers
+    assert n["vs.k"] == n["genre.k"] == n["contents.components"] == 8  # everyone has as many clusters
+    for name in ("vade", "codes_kmeans", "codes_gmm", "pca", "mfcc", "untrained"):
+        assert -0.5 <= n[f"vs.{name}.ari"] <= 1 and n[f"vs.{name}.ari"] <= n[f"vs.{name}.nmi"]
+        assert kept.per_clip[f"vs.{name}.ari"].mean() == pytest.approx(n[f"vs.{name}.ari"])
+    gap = n["vs.vade.ari"] - n["vs.pca.ari"]
+    assert n["vs.gap.pca"] == pytest.approx(gap) and n["vs.gap.pca.low"] <= gap <= n["vs.gap.pca.high"]
+    assert n["vs.vade.ari"] == pytest.approx(n["genre.ari"]) and n["vs.mfcc.ari"] == pytest.approx(n["genre.ari.mfcc"])
+    assert 1 <= n["gmm.effective"] <= n["gmm.used"] == n["contents.used"] <= 8
+    assert n["gmm.gap"] == pytest.approx(n["gmm.diagonal"] - n["gmm.spherical"])
+    assert 0 <= n["soft.ece"] <= 1 and n["soft.agreement"] <= n["soft.two.least"] + n["soft.two.most"]
+    assert 1 / 8 <= n["soft.confidence.lowest"] <= n["soft.confidence.t1"] <= 1
+    assert 0 <= n["contents.genre"] <= 1 and n["contents.family.null_p95"] < 1
+    assert {"rec.mse", "mig.mean", "language.ami"} <= set(n)
+
+
+def test_a_mixture_that_is_sure_and_right_is_calibrated_and_one_that_is_wrong_is_not(space):
+    genres = np.tile(["a", "b"], 20)
+    right = log_softmax(np.where(np.tile(np.eye(2), (20, 1)) > 0, 20.0, 0.0), axis=1)
+    numbers = soft(space, right, genres, {0: "a", 1: "b"})
+    assert numbers["soft.agreement"] == 1 and numbers["soft.ece"] == pytest.approx(0, abs=1e-6)
+    assert numbers["soft.confidence.lowest"] > 0.999 and "always sure" in space["calibration"](numbers)
+    assert soft(space, right, genres, {0: "a", 1: "a"})["soft.ece"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_margin_finds_the_quarter_that_is_wrong_and_lies_between(space):
+    margins = np.arange(1.0, 41.0)
+    log_p = log_softmax(np.stack([margins, np.zeros(40)], axis=1), axis=1)
+    genres = np.where(margins <= 10, "b", "a")
+    numbers = soft(space, log_p, genres, {0: "a", 1: "b"})
+    assert numbers["soft.agreement.least"] == 0 and numbers["soft.agreement.most"] == 1
+    assert numbers["soft.quarters"] == pytest.approx(1) and numbers["soft.distance"] > 0
+    assert "as trained" in space["calibration"](numbers)
+
+
+def test_components_that_are_the_genres_are_ahead_and_one_cluster_is_behind(space, monkeypatch):
+    truth, others = space["truth"], {c: a for c, a in space["clusters"].items() if c != "vade"}
+    assert space["there"]["test"].all()
+    monkeypatch.setitem(space, "clusters", {"vade": np.unique(truth, return_inverse=True)[1]} | others)
+    values, numbers = space["compare"]()
+    table = space["gaps"](values, numbers)
+    assert numbers["vs.vade.ari"] == numbers["vs.vade.nmi"] == pytest.approx(1)
+    assert numbers["vs.gap.pca.low"] > 0 and len(table) == len(others) + 1
+    assert space["compared"](numbers, "pca").startswith("better than")
+    monkeypatch.setitem(space, "clusters", {"vade": np.zeros(len(truth), int)} | others)
+    values, numbers = space["compare"]()
+    space["gaps"](values, numbers)
+    assert numbers["vs.vade.ari"] == 0 and space["compared"](numbers, "pca").startswith("worse than")
+
+
+def test_a_joint_phase_that_moves_no_track_is_named(space):
+    assert "moved no test track" in space["compared"]({"vs.same_as_start": 1.0}, "vae_kmeans")
+
+
+def test_homogeneity_of_components_that_are_the_languages(space):
+    run = space["run"]
+    component = np.unique(run.labels("test", "language", tracks=True), return_inverse=True)[1]
+    found = space["homogeneity"]("language", component)
+    assert found["contents.language"] == pytest.approx(1) and found["contents.language.null_p95"] < 0.5
+
+
+def test_a_mixture_fitted_to_elliptical_codes_describes_them_better_than_a_round_one(space, monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def draw(n, axes):
+        group = rng.integers(3, size=n)
+        return 40 * np.eye(4)[group] + rng.normal(size=(n, 4)) * np.asarray(axes)[group]
+
+    monkeypatch.setitem(space, "k", 3)
+    long, round_ = [[9, 1, 1, 1], [1, 9, 1, 1], [1, 1, 9, 1]], np.ones((3, 4))
+    gap = {}
+    for name, axes in {"long": long, "round": round_}.items():
+        train, test = draw(600, axes), draw(300, axes)
+        gap[name] = np.subtract(
+            *(space["fit_mixture"](train, s).score_samples(test).mean() for s in ("diag", "spherical"))
+        )
+    assert gap["long"] > 1 and -0.2 < gap["round"] < 0.02  # held out: extra parameters do not pay
