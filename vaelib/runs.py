@@ -112,23 +112,19 @@ class Run:
 
     # --- encoding ---
 
-    def posteriors(
-        self, clips: Clips, windows: int, labels: str = "inferred", y: np.ndarray | None = None
-    ) -> Posterior:
+    def posteriors(self, clips: Clips, windows: int, labels: str = "inferred") -> Posterior:
         """Every encoding of a run goes through here: posteriors of evenly spaced windows (clip, window, L).
 
         Args:
             windows: Of each clip; 1: the middle one.
             labels: Of a conditional model: `given` (the true class: leakage, call it supervised), `inferred` (the
                 class head's choice) or `marginal` (its probabilities). Other models ignore it.
-            y: (clip,) class indices to encode with instead.
         """
-        one_of("label mode", labels, LABEL_MODES)
-        if y is None and labels == "given" and self.conditional:
-            y = self.store.codes(self.config.model.condition, clips.rows)
-        marginal = labels == "marginal" and self.conditional
+        y = None
+        if one_of("label mode", labels, LABEL_MODES) == "given" and self.conditional:
+            y = torch.from_numpy(self.store.codes(self.config.model.condition, clips.rows))
         with self.lock:
-            return encode_windows(self.model, clips, windows, None if y is None else torch.as_tensor(y), marginal)
+            return encode_windows(self.model, clips, windows, y, labels == "marginal" and self.conditional)
 
     def embed(self, split: str | None, labels: str = "inferred") -> Embedding:
         """Embed the clips of a split; kept in memory after the first call.
@@ -151,10 +147,6 @@ class Run:
         rows = self.rows(split, tracks=True)
         return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows)
 
-    def encode_middle(self, split: str, y: np.ndarray) -> np.ndarray:
-        """(clip, L) posterior means of the middle windows of a split, encoded with class indices `y` (clip,)."""
-        return self.posteriors(self.clips(split), 1, y=y).mean[:, 0].numpy()
-
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
         """The middle window of one clip.
 
@@ -169,10 +161,6 @@ class Run:
         """(B, mel, frame) in [0, 1]: the middle windows of the clips `rows` (B,), as the model is given them."""
         parts = [Clips.read(self.store, self.scaler, rows[i : i + block]) for i in range(0, len(rows), block)]
         return np.concatenate([c.even_windows(torch.arange(len(c)), 1)[:, 0, 0].numpy() for c in parts])
-
-    def responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
-        """(clip, K) p(c|clip) of a VaDE run, arguments as `log_responsibilities`."""
-        return np.exp(self.log_responsibilities(split, tracks))
 
     @torch.inference_mode()
     def log_responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
@@ -314,29 +302,16 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     """Folders of finished runs under `root`, newest last.
 
     Args:
-        wanted: `model`, `condition`, `prior`, `seed`, `corpus`, `fingerprint`, `detilt`, `beta`, `target`, `epochs`
-            (VaDE: pretraining epochs), `sigma` (0: learned), `start_components`; None matches all.
+        wanted: `model`, `epochs` (VaDE: pretraining epochs), or any setting of a run by its name; None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
         try:
             config = RunConfig.from_dict(read_json(done.parent / "config.json")["config"])
         except (ValueError, KeyError, OSError):
-            continue  # not one of ours, or damaged: the ledger of runs leaves it out
-        has = {
-            "model": config.model.name,
-            "condition": config.model.condition,
-            "prior": config.model.prior,
-            "seed": config.training.seed,
-            "corpus": config.corpus,
-            "fingerprint": config.fingerprint,
-            "detilt": config.detilt,
-            "beta": config.training.beta,
-            "target": config.training.target,
-            "epochs": config.training.first_phase,
-            "sigma": config.training.sigma,
-            "start_components": config.training.start_components,
-        }
+            continue  # not one of ours, or damaged: left out
+        has = vars(config.training) | vars(config.model) | vars(config)
+        has |= {"model": config.model.name, "epochs": config.training.first_phase}
         if all(v is None or has[k] == v for k, v in wanted.items()):
             found.append((done.stat().st_mtime, done.parent))
     return [folder for _, folder in sorted(found)]
