@@ -1,168 +1,273 @@
-"""The collection in numbers and sentences, on made-up tables with known answers; with anything missing."""
+"""Finding files by table or by folders, what is refused and why, the quarantine, and what a fingerprint sees."""
 
-import numpy as np
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
+import soundfile
+from conftest import RATE, TINY, tone
 
 from vaelib import collection
-
-NONE = pd.DataFrame({"path": [], "reason": []}, dtype=str)
-EVIL = '<img src=x onerror=alert(1)> "\n$a$ أغنية 🎵'
-
-
-def table(**columns) -> pd.DataFrame:
-    """Five files of four tracks in seven segments of 10 s; b.mp3 is a copy of a.flac; d is half silent, e clipped."""
-    rows = pd.DataFrame({
-        "path": ["a.flac", "a.flac", "b.mp3", "b.mp3", "c.wav", "d.wav", "e.wav"],
-        "language": "x", "family": "unlabelled",
-        "genre": ["rock", "rock", "rock", "rock", "jazz", "rock", "rock"],
-        "artist": ["A", "A", "", "", "B", "A", "A"], "split": ["train"] * 4 + ["test", "train", "validation"],
-        "n_frames": 100, "start_s": [0.0, 8, 0, 8, 0, 0, 0], "seconds": [10.0, 10, 10, 10, 10, 30, 10],
-        "peak": [0.5, 0.9, 0.5, 0.9, 0.1, 1.0, 1.0], "clipped": [0, 0, 0, 0, 0, 0, 0.02],
-        "silent": [0.0, 0.8, 0, 0.8, 0, 0.5, 0], "rms_db": [-20.0, -20, -20, -20, -50, -20, -10],
-        "rate": [44100] * 2 + [22050] * 5, "channels": 2, "format": ["FLAC"] * 2 + ["MP3"] * 2 + ["WAV"] * 3,
-        "duplicate_of": ["", "", "a.flac", "a.flac", "", "", ""],
-    }, index=[0, 1, 2, 3, 5, 6, 8])  # fmt: skip
-    return rows.assign(**{"track": rows["path"]} | columns)
+from vaelib.audio import Header, UnreadableAudio
+from vaelib.collection import quarantine, read_corpus
+from vaelib.config import ROOT, InputError
+from vaelib.store import build_store, open_store
 
 
-def bad(n: int) -> pd.DataFrame:
-    return pd.DataFrame({"path": [f"{i}.mp3" for i in range(n)], "reason": [
-        f"is too short: {i}.0 s, while …; leave it out" for i in range(n)]}, dtype=str)  # fmt: skip
+def touch(root, *paths, content="x"):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    return root
 
 
-def test_files_are_means_and_ends_of_their_segments():
-    found = collection.files(table(seconds=[10.0, 30, 10, 30, 10, 30, 10]))
-    assert found.index.tolist() == ["a.flac", "b.mp3", "c.wav", "d.wav", "e.wav"]
-    assert found["segments"].tolist() == [2, 2, 1, 1, 1] and found["seconds"].tolist() == [38, 38, 10, 30, 10]
-    assert found.loc["a.flac", ["peak", "silent"]].tolist() == [0.9, pytest.approx(0.6)]  # weighted by 10 s and 30 s
-    assert found.loc["b.mp3", ["duplicate_of", "format", "split"]].tolist() == ["a.flac", "MP3", "train"]
-    power = collection.files(table(rms_db=[-20.0, -10, *[0.0] * 5])).loc["a.flac", "rms_db"]
-    assert power == pytest.approx(10 * np.log10((0.01 + 0.1) / 2))
+def manifest(root, text):
+    return touch(root, "manifest.csv", content=text)
 
 
-def test_classes_count_tracks_files_hours_and_splits():
-    sizes = collection.classes(collection.files(table(track=["t", "t", "t", "t", "c", "d", "e"])), "genre")
-    assert sizes.index.tolist() == ["rock", "jazz"] and sizes["tracks"].tolist() == [3, 1]
-    assert sizes["files"].tolist() == [4, 1] and sizes["hours"].tolist() == [pytest.approx(76 / 3600), 10 / 3600]
-    assert sizes[["train", "validation", "test"]].to_numpy().tolist() == [[2, 1, 0], [0, 0, 1]]
-    assert collection.classes(collection.files(table()), "family").empty
+def test_folder_tree_gives_language_and_genre(tmp_path):
+    found = read_corpus(touch(tmp_path, "en/rock/b.MP3", "en/rock/a.flac", "jazz/c.ogg", "d.wav", "en/rock/cover.jpg"))
+    assert found.table[["path", "language", "genre"]].to_numpy().tolist() == [
+        ["d.wav", "unlabelled", "unlabelled"],
+        ["en/rock/a.flac", "en", "rock"],
+        ["en/rock/b.MP3", "en", "rock"],
+        ["jazz/c.ogg", "unlabelled", "jazz"],
+    ]
+    assert found.name == tmp_path.name and found.factors == () and set(found.table["family"]) == {"unlabelled"}
 
 
-def test_the_summary_says_the_numbers():
-    said = collection.summary(collection.files(table()), bad(1000))
-    expected = {
-        "files": "5", "tracks": "5", "segments": "7", "rejected": "1,000", "hours": "0.02", "languages": "1",
-        "genres": "2", "artists": "2", "mostly silent files": "1", "clipped files": "1", "copies of another file": "1",
-        "formats": "WAV: 3, FLAC: 1, MP3: 1", "sampling rates": "22050 Hz: 4, 44100 Hz: 1",
-        "files per split": "train: 3, test: 1, validation: 1",
-    }  # fmt: skip
-    assert said[list(expected)].to_dict() == expected and "families" not in said
-    assert said["length of a file"].startswith("18.0 s (90 % of files: 10.0 s")
-
-
-def test_an_old_store_is_told_of_without_what_it_lacks():
-    old = table()[["path", "language", "genre", "family", "split", "n_frames"]]
-    found = collection.files(old, frame_seconds=0.1)
-    assert found["seconds"].tolist() == [10.0] * 5  # no starts: the longest segment
-    said = collection.summary(found, NONE)
-    assert {"formats", "loudness (RMS)", "clipped files", "tracks"}.isdisjoint(said.index) and said["files"] == "5"
-    assert collection.copies(found).empty and collection.suspicious(old).empty
-    assert "hours" not in collection.summary(collection.files(old), NONE)  # not 0.00, which would be a lie
-    assert all(isinstance(w, str) for w in collection.warnings(found, NONE))
-
-
-def test_warnings_of_a_healthy_collection_are_none():
-    n = 60
-    paths = [f"{i}.flac" for i in range(n)]
-    t = pd.DataFrame({
-        "path": paths, "track": paths, "language": np.resize(["x", "y"], n), "genre": np.resize(["a", "b", "c"], n),
-        "split": np.resize(np.repeat(["train", "validation", "test"], 6), n), "duplicate_of": "",
-        "seconds": 10.0, "silent": 0.01, "clipped": 0.0, "rms_db": -20.0,
-    })  # fmt: skip
-    assert collection.warnings(collection.files(t), NONE) == []
+def test_manifest_gives_labels_factors_and_order(tmp_path):
+    touch(tmp_path, "b.wav", "a.wav", "not_listed.wav")
+    rows = "b.wav,en,90,7,sad,1\na.wav,,120,8,glad,2\na.wav,es,1,1,x,1\n"  # the second a.wav is dropped
+    manifest(tmp_path, "path,language,tempo,artist,mood,seed\n" + rows)
+    found = read_corpus(tmp_path)
+    assert found.table[["path", "language"]].to_numpy().tolist() == [["a.wav", "unlabelled"], ["b.wav", "en"]]
+    assert found.factors == ("tempo",)
 
 
 @pytest.mark.parametrize(
-    ("columns", "sentence"),
+    ("text", "message"),
     [
-        ({}, "1 genre class has a single track, which no split can share: 'jazz'."),
-        ({}, "There is one language only, 'x': nothing to tell apart."),
-        ({"language": "unlabelled"}, "Nothing has a language: unsupervised models run"),
-        ({"language": ["x", "x", "", "", "y", "unlabelled", "y"]}, "2 of 5 files have no language."),
-        ({}, "1 of 5 files is mostly silent: 'd.wav'."),
-        ({}, "1 of 5 files is clipped: 'e.wav'."),
-        ({}, "1 file is a copy of another (the same audio)"),
-        ({"genre": list("aabbaab")}, "The same audio has different labels (genre): 'a.flac'."),
-        ({"split": ["train", "train", "test", "test", "test", "train", "train"]}, "The same audio is in two splits"),
-        ({}, "Loudness differs by 32 dB between files"),
-        ({"track": list("aabbbbb")}, "1 genre class has a single track"),
-        ({"genre": ["r", "r", "r", "r", "j", "j", "r"]}, "1 genre class has too few tracks for three splits: 'j'."),
-        ({}, "1 genre class has no track to train on: 'jazz'."),
+        ("path\n/etc/passwd\n", "line 2: '/etc/passwd' leaves the corpus"),
+        ("path\na.wav\nb/../../c.wav\n", "line 3: .*leaves the corpus"),
+        ("path,language\na.wav,en\n,es\n", "line 3: the path is empty"),
+        ("file\na.wav\n", "no rows with a `path` column"),
+        ("path,language\n", "no rows with a `path` column"),
+        ("", "not a readable CSV"),
+        ('path\n"a.wav\n', "not a readable CSV"),
     ],
 )
-def test_a_warning_is_a_plain_sentence(columns, sentence):
-    told = collection.warnings(collection.files(table(**columns)), NONE)
-    assert [w for w in told if w.startswith(sentence)], told
-    assert all(w.endswith(".") for w in told)
+def test_bad_manifests_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_corpus(manifest(touch(tmp_path, "a.wav"), text))
 
 
-def test_rejected_files_are_counted_by_kind():
-    told = collection.warnings(collection.files(table()), bad(5))
-    assert "5 of 10 files (50.0%) were rejected: the list of rejected files says why." in told
-    assert not [w for w in collection.warnings(collection.files(table()), NONE) if "rejected" in w]
-    kinds = collection.reasons(pd.concat([bad(3), pd.DataFrame({"path": ["x"], "reason": ["is empty (0 bytes); y"]})]))
-    assert kinds.to_dict() == {"is too short": 3, "is empty": 1} and collection.reasons(NONE).empty
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no corpus at"):
+        read_corpus(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no audio in"):
+        read_corpus(touch(tmp_path, "readme.txt"))
 
 
-def test_very_unequal_classes_are_named():
-    n = 45
-    paths = [f"{i}.flac" for i in range(n)]
-    t = pd.DataFrame(
-        {"path": paths, "track": paths, "genre": ["a"] * 40 + ["b"] * 4 + [""], "language": "", "seconds": 1}
-    )
-    told = collection.warnings(collection.files(t), NONE)
-    assert (
-        "The genre classes are very unequal ('a' with 40 tracks, 'b' with 4): numbers will follow the large ones."
-        in told
-    )
+def test_fingerprint_follows_names_labels_and_content_only(tmp_path):
+    def fingerprint(folder, **files):
+        touch(tmp_path / folder, "a/x.wav", "b/y.wav")
+        for path, content in files.items():
+            touch(tmp_path / folder, path.replace("__", "/") + ".wav", content=content)
+        return read_corpus(tmp_path / folder).fingerprint()
+
+    first = fingerprint("one")
+    assert first == fingerprint("two")
+    different = [fingerprint("three", a__x="y"), fingerprint("four", a__x="xx"), fingerprint("five", a__z="x")]
+    assert len({first, *different}) == 4
 
 
-def test_copies_stand_below_their_original():
-    found = collection.files(table())
-    same = collection.copies(found)
-    assert same.index.tolist() == ["a.flac", "b.mp3"] and same["same_as"].tolist() == ["a.flac"] * 2
-    heard = collection.side_by_side(table(), same)
-    assert heard.to_dict() == {0: "original", 2: "same as a.flac"}
-    # two interleaved groups, and a group whose first file was left out
-    of = ["", "", "", "a", "b", "gone"]
-    t = pd.DataFrame({"path": list("abcdef"), "genre": "g", "seconds": 1.0, "duplicate_of": of}, index=range(10, 16))
-    same = collection.copies(collection.files(t))
-    assert same.index.tolist() == list("adbef") and same["same_as"].tolist() == ["a", "a", "b", "b", "gone"]
-    assert collection.side_by_side(t, same, groups=1).to_dict() == {10: "original", 13: "same as a"}
+@pytest.mark.parametrize("byte", [0, -1])
+def test_the_fingerprint_sees_both_ends_of_a_long_file(tmp_path, byte):
+    content = bytearray(100_000)
+    (tmp_path / "a.wav").write_bytes(content)
+    before = read_corpus(tmp_path).fingerprint()
+    content[byte] = 1
+    (tmp_path / "a.wav").write_bytes(content)
+    assert read_corpus(tmp_path).fingerprint() != before
 
 
-def test_suspicious_segments_are_the_worst_one_of_each_file():
-    assert collection.suspicious(table()).to_dict() == {
-        1: "80% silent",
-        3: "80% silent",
-        6: "50% silent",
-        8: "2.00% clipped",
-    }
-    assert collection.suspicious(table(), n=1).to_dict() == {1: "80% silent", 8: "2.00% clipped"}
-    both = collection.suspicious(table(silent=0.9, clipped=0.5), n=1)
-    assert both.to_dict() == {0: "90% silent, 50% clipped"}
-    assert collection.suspicious(table(silent=0.0, clipped=0.0)).empty
+def test_quarantine_lists_reasons_and_goes_on(tmp_path, monkeypatch):
+    found = read_corpus(touch(tmp_path, "a.wav", "b.wav", "c.wav"))
+
+    def about(path):
+        if path.name == "b.wav":
+            raise UnreadableAudio("is empty, a comma too")
+        return Header(4.0 if path.name == "a.wav" else 10.0, 8000, 2, "MP3")
+
+    monkeypatch.setattr(collection, "header", about)
+    table, bad = quarantine(found, TINY, 4.0, 4.0)
+    assert table["path"].tolist() == ["a.wav", "c.wav", "c.wav", "c.wav"] and set(table["format"]) == {"MP3"}
+    assert table["start_s"].tolist() == [0, 0, 4, 6] and table["seconds"].fillna(-1).tolist() == [-1, 4, 4, -1]
+    assert table["n_frames"].tolist() == [4 * 22_050 // 2048 + 1] * 4
+    assert bad == [("b.wav", "is empty, a comma too")]
 
 
-def test_thousands_of_classes_and_hostile_names_stay_short_sentences():
-    n = 5000
-    paths = [f"{EVIL}/{i}.mp3" for i in range(n)]
-    t = pd.DataFrame({"path": paths, "genre": [f"{EVIL} {i}" for i in range(n)], "language": EVIL, "seconds": 1.0,
-                      "silent": 1.0, "clipped": 1.0, "split": "train", "duplicate_of": ""})  # fmt: skip
-    found = collection.files(t)
-    told = collection.warnings(found, NONE)
-    assert len(collection.classes(found, "genre")) == n and all(len(w) < 600 and "\n" not in w for w in told)
-    assert [w for w in told if w.startswith("5,000 genre classes have a single track") and "4,995 more" in w]
-    page = collection.summary(found, NONE).to_frame().to_html() + found.head().to_html()
-    assert "<img" not in page
+NAMES = [
+    "with space.wav", "new\nline.wav", "it's \"quoted\".wav", "🎵 emoji.wav", "שיר.wav", "أغنية.wav",
+    "<b onclick=x>.wav", "a,b;c\t.wav", "-rf.wav", "%2e%2e.wav", "CASE.wav", "case.wav", "..dots...wav",
+    "x" * 240 + ".wav",
+]  # fmt: skip
+
+
+def test_hostile_names_are_kept_to_the_letter(tmp_path, data):
+    root = tmp_path / 'my <music> "אוסף" 🎶'
+    for i, name in enumerate(NAMES):
+        folder = root / ("rock & <i>roll" if i % 2 else "ジャズ\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, tone(200 + 40 * i, 3), RATE)
+    bad = os.fsencode(root) + b"/latin\xe9.wav"
+    shutil.copy(root / "rock & <i>roll" / "new\nline.wav", bad)
+    found = read_corpus(root)
+    assert sorted(p.rsplit("/", 1)[1] for p in found.table["path"]) == sorted(NAMES)
+    assert found.left_out == (("latin\\xe9.wav", "has a name that is not UTF-8; rename it, e.g. with convmv"),)
+    store = open_store(build_store(found, TINY))
+    assert store.table["path"].tolist() == found.table["path"].tolist()
+    assert store.classes("genre") == sorted({"rock & <i>roll", "ジャズ\n"})
+    rejected = pd.read_csv(store.path.with_suffix(".rejected.csv"))
+    assert rejected["path"].tolist() == ["latin\\xe9.wav"]
+    assert all(store.load(row).numel() for row in store.rows())
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path):
+    touch(tmp_path, "music/rock/a.wav", "elsewhere/jazz/b.wav")
+    os.symlink("..", tmp_path / "music" / "rock" / "loop")
+    os.symlink(tmp_path / "elsewhere" / "jazz", tmp_path / "music" / "jazz")
+    os.symlink(tmp_path / "elsewhere" / "jazz", tmp_path / "music" / "jazz again")
+    os.symlink("nowhere.wav", tmp_path / "music" / "broken.wav")
+    os.mkfifo(tmp_path / "music" / "pipe.wav")
+    (tmp_path / "music" / "folder.wav").mkdir()
+    found = read_corpus(tmp_path / "music")
+    assert found.table["path"].tolist() == ["jazz/b.wav", "rock/a.wav"]
+    assert [p for p, _ in found.left_out] == ["broken.wav", "pipe.wav"]
+
+
+def test_hidden_files_and_those_of_other_kinds_are_not_music(tmp_path):
+    found = read_corpus(touch(tmp_path, "a.wav", "._a.wav", ".Trash/b.wav", "cover.jpg", "notes.txt", "b.flac.part"))
+    assert found.table["path"].tolist() == ["a.wav"] and not found.left_out
+
+
+@pytest.mark.parametrize(
+    ("pattern", "want"),
+    [
+        (
+            "{language}/{genre}/{artist}/{album}/{track}",
+            ["en", "rock", "The A", "First", "en/rock/The A/First/01 Song"],
+        ),
+        ("*/{genre}/{artist}/*/{title}", [None, "rock", "The A", None, None]),
+        ("*/{genre}/{artist}/*/{number} {track}", [None, "rock", "The A", None, "en/rock/The A/First/Song"]),
+    ],
+)
+def test_a_pattern_names_the_levels(tmp_path, pattern, want):
+    found = read_corpus(touch(tmp_path, "en/rock/The A/First/01 Song.mp3", "stray.wav"), labels=pattern)
+    row = found.table.set_index("path").loc["en/rock/The A/First/01 Song.mp3"]
+    names = ("language", "genre", "artist", "album", "track")
+    fallback = {"language": "unlabelled", "track": row.name}
+    assert [row.get(n, None) for n in names] == [
+        fallback.get(n) if w is None else w for n, w in zip(names, want, strict=True)
+    ]
+    assert "1 of 2 files do not fit" in found.notes[0]
+    assert found.table.set_index("path").loc["stray.wav", "genre"] == "unlabelled"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["genre/track", "{genre}/{genre}", "{genre", "{path}", "{split}/{x}", "{}/x", "{1a}"]
+)
+def test_bad_patterns_are_refused(tmp_path, pattern):
+    with pytest.raises(InputError, match=r"pattern|cannot be a label"):
+        read_corpus(touch(tmp_path, "a/b.wav"), labels=pattern)
+
+
+def test_a_pattern_that_fits_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no file of .* fits '.*track\}', for example 'a/b.wav'"):
+        read_corpus(touch(tmp_path, "a/b.wav"), labels="{language}/{genre}/{track}")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_manifest_may_lie_elsewhere_and_be_parquet(tmp_path, kind):
+    touch(tmp_path, "music/a.wav", "music/b.wav", "music/c.wav")
+    table = pd.DataFrame({"path": ["b.wav", "a.wav", "gone.wav"], "genre": ["x", None, "y"], "tempo": [90, 100, 110],
+                          "split": ["train", "test", "test"]})  # fmt: skip
+    if kind == "csv":
+        table.to_csv(tmp_path / "list.csv", index=False)
+    else:
+        table.assign(tempo=table["tempo"].astype("Int64"), tags=[["a"], [], ["b"]]).to_parquet(
+            tmp_path / "list.parquet"
+        )
+    found = read_corpus(tmp_path / "music", manifest=tmp_path / f"list.{kind}")
+    assert found.table["path"].tolist() == ["a.wav", "b.wav", "gone.wav"] and found.factors == ("tempo",)
+    assert found.table["genre"].tolist() == ["unlabelled", "x", "y"]
+    assert found.left_out == (("c.wav", f"is not in list.{kind}; add a row to use it"),)
+    assert "split" not in found.table and "split" in found.notes[0]
+
+
+def test_paths_leave_the_folder_only_when_allowed(tmp_path):
+    touch(tmp_path, "music/a.wav", "other/b.wav")
+    os.symlink(tmp_path / "other", tmp_path / "music" / "link")
+    os.symlink(tmp_path / "other" / "b.wav", tmp_path / "music" / "file.wav")
+    os.symlink(tmp_path / "music" / "round.wav", tmp_path / "music" / "round.wav")
+    for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav", "file.wav", "round.wav"):
+        manifest(tmp_path / "music", f"path\na.wav\n{path}\n")
+        with pytest.raises(InputError, match=r"line 3: .* leaves the corpus folder; .*--allow-outside"):
+            read_corpus(tmp_path / "music")
+        assert read_corpus(tmp_path / "music", allow_outside=True).table["path"].isin([path]).any()
+
+
+def test_links_to_what_is_in_the_folder_stay_inside(tmp_path):
+    touch(tmp_path, "a.wav")
+    os.symlink(tmp_path / "a.wav", tmp_path / "b.wav")
+    manifest(tmp_path, "path\na.wav\nb.wav\n")
+    assert read_corpus(tmp_path).table["path"].tolist() == ["a.wav", "b.wav"]
+
+
+def test_two_ways_of_reading_exclude_each_other(tmp_path):
+    with pytest.raises(InputError, match="labels and manifest exclude each other"):
+        read_corpus(touch(tmp_path, "a.wav"), labels="{genre}", manifest="x.csv")
+    with pytest.raises(InputError, match="no manifest at"):
+        read_corpus(touch(tmp_path, "a.wav"), manifest=tmp_path / "x.csv")
+
+
+def test_tracks_of_one_name_are_one_only_in_a_folder_or_of_an_artist(tmp_path):
+    touch(tmp_path, "a/1 Intro.mp3", "a/1 Intro.flac", "b/1 Intro.mp3")
+    found = read_corpus(tmp_path, labels="{artist}/{track}").table
+    assert found["track"].tolist() == ["a/1 Intro", "a/1 Intro", "b/1 Intro"]
+    manifest(tmp_path, "path,artist,track\na/1 Intro.mp3,A,Intro\nb/1 Intro.mp3,B,Intro\na/1 Intro.flac,A,\n")
+    assert read_corpus(tmp_path).table["track"].tolist() == ["a/1 Intro.flac", "A: Intro", "B: Intro"]
+
+
+def test_a_rendered_corpus_says_so_itself(tmp_path):
+    touch(tmp_path, "a.wav", "corpus.json", content="{}")
+    assert read_corpus(tmp_path).record == {}  # somebody's own file of that name
+    record = {"rendering": 2, "rungs": {"start": "loops"}, "units": {}}
+    (tmp_path / "corpus.json").write_text(json.dumps(record))
+    assert read_corpus(tmp_path).record == record
+    (tmp_path / "corpus.json").write_text(json.dumps({"rendering": 2}))
+    with pytest.raises(InputError, match="rendered by an older version"):
+        read_corpus(tmp_path)
+
+
+def test_mirdata_knows_the_files_of_a_data_set(tmp_path):
+    pytest.importorskip("mirdata")
+    tracks = {}
+    for genre, tempo in (("blues", "90.5"), ("hiphop", "100.5"), ("rock", "")):
+        name = f"{genre}.00000"
+        tracks[name] = {"audio": [f"genres/{name}.wav", ""], "beats": [None, None], "tempo": [f"{name}.bpm", ""]}
+        touch(tmp_path, f"{name}.bpm", content=tempo)
+    touch(tmp_path, "genres/blues.00000.wav", "genres/hiphop.00000.wav")
+    (tmp_path / "gtzan_genre_index_1.0.json").write_text(json.dumps({"version": "1.0", "tracks": tracks}))
+    command = [sys.executable, ROOT / "data" / "mirdata_manifest.py", "gtzan_genre", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 tracks with genre, tempo; left out: 1 × not on disk" in done.stdout, done.stderr
+    found = read_corpus(tmp_path)
+    assert found.factors == ("tempo",) and found.table["genre"].tolist() == ["blues", "hip-hop"]
+    done = subprocess.run([*command[:2], "gtzan_gen", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1 and "did you mean 'gtzan_genre'" in done.stderr and "Traceback" not in done.stderr
