@@ -241,9 +241,3 @@ def dendrogram(linkage: np.ndarray, labels: Sequence[str], families: Sequence[st
     handles = [Line2D([], [], ls="", label=plain(f), **style) for f, style in styles.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), fontsize=8.5, frameon=False)
     return fig, ax
-
-
-# Old figures until their notebooks draw them themselves; then this package becomes plots.py
-from .basics import ellipses, filters, paths, reliability  # noqa: E402, F401
-from .collection import balance, durations, faults, loudness  # noqa: E402, F401
-from .latents import prices  # noqa: E402, F401

@@ -1,0 +1,73 @@
+"""What every model's notebook measures: kept with the run under its ids, or why it cannot be there."""
+
+from dataclasses import replace
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from vaelib import claims, measure, runs
+
+
+@pytest.fixture(scope="module")
+def run(store):
+    return runs.fit(runs.plan(store, "conv_vae", epochs=2, model_settings={"latent": 8}), store, show=False)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_reconstruction_is_measured_drawn_said_and_kept(run):
+    found = measure.reconstruction(run)
+    x, xhat = run.reconstruct("test")
+    mean = np.mean(run.middle_windows(run.rows("train")), axis=0)
+    assert found.numbers["rec.mse"] == pytest.approx(((x - xhat) ** 2).mean(), rel=1e-5)
+    assert found.numbers["rec.r2"] == pytest.approx(1 - ((x - xhat) ** 2).sum() / ((x - mean) ** 2).sum(), rel=1e-4)
+    kept = claims.read(run)
+    assert kept.numbers["rec.mse"] == found.numbers["rec.mse"] and len(kept.per_clip["rec.mse"]) == len(x)
+    assert f"{found.numbers['rec.mse']:.4f}" in kept.texts["reconstruction"]
+    assert (run.folder / "results" / "reconstruction.png").is_file()
+
+
+def test_clusters_are_those_of_kmeans_on_train_beside_spaces_without_training(run):
+    found = measure.clustering(run).numbers
+    train, test = (run.embed_tracks(split).means.astype(float) for split in ("train", "test"))
+    clusters = KMeans(6, n_init=10, random_state=0).fit(train).predict(test)
+    assert found["genre.k"] == 6 and found["language.k"] == 3
+    assert found["genre.ari"] == pytest.approx(adjusted_rand_score(run.labels("test", "genre"), clusters))
+    for name, (a, b) in measure.baseline_spaces(run).items():
+        assert len(a) == 24 and len(b) == 6 and f"language.ari.{name}" in found
+    assert found["language.chance"] == pytest.approx(1 / 3)
+
+
+def test_clips_without_a_label_are_not_scored_and_without_labels_the_reason_is_kept(run):
+    table = run.store.table.copy()
+    run = replace(run, store=replace(run.store, table=table))
+    table.loc[run.rows("test")[0], "genre"] = measure.UNLABELLED
+    assert len(measure.clustering(run).per_clip["genre.ari"]) == 5
+    table[["genre", "language"]] = measure.UNLABELLED
+    assert "fewer than two genres" in measure.clustering(run).skipped["clustering"]
+    assert "genre.ari" not in claims.read(run).numbers and "clustering" in claims.read(run).skipped
+
+
+def test_the_untrained_network_is_the_one_that_the_run_started_from(run):
+    a, b = measure.untrained(run), measure.untrained(run)
+    fresh, trained = (dict(m.named_parameters()) for m in (a, run.model))
+    assert all(torch.equal(p, fresh[n]) for n, p in b.named_parameters())
+    assert any(not torch.equal(p, trained[n]) for n, p in fresh.items())
+
+
+def test_windows_with_another_input_than_the_runs_own(run):
+    own, other = measure.windows(run, "test"), measure.windows(run, "test", detilt=True)
+    assert own.shape == other.shape and not np.allclose(own, other)
+    np.testing.assert_array_equal(own, measure.windows(run, "test", detilt=False))
