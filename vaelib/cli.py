@@ -289,7 +289,7 @@ def embed(
     model: Annotated[str | None, typer.Option(help="The newest run of this model.")] = None,
     condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write a .csv, .parquet or .npz file; else print a table.")
+        Path | None, typer.Option(help="Write a .csv, .parquet or .html file (map, players); else print a table.")
     ] = None,
     like: Annotated[
         int | None, typer.Option(min=0, help="Name so many nearest clips of the collection; printed: 3 by default.")
@@ -324,10 +324,10 @@ def embed(
         print(f"vaelib: {sentence}", file=sys.stderr)
     if not len(found):
         raise InputError(f"none of the {len(files)} files could be used")
-    k = like if like is not None else 0 if output else 3
+    k = like if like is not None else 0 if output and output.suffix != ".html" else 3
     near = embedding.more_like(opened, found, k, metric) if k else []
     if output is not None:
-        typer.echo(embedding.write(found, output, near))
+        typer.echo(embedding.write(opened, found, output, near))
     else:
         said = "; below each file the nearest clips and how far they are" if near else ""
         typer.echo(f"{opened.name}: {opened.folder}{said}\n\n{embedding.text_of(found, near)}")

@@ -1,31 +1,39 @@
-"""New files in the latent space of a trained run: where they lie, what the model calls them, what lies near."""
+"""New files in the latent space of a trained run: where they lie, what the model calls them, their nearest songs."""
 
 from __future__ import annotations
 
-import io
+import html
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from . import audio
 from .audio import header
 from .collection import LABELS, UNLABELLED
 from .config import InputError, one_of, write_atomic
+from .explore import player, wave_player
 from .metrics.clustering import nearest
 from .models import VaDE
+from .plots import maps
+from .report import Section
+from .report import write as write_report
 from .runs import Run, track_means
 from .store import CUT
 from .windows import Clips
 
 PER = ("file", "segment")
+LONGEST_SOUND = 30.0  # seconds of a new file that a page plays
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,12 @@ def embed_files(
 ) -> Embedded:
     """Embed audio files exactly as a run embeds the clips of its store (`Run.embed`, `Run.responsibilities`).
 
-    A conditional model infers the class of each window and says the mean of its probabilities. The windows of a
+    A conditional model infers the class of each window; the mean of its probabilities is given. The windows of a
     file share one cluster variable of a VaDE, those of all its segments too.
 
     Args:
+        run: A trained run.
+        files: Audio files, of the collection or new.
         per: A row for each `file` or for each `segment` of a long one.
         show: Called after each file.
 
@@ -68,7 +78,7 @@ def embed_files(
         InputError: another `per`. A file that cannot be used is named in `failed`, and the others go on.
     """
     one_of("unit", per, PER)
-    rows, codes, said, failed = [], [], [], {}
+    rows, codes, shares, failed = [], [], [], {}
     for file in map(str, files):
         try:
             parts = [(start, seconds, *_encode(run, wave)) for start, seconds, wave in _segments(Path(file), run)]
@@ -84,11 +94,11 @@ def embed_files(
             starts, seconds, z, logits = zip(*some, strict=True)
             rows.append((file, starts[0], starts[-1] + seconds[-1] - starts[0], len(some)))
             codes.append(np.mean([part.numpy().mean(0) for part in z], axis=0))
-            said.append(_shares(run, torch.cat(z), logits))
+            shares.append(_shares(run, torch.cat(z), logits))
     table = pd.DataFrame(rows, columns=["file", "start", "seconds", "segments"])
     group, groups = _groups(run)
     means = np.array(codes, np.float32).reshape(len(rows), run.config.model.latent)
-    return Embedded(table, means, np.array(said).reshape(len(rows), len(groups)), groups, group, failed)
+    return Embedded(table, means, np.array(shares).reshape(len(rows), len(groups)), groups, group, failed)
 
 
 def _segments(file: Path, run: Run) -> Iterator[tuple[float, float, Tensor]]:
@@ -147,14 +157,11 @@ def _groups(run: Run) -> tuple[str, tuple[str, ...]]:
     return (model.condition, tuple(model.classes)) if run.conditional else ("", ())
 
 
-# --- more like this ---
-
-
 def more_like(run: Run, found: Embedded, k: int, metric: str = "euclidean") -> list[pd.DataFrame]:
     """The `k` songs of the run's collection nearest to each row, in the model's own space; never the song itself.
 
     Returns:
-        For each row a table, nearest first: `path`, labels, `distance`.
+        For each row a table, nearest first, indexed by rows of the store: `path`, labels, `distance`.
     """
     every = run.embed(None)
     first, number = run.store.tracks(every.rows)
@@ -162,15 +169,17 @@ def more_like(run: Run, found: Embedded, k: int, metric: str = "euclidean") -> l
     inside = {str(root / p): t for p, t in zip(run.store.table.loc[every.rows, "path"], number, strict=True)}
     asked = np.array([inside.get(str(Path(f).resolve()), -1) for f in found.table["file"]], int)
     means = track_means(every.means, number)
-    places, far = nearest(found.means, means, k, metric, (asked, np.arange(len(first))))
+    places, distances = nearest(found.means, means, k, metric, (asked, np.arange(len(first))))
     labels = [c for c in LABELS if c in table and (table[c] != UNLABELLED).any()]
     return [
-        table.iloc[at[at >= 0]][["path", *labels]].assign(distance=d[at >= 0]).reset_index(drop=True)
-        for at, d in zip(places, far, strict=True)
+        table.iloc[at[at >= 0]][["path", *labels]].assign(distance=d[at >= 0])
+        for at, d in zip(places, distances, strict=True)
     ]
 
 
 # --- written and printed ---
+
+ENDINGS = (".csv", ".parquet", ".html")
 
 
 def named(file: str) -> str:
@@ -179,15 +188,15 @@ def named(file: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def frame_of(found: Embedded, near: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
+def frame_of(found: Embedded, neighbours: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
     """One row per file or segment: what was heard, `z0` …, `p_<class>` …, `near_1`, `near_1_distance` …"""
     table = found.table.assign(file=[named(f) for f in found.table["file"]]).reset_index(drop=True)
     codes = pd.DataFrame(found.means, columns=[f"z{i}" for i in range(found.means.shape[1])])
     shares = pd.DataFrame(found.shares, columns=[f"p_{g}" for g in found.groups])
     columns = {}
-    for i in range(max(map(len, near), default=0)):
-        columns[f"near_{i + 1}"] = [named(n["path"].get(i, "")) for n in near]
-        columns[f"near_{i + 1}_distance"] = [n["distance"].get(i, np.nan) for n in near]
+    for i in range(max(map(len, neighbours), default=0)):
+        columns[f"near_{i + 1}"] = [named(n["path"].iloc[i]) if i < len(n) else "" for n in neighbours]
+        columns[f"near_{i + 1}_distance"] = [n["distance"].iloc[i] if i < len(n) else np.nan for n in neighbours]
     return pd.concat([table, codes, shares, pd.DataFrame(columns, index=table.index)], axis=1)
 
 
@@ -195,69 +204,74 @@ def check_output(path: Path) -> Path:
     """Refuse a name that cannot be written, before any file is decoded.
 
     Raises:
-        InputError: a folder, another ending than `.csv`, `.parquet` or `.npz`, or Parquet without its library.
+        InputError: a folder, another ending than those of `ENDINGS`, or Parquet without its library.
     """
     if path.is_dir():
-        raise InputError(f"--output {path} is a folder: give the name of a .csv, .parquet or .npz file")
-    if path.suffix not in WRITERS:
-        raise InputError(f"--output {path} ends in {path.suffix or 'nothing'}: end it in {', '.join(WRITERS)}")
-    if path.suffix == ".parquet" and not (find_spec("pyarrow") or find_spec("fastparquet")):
-        raise InputError(f"--output {path}: Parquet needs `pip install pyarrow`; or choose .csv or .npz")
+        raise InputError(f"--output {path} is a folder: give the name of a {', '.join(ENDINGS)} file")
+    if path.suffix not in ENDINGS:
+        raise InputError(f"--output {path} ends in {path.suffix or 'nothing'}: end it in {', '.join(ENDINGS)}")
+    if path.suffix == ".parquet" and not find_spec("pyarrow"):
+        raise InputError(f"--output {path}: Parquet needs `pip install pyarrow`; or choose .csv")
     return path
 
 
-def write(found: Embedded, path: Path, near: Sequence[pd.DataFrame] = ()) -> Path:
-    """Write the rows as CSV or Parquet (`frame_of`), or as the arrays of an NPZ that loads without pickle.
+def write(run: Run, found: Embedded, path: Path, neighbours: Sequence[pd.DataFrame] = ()) -> Path:
+    """Write the rows as CSV or Parquet (`frame_of`), or as a page with a map, players and the nearest songs.
 
     Raises:
-        InputError: as `check_output`, or the disk refuses.
+        InputError: as `check_output`, or the file cannot be written.
     """
-    make = WRITERS[check_output(path).suffix]
-    try:
-        return write_atomic(path, make(found, near))
-    except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror or e}; make room or choose another folder") from e
+    check_output(path)
+    if path.suffix == ".html":
+        return _page(run, found, path, neighbours)
+    frame = frame_of(found, neighbours)
+    return write_atomic(path, frame.to_parquet(index=False) if path.suffix == ".parquet" else frame.to_csv(index=False))
 
 
-def _csv(found: Embedded, near: Sequence[pd.DataFrame]) -> bytes:
-    return frame_of(found, near).to_csv(index=False).encode()
+def _page(run: Run, found: Embedded, path: Path, neighbours: Sequence[pd.DataFrame]) -> Path:
+    """For each file a section: where it lies on a map of the collection, its sound, the nearest songs with theirs."""
+    sections, fe = [], run.store.front_end
+    with TemporaryDirectory() as folder:
+        for i, row in enumerate(found.table.itertuples()):
+            picture = Path(folder) / f"{i}.png"
+            _draw(run, found.means[i], neighbours[i].index if neighbours else (), picture)
+            wave = audio.load(Path(row.file), fe, row.start, min(row.seconds, LONGEST_SOUND))
+            sounds = [f"<p>{wave_player(wave.numpy(), fe.sample_rate)._repr_html_()}</p>"]
+            songs = neighbours[i].assign(path=[named(p) for p in neighbours[i]["path"]]) if neighbours else None
+            for store_row, name in () if songs is None else songs["path"].items():
+                sounds.append(f"<p>{html.escape(name)}</p>{player(run.store, store_row)._repr_html_()}")
+            text = "Likeliest: " + _likeliest(found, i) if found.groups else ""
+            sections.append(Section(named(row.file), text, songs, picture, markup="".join(sounds)))
+        return write_report(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")
 
 
-def _parquet(found: Embedded, near: Sequence[pd.DataFrame]) -> bytes:
-    buffer = io.BytesIO()
-    frame_of(found, near).to_parquet(buffer, index=False)
-    return buffer.getvalue()
+def _draw(run: Run, mean: np.ndarray, neighbours: Sequence[int], path: Path) -> None:
+    """The codes of the collection on their two main axes, the new file as a star, its neighbours ringed."""
+    every = run.embed(None)
+    axes = PCA(2, random_state=0).fit(every.means)
+    flat = pd.DataFrame(axes.transform(every.means), index=every.rows, columns=["x", "y"])
+    label = next((c for c in ("language", "genre") if run.store.table[c].nunique() > 1), "language")
+    figure, ax = maps({run.name: flat.to_numpy()}, run.store.table.loc[every.rows, label].to_numpy().astype(str))
+    ax[0, 0].scatter(*flat.loc[list(neighbours)].to_numpy().T, s=60, facecolors="none", edgecolors="black")
+    ax[0, 0].scatter(*axes.transform(mean[None])[0], s=220, marker="*", color="black", edgecolors="white")
+    figure.set_size_inches(6, 6)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
-def _npz(found: Embedded, near: Sequence[pd.DataFrame]) -> bytes:
-    frame, buffer = frame_of(found, near), io.BytesIO()
-    arrays = {c: frame[c].to_numpy() for c in ("start", "seconds", "segments")}
-    names = [c for c in frame if c.startswith("near_") and not c.endswith("_distance")]
-    arrays |= {"files": frame["file"].to_numpy(str), "means": found.means, "shares": found.shares}
-    arrays |= {"groups": np.array(found.groups, str), "group": np.array(found.group)}
-    if names:
-        arrays["near"] = frame[names].to_numpy(str)
-        arrays["near_distance"] = frame[[f"{n}_distance" for n in names]].to_numpy(float)
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+def _likeliest(found: Embedded, row: int, most: int = 3) -> str:
+    share = found.shares[row]
+    top = [g for g in np.argsort(-share, kind="stable")[:most] if share[g] > 0.005]
+    return ", ".join(f"{named(found.groups[g])} ({share[g]:.0%})" for g in top)
 
 
-WRITERS = {".csv": _csv, ".parquet": _parquet, ".npz": _npz}
-
-
-def text_of(found: Embedded, near: Sequence[pd.DataFrame], most: int = 3) -> str:
-    """A table for a terminal: each file with its likeliest groups, and below it distances and nearest clips."""
+def text_of(found: Embedded, neighbours: Sequence[pd.DataFrame]) -> str:
+    """A table for a terminal: each file with its likeliest groups, and below it distances and nearest songs."""
     lines = [["file", "heard", found.group]]
-    for share, row in zip(found.shares, found.table.itertuples(), strict=True):
-        top = [g for g in np.argsort(-share, kind="stable")[:most] if share[g] > 0.005]
-        likely = ", ".join(f"{named(found.groups[g])} ({share[g]:.0%})" for g in top)
-        lines.append([named(row.file), f"{_clock(row.start)}–{_clock(row.start + row.seconds)}", likely])
+    for i, row in enumerate(found.table.itertuples()):
+        times = (f"{s // 60:.0f}:{s % 60:04.1f}" for s in (round(row.start, 1), round(row.start + row.seconds, 1)))
+        lines.append([named(row.file), "–".join(times), _likeliest(found, i)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    told = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    below = [[f"{d:10.3f}  " + " · ".join(map(named, words)) for *words, d in clips.to_numpy()] for clips in near]
-    return "\n".join(line for row, clips in zip_longest(told, [[], *below], fillvalue=[]) for line in (row, *clips))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"
+    rows = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    below = [[f"{d:10.3f}  " + " · ".join(map(named, words)) for *words, d in n.to_numpy()] for n in neighbours]
+    return "\n".join(line for row, n in zip_longest(rows, [[], *below], fillvalue=[]) for line in (row, *n))
