@@ -38,7 +38,7 @@ torch.set_num_threads(1)
 
 # What takes longest begins first, so that nothing long is left over when the rest is done
 LONGEST = (
-    "tests/test_notebooks.py",
+    "tests/notebooks",
     "tests/browser",
     "tests/test_batch.py",
     "tests/test_bench.py",
@@ -104,9 +104,9 @@ def write_tones(folder: Path, clips: int = CLIPS, languages=LANGUAGES, genres=GE
 
 
 def _unit(nodeid: str) -> str:
-    """What stays in one process: a file; the browser tests, which share one JupyterLab, are one unit."""
+    """What stays in one process: a file; those that share a JupyterLab or executed notebooks are one unit."""
     path = nodeid.partition("::")[0]
-    return "tests/browser" if path.startswith("tests/browser/") else path
+    return next((folder for folder in LONGEST[:2] if path.startswith(f"{folder}/")), path)
 
 
 def pytest_collection_modifyitems(items):

@@ -241,7 +241,7 @@ def _page(run: Run, found: Embedded, path: Path, neighbours: Sequence[pd.DataFra
             for store_row, name in () if songs is None else songs["path"].items():
                 sounds.append(f"<p>{html.escape(name)}</p>{player(run.store, store_row)._repr_html_()}")
             text = "Likeliest: " + _likeliest(found, i) if found.groups else ""
-            sections.append(Section(named(row.file), text, songs, picture, markup="".join(sounds)))
+            sections.append(Section(named(Path(row.file).name), text, songs, picture, markup="".join(sounds)))
         return write_report(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")
 
 

@@ -85,6 +85,14 @@ class Notebooks:
         return "\n".join(o.get("text", "") for o in outputs if o.output_type == "stream")
 
 
+def pytest_collection_modifyitems(items):
+    """What executes notebooks takes minutes."""
+    for item in items:
+        if "notebooks" in item.fixturenames:
+            item.add_marker(pytest.mark.notebooks)
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def notebooks(tmp_path_factory):
     """The notebooks, executed as tests ask for them (minutes)."""
