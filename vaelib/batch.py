@@ -225,6 +225,14 @@ class _Client(PapermillNotebookClient):
         return super().process_message(msg, cell, cell_index)
 
 
+def kernel_settings(folder: str, page: bool) -> tuple[Config, dict[str, str]]:
+    """Configuration and environment of a kernel: sockets in a folder of this user, explorers only for a page."""
+    sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
+    environment = os.environ | ({} if page else {"VAELIB_NO_PLAYERS": "1"})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every kernel compiles all that it imports
+    return sockets, environment
+
+
 class _Engine(NBClientEngine):
     """papermill's engine, with the notebook's own progress line passed on, and its training runs noted."""
 
@@ -233,10 +241,8 @@ class _Engine(NBClientEngine):
         """Execute all cells; `show` is called with every progress line. Without a page explorers are not drawn."""
         with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
             trained, log = Path(folder, "runs"), Path(folder, "kernel.log")
-            environment = os.environ | kernel_environment() | {"VAELIB_TRAINED": str(trained)}
-            environment |= {} if page else {"VAELIB_NO_PLAYERS": "1"}
-            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every kernel compiles all that it imports
-            sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})  # only this user's
+            sockets, environment = kernel_settings(folder, page)
+            environment |= kernel_environment() | {"VAELIB_TRAINED": str(trained)}
             client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, config=sockets)
             client.show = show
             try:

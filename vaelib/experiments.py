@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from .batch import REFUSALS, NotebookFailedError, checked
+from .batch import REFUSALS, NotebookFailedError, checked, kernel_settings
 from .config import InputError, notebooks_dir, outputs_dir
 
 CONVOLUTIONAL = ("conv_vae", "beta_vae", "cvae", "vade")
@@ -87,15 +88,15 @@ def execute_experiments(run: Path, names: Sequence[str], **special: Any) -> list
 
 
 def _execute(notebook: str, run: Path, names: Sequence[str], special: dict[str, Any]) -> list[Finding]:
-    nb = nbformat.read(notebooks_dir() / f"{notebook}.ipynb", 4)
+    nb = load_notebook_node(str(notebooks_dir() / f"{notebook}.ipynb"))
     wanted = {"parameters", "setup", *(f"test-{name}" for name in names)}
     nb.cells = [c for c in nb.cells if c.cell_type == "code" and wanted & set(c.metadata.get("tags", []))]
     nb = parameterize_notebook(nb, checked(notebook, {"trained": str(run)} | special))
     resources = {"metadata": {"path": str(notebooks_dir())}}
-    client = NotebookClient(nb, kernel_name="python3", timeout=None, allow_errors=True, resources=resources)
-    environment = os.environ | {"VAELIB_NO_PLAYERS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    client.execute(env=environment)
+    with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
+        config, environment = kernel_settings(folder, page=False)
+        how = {"kernel_name": "python3", "timeout": None, "allow_errors": True, "config": config}
+        NotebookClient(nb, resources=resources, **how).execute(env=environment, stderr=subprocess.DEVNULL)
     for cell in nb.cells:
         if not {"parameters", "setup"}.isdisjoint(cell.metadata.get("tags", [])) and (error := _error(cell)):
             raise error
