@@ -16,8 +16,9 @@ from .config import InputError
 from .factors import LIVE_KL, Factors, codes_of, factors_of, live_dimensions, meanings
 from .factors import label as dimension_label
 from .metrics import clustering as clu
-from .metrics.disentanglement import KNOWN, axes_verdict, coarse, component_codes, disentanglement_scores, mig
+from .metrics.disentanglement import KNOWN, axes_verdict, component_codes, disentanglement_scores, mig
 from .metrics.judges import linear_probe
+from .metrics.reading import coarse
 from .metrics.spectrogram import reconstruction_scores
 from .models import VaDE, build
 from .runs import Run

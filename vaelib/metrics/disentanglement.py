@@ -321,16 +321,6 @@ def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> 
     return codes, ica.transform(codes / spread)
 
 
-def coarse(x: np.ndarray, most: int = 64) -> np.ndarray:
-    """(N, F, T) → (N, ≤ most, ≤ most): means over neighbouring bands and frames."""
-    for axis in (1, 2):
-        if x.shape[axis] > most:
-            edges = np.linspace(0, x.shape[axis], most + 1).astype(int)
-            widths = np.diff(edges).reshape((-1, 1) if axis == 1 else (-1,))
-            x = np.add.reduceat(x, edges[:-1], axis=axis) / widths
-    return x
-
-
 def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) -> dict[int, tuple[str, float]]:
     """The factor after which each live dimension may be named ("" for most), and what it knows of its best one.
 
