@@ -1,40 +1,129 @@
-"""The mel store: what is in it, reading it, which one belongs to a corpus, and refusals."""
+"""The mel store: made once, the same whoever makes it, continued after any kill; what is in it, what is left out."""
 
-import dataclasses
+import errno
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import xarray as xr
+import torch
 import zarr
-from conftest import RATE, TINY, write_tones
+from conftest import RATE, TINY, tone, write_tones
+from distributed import Client, LocalCluster
+from test_splits import melody
 
-from vaelib import audio, corpus, demo
-from vaelib.config import COMPACT, InputError
-from vaelib.preprocess import build_store
-from vaelib.store import fingerprint_of, is_current, open_store, store_path
+from vaelib import audio, collection, regions
+from vaelib import store as making
+from vaelib.collection import read_corpus
+from vaelib.config import COMPACT, ROOT, InputError
+from vaelib.store import build_store, fingerprint_of, is_current, open_store, store_path
+
+
+def content(path):
+    """Every file of a store, by its name in the store."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def visible(folder):
+    return {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Names of the files that are decoded, in order."""
+    seen, read = [], audio.read
+
+    def spy(path, *given):
+        seen.append(path.name)
+        return read(path, *given)
+
+    monkeypatch.setattr(audio, "read", spy)
+    return seen
+
+
+@pytest.fixture
+def small(tmp_path, data):
+    """A corpus of 12 clips of this test's own, every name once."""
+    root = write_tones(tmp_path / "small", clips=2)
+    table = pd.read_csv(root / "manifest.csv")
+    for i, path in enumerate(table["path"]):
+        shutil.move(root / path, root / f"{i:02d}.flac")
+        table.loc[i, "path"] = f"{i:02d}.flac"
+    table.to_csv(root / "manifest.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """Three clips in a region, each a chunk of its own, so that `small` has four regions."""
+    for name, value in (("REGION_CLIPS", 3), ("REGIONS", 1), ("CHUNK_BYTES", 1)):
+        monkeypatch.setattr(making, name, value)
+
+
+@pytest.fixture
+def whole(small, chunks, tmp_path, monkeypatch):
+    """The store of `small`, made in one go by one thread, in another folder."""
+    with monkeypatch.context() as patch:
+        patch.setenv("VAELIB_DATA", str(tmp_path / "whole"))
+        return content(build_store(small, TINY, workers=1))
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A client of two worker processes of one thread each."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 2}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def interrupted_build(folder, monkeypatch, workers=1, after=2):
+    """Begin a build that ends after so many regions."""
+    add = regions.Ledger.add
+
+    def add_and_stop(self, *given):
+        add(self, *given)
+        if len(self.clips) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(regions.Ledger, "add", add_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(folder, TINY, workers=workers)
+
+
+# --- what is in it ---
 
 
 def test_a_store_describes_itself(store, corpus):
-    ds = xr.open_zarr(store.path, consolidated=False)
-    assert ds["log_mel"].dims == ("clip", "mel", "frame") and ds["log_mel"].dtype == np.float16
-    assert ds.sizes == {"clip": 36, "mel": 16, "frame": int(7.5 * RATE) // TINY.hop + 1}
+    group = zarr.open_group(store.path, mode="r")
+    log_mel = group["log_mel"]
+    assert log_mel.metadata.dimension_names == ("clip", "mel", "frame") and log_mel.dtype == np.float16
+    assert log_mel.shape == (36, 16, int(7.5 * RATE) // TINY.hop + 1) and log_mel.attrs["units"].startswith("dB")
     wanted = {"path", "language", "genre", "family", "tempo", "energy", "split", "n_frames", "level_db", "tilt_db"}
     wanted |= {"track", "start_s", "asked_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate", "channels"}
-    assert wanted | {"duplicate_of", "format", "mel_hz", "phrases"} == set(ds.coords)
-    assert ds["mel_hz"].dims == ("mel",) and ds["log_mel"].attrs["units"].startswith("dB")
-    assert json.loads(ds.attrs["front_end"]) == TINY.to_dict() and ds.attrs["factors"] == ["tempo", "energy"]
-    assert ds.attrs["fingerprint"] == corpus_fingerprint(corpus) and "torchaudio" in ds.attrs["versions"]
-    assert pd.Series(ds["split"].values).value_counts().to_dict() == {"train": 24, "validation": 6, "test": 6}
-    manifest = pd.read_csv(corpus / "manifest.csv").sort_values("path")
-    assert ds["tempo"].values.tolist() == manifest["tempo"].tolist()
-
-
-def corpus_fingerprint(folder):
-    return corpus.read_corpus(folder).fingerprint()
+    assert wanted | {"duplicate_of", "format", "mel_hz", "phrases", "log_mel"} == set(group.array_keys())
+    assert json.loads(store.attrs["front_end"]) == TINY.to_dict() and store.factors == ["tempo", "energy"]
+    assert store.attrs["fingerprint"] == read_corpus(corpus).fingerprint() and "torchaudio" in store.attrs["versions"]
+    assert store.table["split"].value_counts().to_dict() == {"train": 24, "validation": 6, "test": 6}
+    assert store.table["tempo"].tolist() == pd.read_csv(corpus / "manifest.csv").sort_values("path")["tempo"].tolist()
 
 
 def test_spectrograms_are_those_of_the_files(store):
@@ -50,29 +139,31 @@ def test_spectrograms_are_those_of_the_files(store):
 def test_reading_by_split_label_and_row(store):
     parts = [store.rows(s) for s in ("train", "validation", "test")]
     assert sorted(np.concatenate(parts)) == store.rows().tolist()
-    assert store.classes("language") == ["arabic", "bangla", "spanish"] and store.factors == ["tempo", "energy"]
+    assert store.classes("language") == ["arabic", "bangla", "spanish"]
     codes = store.codes("language", store.rows("train"))
     assert [store.classes("language")[c] for c in codes] == store.table.loc[store.rows("train"), "language"].tolist()
-    table = store.table.assign(language="unlabelled", genre=["unlabelled", *store.table["genre"][1:]])
-    blank = dataclasses.replace(store, table=table)
-    assert blank.codes("genre", store.rows()[:2]).tolist()[0] == -1
-    with pytest.raises(InputError, match=r"no clip of .* has a language"):
-        blank.classes("language")
-    with pytest.raises(InputError, match="did you mean 'genre'"):
-        store.classes("genres")
-    with pytest.raises(InputError, match="did you mean 'train'"):
-        store.rows("trains")
-
-
-def test_scaler_is_fitted_on_training_clips_only(store):
     scaler = store.fit_scaler()
-    louder = store.decibels(store.rows()).astype(np.float32)
-    louder[store.rows("test")] += 200
-    louder[store.rows("validation")] += 200
-    other = dataclasses.replace(store, log_mel=zarr.array(louder))
-    assert other.fit_scaler() == scaler
     x = store.spectrogram(store.rows("test")[0], scaler)
     assert x.shape == (16, store.table.loc[store.rows("test")[0], "n_frames"]) and 0 <= x.min() < x.max() <= 1
+    for read, name, match in ((store.classes, "genres", "'genre'"), (store.rows, "trains", "'train'")):
+        with pytest.raises(InputError, match=f"did you mean {match}"):
+            read(name)
+
+
+def test_rows_are_measured_for_the_report(tmp_path, data):
+    folder = tmp_path / "levels"
+    folder.mkdir()
+    half = np.r_[np.zeros(2 * RATE), np.full(2 * RATE, 0.5) * np.sin(np.arange(2 * RATE))]
+    for name, wave in {"a": half, "b": np.clip(20 * tone(220, 4), -1, 1), "c": tone(220, 4), "d": tone(330, 4)}.items():
+        soundfile.write(folder / f"{name}.wav", wave, RATE)
+    soundfile.write(folder / "e.mp3", np.stack([tone(220, 5, 48_000)] * 2, 1), 48_000)
+    t = open_store(build_store(folder, TINY)).table.set_index("path")
+    assert t.loc["a.wav", "silent"] == pytest.approx(0.5, abs=0.02) and t.loc["c.wav", "silent"] == 0
+    assert t.loc["a.wav", "peak"] == pytest.approx(0.5, abs=1e-3) and t.loc["a.wav", "clipped"] == 0
+    assert t.loc["b.wav", "clipped"] > 0.1 and t.loc["b.wav", "peak"] == pytest.approx(1, abs=1e-3)
+    assert t.loc["a.wav", "rms_db"] == pytest.approx(20 * np.log10(0.5 / 2), abs=0.2)  # half of a sine
+    assert t.loc["e.mp3", ["rate", "channels", "format"]].tolist() == [48_000, 2, "MP3"]
+    assert t.loc["e.mp3", "seconds"] == pytest.approx(5, abs=0.1) and t["start_s"].eq(0).all()
 
 
 def test_other_things_are_refused(store, tmp_path):
@@ -86,82 +177,397 @@ def test_other_things_are_refused(store, tmp_path):
         open_store(tmp_path / "other.zarr")
 
 
-def test_another_split_is_another_store_to_a_run(tmp_path, data):
-    folder = write_tones(tmp_path / "music", clips=4)
-    path = build_store(folder, TINY, split_seed=0)
-    first = fingerprint_of(path)
-    assert is_current(folder, TINY, 0) and not is_current(folder, TINY, 1)
-    build_store(folder, TINY, split_seed=1)
-    assert fingerprint_of(path) != first and is_current(folder, TINY, 1)
+# --- which store ---
 
 
-def rendered(folder, **dials):
+def rendered(folder):
     """A folder of tones that says of itself what a rendered corpus says."""
     write_tones(folder, clips=10, languages=("arabic",))
-    record = {
-        "demo": "styles",
-        "composition": 0.0,
-        "variation": 0.3,
-        "fixed": ["tempo"],
-        "rendering": demo.dials.RENDERING,
-    }
-    (folder / "corpus.json").write_text(json.dumps(record | dials))
+    rungs = {"start": "loops", "anywhere": "loops, cut anywhere"}
+    (folder / "corpus.json").write_text(json.dumps({"rendering": 2, "rungs": rungs, "units": {"tempo": "ratio"}}))
     return folder
 
 
-def test_a_store_knows_its_windows_and_its_rung(tmp_path, data):
-    loops, own = rendered(tmp_path / "loops"), write_tones(tmp_path / "own", clips=4)
+def test_a_store_knows_its_windows_its_rung_and_units(tmp_path, data):
     found = {}
-    for folder in (loops, own):
+    for folder in (rendered(tmp_path / "loops"), write_tones(tmp_path / "desk", clips=4)):
         for windows in ("", "start", "anywhere"):
             path = build_store(folder, TINY, windows=windows)
             assert is_current(folder, TINY, windows=windows)
-            attrs = open_store(path).attrs
-            found[folder.name, windows] = (path.name, attrs["windows"], attrs["rung"], fingerprint_of(path))
-    names = {place: told[:3] for place, told in found.items()}
-    usual = ("loops-tiny.zarr", "start", "loops"), ("own-tiny.zarr", "anywhere", "own")
-    assert names["loops", ""] == names["loops", "start"] == usual[0]
-    assert names["own", ""] == names["own", "anywhere"] == usual[1]
-    assert names["loops", "anywhere"] == (
-        "loops-anywhere-tiny.zarr",
-        "anywhere",
-        "loops, cut anywhere, variation 0.3, tempo fixed",
-    )
-    assert names["own", "start"] == ("own-start-tiny.zarr", "start", "own")
-    assert len({told[3] for told in found.values()}) == 4
-    assert store_path("own", "tiny", "start").name == "own-start-tiny.zarr"
+            store = open_store(path)
+            found[folder.name, windows] = path.name, store.attrs["windows"], store.attrs["rung"], fingerprint_of(path)
+            assert store.units == ({"tempo": "ratio"} if folder.name == "loops" else {})
+    assert found["loops", ""][:3] == found["loops", "start"][:3] == ("loops-tiny.zarr", "start", "loops")
+    assert found["loops", "anywhere"][:3] == ("loops-anywhere-tiny.zarr", "anywhere", "loops, cut anywhere")
+    own = ("desk-tiny.zarr", "anywhere", "desk (own music)")  # not taken for the rendered one
+    assert found["desk", ""][:3] == found["desk", "anywhere"][:3] == own
+    assert found["desk", "start"][:2] == ("desk-start-tiny.zarr", "start")
+    assert len({place[3] for place in found.values()}) == 4
     with pytest.raises(InputError, match="did you mean 'start'"):
-        build_store(own, TINY, windows="strat")
-    named_like_a_rung = build_store(write_tones(tmp_path / "desk", clips=4), TINY)
-    assert open_store(named_like_a_rung).attrs["rung"] == "desk (own music)"
+        build_store(tmp_path / "desk", TINY, windows="strat")
 
 
-def test_rendered_clips_are_not_taken_for_copies(tmp_path, data):
-    """Loops of a genre are near copies by construction; tied together, a genre would be in one split only."""
-    folder, t, rng = rendered(tmp_path / "loops"), np.arange(RATE // 4) / RATE, np.random.default_rng(0)
-    notes = [sum(np.sin(2 * np.pi * f0 * k * t) / k for k in range(1, 20)) for f0 in rng.uniform(90, 900, 28)]
-    melody = np.concatenate([n * rng.uniform(0.02, 0.4) for n in notes])
-    for path in folder.rglob("arabic_pop/*.flac"):
-        soundfile.write(path, melody, RATE)
-    table = open_store(build_store(folder, COMPACT)).table
-    counts = table.groupby("genre")["split"].value_counts().unstack()
-    assert (table["duplicate_of"] == "").all()
-    assert (counts[["train", "validation", "test"]] == [7, 1, 2]).all(axis=None)
-    (folder / "corpus.json").unlink()  # the same files as a person's own music
-    assert (open_store(build_store(folder, COMPACT)).table["duplicate_of"] != "").sum() == 9
+@pytest.mark.parametrize("change", ["content", "label", "fewer", "split"])
+def test_what_has_changed_is_another_store(small, data, change):
+    first = open_store(build_store(small, TINY))
+    table = pd.read_csv(small / "manifest.csv")
+    if change == "content":
+        soundfile.write(small / "00.flac", tone(999, 7.25, amplitude=0.1), RATE)
+    table = table.assign(language="latin") if change == "label" else table.iloc[1:] if change == "fewer" else table
+    table.to_csv(small / "manifest.csv", index=False)
+    second = open_store(build_store(small, TINY, split_seed=int(change == "split")))
+    assert second.attrs["fingerprint"] != first.attrs["fingerprint"]
+    assert second.table["path"].tolist() == table["path"].tolist()
+    assert (change == "label") == (second.classes("language") == ["latin"])
 
 
-def test_factors_that_do_not_vary_are_none_and_those_of_rendered_corpora_have_units(tmp_path, data):
+def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path, data):
+    build_store(write_tones(tmp_path / "a" / "music", clips=4), TINY)
+    with pytest.raises(InputError, match=r"already holds another folder of that name, .*a/music"):
+        build_store(write_tones(tmp_path / "b" / "music", clips=5), TINY)
+
+
+# --- made once, by anybody, continued after anything ---
+
+
+def test_a_second_build_does_nothing(small, data, loads):
+    path = build_store(small, TINY)
+    before = {p: p.stat().st_mtime_ns for p in data.rglob("*")}
+    assert len(loads) == 12 and path == store_path("small", "tiny")
+    assert build_store(small, TINY) == path and len(loads) == 12
+    assert {p: p.stat().st_mtime_ns for p in data.rglob("*")} == before
+
+
+def test_the_store_does_not_depend_on_who_makes_it(small, data, whole, processes, loads, monkeypatch):
+    path = build_store(small, TINY, workers=3)
+    assert content(path) == whole and len([p for p in whole if p.startswith("log_mel/c/")]) == 12
+    shutil.rmtree(path)
+    loads.clear()
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", processes.scheduler.address)
+    assert content(build_store(small, TINY)) == whole and not loads  # nothing was decoded in this process
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_interrupted_build_continues(small, data, loads, whole, monkeypatch, workers):
+    interrupted_build(small, monkeypatch, workers)
+    path = store_path("small", "tiny")
+    partial = path.with_suffix(".partial.zarr")
+    assert not path.exists()
+    with pytest.raises(InputError, match="unfinished"):
+        open_store(partial)
+    with open(partial.with_suffix(".progress.jsonl"), "a") as f:
+        f.write("[3, [[79, -40.0")  # killed while it wrote this
+    (partial / "log_mel" / "c").mkdir(exist_ok=True)
+    (partial / "log_mel" / "c" / "0.0123456789abcdef.partial").write_bytes(b"half a chunk")
+    monkeypatch.setattr(making, "REGION_CLIPS", 5)  # it goes on with the regions that it began with
+    loads.clear()
+    assert build_store(small, TINY, workers=workers) == path
+    assert len(loads) == 6  # two regions were kept
+    assert content(path) == whole and visible(path.parent) == {"small-tiny.zarr", "small-tiny.rejected.csv"}
+
+
+def test_a_build_is_begun_anew_when_other_files_are_usable_now(small, data, whole, loads, monkeypatch):
+    header = collection.header
+
+    def without_ffmpeg(path):
+        if path.name == "04.flac":
+            raise audio.UnreadableAudio("needs ffmpeg")
+        return header(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "header", without_ffmpeg)
+        interrupted_build(small, monkeypatch)
+    loads.clear()
+    assert content(build_store(small, TINY)) == whole and len(loads) == 12
+
+
+@pytest.mark.parametrize("where", ["labels", "finish", "rename", "after"])
+def test_a_build_interrupted_anywhere_continues(small, data, loads, monkeypatch, where):
+    with monkeypatch.context() as patch:
+        if where == "labels":  # written, but the ledger does not say so
+            patch.setattr(regions.Ledger, "begin", interrupt)
+        if where == "finish":
+            patch.setattr(making, "_finish", interrupt)
+        if where == "rename":
+            patch.setattr(Path, "rename", interrupt)
+        if where == "after":
+            remove = Path.unlink
+            stop = lambda p, *a, **k: interrupt() if p.match("*.jsonl") and p.exists() else remove(p, *a, **k)  # noqa: E731
+            patch.setattr(Path, "unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(small, TINY)
+    loads.clear()
+    assert len(open_store(build_store(small, TINY)).table) == 12
+    assert len(loads) == (12 if where == "labels" else 0)  # what was decoded is kept
+
+
+CHILD = """
+import sys, time
+from vaelib import audio, store
+from vaelib.config import FrontEnd
+read = audio.read
+audio.read = lambda *given: (time.sleep(0.15), read(*given))[1]
+store.REGION_CLIPS, store.REGIONS, store.CHUNK_BYTES = 3, 1, 1
+store.build_store(sys.argv[1], FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16), workers=2)
+"""
+
+
+def test_a_build_killed_twice_at_random_moments_ends_with_the_same_bytes(tmp_path, data, chunks, loads, monkeypatch):
+    folder = write_tones(tmp_path / "many", clips=6)
+    with monkeypatch.context() as patch:
+        patch.setenv("VAELIB_DATA", str(tmp_path / "whole"))
+        whole = content(build_store(folder, TINY))
+    path = store_path("many", "tiny")
+    ledger = path.with_suffix(".partial.progress.jsonl")
+
+    def lines():
+        return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+
+    for _ in range(2):
+        before = max(lines(), 1)
+        with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, stderr=subprocess.PIPE) as child:
+            while lines() <= before and child.poll() is None:
+                time.sleep(0.005)
+            time.sleep(random.uniform(0, 0.6))
+            child.kill()
+            errors = child.stderr.read().decode()
+        assert child.returncode == -signal.SIGKILL, errors
+        assert not path.exists() and before < lines() < 13
+    kept = lines() - 1
+    loads.clear()
+    build_store(folder, TINY)
+    assert len(loads) == 36 - 3 * kept and content(path) == whole and not ledger.exists()
+
+
+def pace(seconds):
+    """In a worker: every clip takes so much longer, so that there is time to kill it."""
+    read = getattr(audio, "read_at_once", audio.read)
+    audio.read_at_once, audio.read = read, lambda *given: (time.sleep(seconds), read(*given))[1]
+
+
+def test_a_killed_worker_is_replaced(small, data, whole, processes):
+    ledger = store_path("small", "tiny").with_suffix(".partial.progress.jsonl")
+    processes.run(pace, 0.1)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(build_store(small, TINY, client=processes)))
+    thread.start()
+    end = time.monotonic() + 240
+    while not (ledger.exists() and ledger.stat().st_size):  # now they decode
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    (_, killed), (left, _) = processes.run(os.getpid).items()
+    os.kill(killed, signal.SIGKILL)
+    thread.join()
+    processes.run(pace, 0, workers=[left])
+    assert content(found[0]) == whole
+
+
+def test_two_processes_make_a_store_once(small, data, whole, loads, capfd):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(build_store(small, TINY))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and len(loads) == 12 and content(found[0]) == whole
+    assert "another process is making small-tiny; waiting for it" in capfd.readouterr().err
+
+
+def test_threads_are_given_back(small, data):
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        build_store(small, TINY, workers=2)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- what the machine does ---
+
+
+def test_a_full_disk_is_a_sentence_and_the_next_build_continues(small, data, whole, loads, monkeypatch):
+    write = zarr.Array.__setitem__
+
+    def full(array, where, values):
+        if array.ndim == 3 and where.start == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(array, where, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__setitem__", full)
+        with pytest.raises(InputError, match=r"cannot write .*small-tiny.partial.zarr: No space left .* continues"):
+            build_store(small, TINY, workers=1)
+    loads.clear()
+    assert content(build_store(small, TINY)) == whole and 0 < len(loads) <= 6
+
+
+@pytest.mark.parametrize("where", ["data", "stores"])
+def test_a_folder_that_cannot_be_written_is_a_sentence(small, data, where):
+    blocked = data if where == "data" else data / "stores"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("not a folder")
+    with pytest.raises(InputError, match=r"cannot write .*(Not a directory|File exists); make room or choose another"):
+        build_store(small, TINY)
+
+
+def test_a_store_removed_under_its_workers_is_a_sentence(small, data, monkeypatch):
+    read, partial = audio.read, store_path("small", "tiny").with_suffix(".partial.zarr")
+
+    def remove(*given):
+        shutil.rmtree(partial, ignore_errors=True)
+        return read(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "read", remove)
+        with pytest.raises(InputError, match="removed or begun anew"):
+            build_store(small, TINY, workers=1)
+    assert len(open_store(build_store(small, TINY)).table) == 12
+
+
+def test_workers_that_do_not_see_the_corpus_set_nothing_aside(small, data, monkeypatch):
+    seen = collection.require_seen
+    monkeypatch.setattr(collection, "require_seen", lambda folder: seen(folder / "elsewhere"))
+    with pytest.raises(InputError, match=r"does not see .*under the same names"):
+        build_store(small, TINY)
+    assert not visible(data / "stores")
+
+
+# --- bad files, long files, copies ---
+
+BAD = {
+    "zero.flac": ("empty", lambda p: p.write_bytes(b"")),
+    "text.mp3": ("cannot be decoded", lambda p: p.write_text("no music here\n" * 99)),
+    "cut.flac": ("cannot be decoded|too short", lambda p: p.write_bytes((p.parent / "00.flac").read_bytes()[:5000])),
+    "nan.wav": ("NaN", lambda p: soundfile.write(p, np.full(7 * RATE, np.nan, np.float32), RATE, subtype="FLOAT")),
+    "short.wav": ("too short", lambda p: soundfile.write(p, tone(220, 1), RATE)),
+    "silent.wav": ("silent", lambda p: soundfile.write(p, np.zeros(7 * RATE), RATE)),
+    "missing.wav": ("not there", lambda p: None),
+}
+
+
+@pytest.mark.parametrize("keep_good", [True, False])
+def test_unusable_files_are_set_aside_and_the_rest_goes_on(small, data, chunks, keep_good):
+    table = pd.read_csv(small / "manifest.csv")
+    for name, (_, make) in BAD.items():
+        make(small / name)
+    extra = table.iloc[[0] * len(BAD)].assign(path=list(BAD))
+    pd.concat([table] * keep_good + [extra]).to_csv(small / "manifest.csv", index=False)
+    if keep_good:
+        store = open_store(build_store(small, TINY))
+        assert store.table["path"].tolist() == [f"{i:02d}.flac" for i in range(12)]
+        assert np.isfinite(store.decibels(store.rows())).all()
+        assert len(list((store.path / "log_mel" / "c").iterdir())) == 15  # with those that failed to decode
+    else:
+        with pytest.raises(InputError, match="reasons are in"):
+            build_store(small, TINY)
+        assert not store_path("small", "tiny").exists()
+    reasons = pd.read_csv(data / "stores" / "small-tiny.rejected.csv").set_index("path")["reason"]
+    unlisted = reasons.str.startswith("is not in manifest.csv; add a row")
+    assert set(reasons.index[~unlisted]) == set(BAD) and unlisted.sum() == (0 if keep_good else 12)
+    for name, (reason, _) in BAD.items():
+        assert pd.Series(reasons[name]).str.contains(reason).all(), (name, reasons[name])
+
+
+@pytest.fixture
+def songs(tmp_path, data):
+    """Four songs of 8.3 s, ever higher and ever louder, of two artists each with two."""
+    for i, artist in enumerate("aabb"):
+        t = np.arange(int((8.3 + i / 10) * RATE)) / RATE
+        (tmp_path / "songs" / artist).mkdir(parents=True, exist_ok=True)
+        wave = (0.02 + 0.03 * t) * np.sin(2 * np.pi * (200 * t + 10 * t**2))
+        soundfile.write(tmp_path / "songs" / artist / f"{i}.wav", wave, RATE)
+    return tmp_path / "songs"
+
+
+def test_a_long_file_becomes_segments_of_one_track(songs, data):
+    store = open_store(build_store(read_corpus(songs, labels="{artist}/{track}"), TINY, segment_seconds=3))
+    table = store.table
+    assert table.groupby("path")["start_s"].apply(lambda s: [round(x, 3) for x in s]).tolist() == [
+        [0, 3, 5.3], [0, 3, 5.4], [0, 3, 5.5], [0, 3, 5.6]  # the last one ends with the song
+    ]  # fmt: skip
+    assert table["seconds"].round(3).eq(3).all() and table["n_frames"].nunique() == 1
+    assert table["track"].tolist() == [t for t in ("a/0", "a/1", "b/2", "b/3") for _ in range(3)]
+    assert table.groupby("artist")["split"].nunique().eq(1).all()  # an artist is on one side, a track with it
+    for row in store.rows():
+        np.testing.assert_allclose(store.decibels([row])[0], audio.log_mel(store.load(row), TINY).numpy(), atol=0.05)
+    assert store.name(1) == "a/0.wav 0:03" and store.rows().tolist() == list(range(12))
+    first, number = store.tracks(store.rows())
+    assert first.tolist() == [0, 3, 6, 9] and number.tolist() == [t for t in range(4) for _ in range(3)]
+
+
+def test_another_cut_is_another_store(songs, data):
+    corpus, prints = read_corpus(songs), set()
+    for cut in ({}, {"segment_seconds": 3}, {"segment_seconds": 3, "hop_seconds": 2}, {"segment_seconds": 0}):
+        path = build_store(corpus, TINY, **cut)
+        assert is_current(corpus, TINY, **cut)
+        prints.add(fingerprint_of(path))
+    assert len(prints) == 4 and len(open_store(path).table) == 4  # 0: whole
+    for cut, reason in (({"segment_seconds": 1}, "shorter than one window"), ({"hop_seconds": -1}, "a hop of -1"),
+                        ({"segment_seconds": float("nan")}, "shorter")):  # fmt: skip
+        with pytest.raises(InputError, match=reason):
+            build_store(songs, TINY, **cut)
+
+
+def test_a_damaged_or_silent_part_costs_only_itself(tmp_path, data):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    wave = tone(220, 12)
+    wave[4 * RATE : 8 * RATE] = 0
+    soundfile.write(folder / "quiet.wav", wave, RATE)
+    wave[9 * RATE] = np.nan
+    soundfile.write(folder / "nan.wav", wave, RATE, subtype="FLOAT")
+    for i in range(3):
+        soundfile.write(folder / f"{i}.wav", tone(300 + 50 * i, 4), RATE)
+    store = open_store(build_store(folder, TINY, segment_seconds=4))
+    starts = store.table.groupby("path")["start_s"].apply(list).to_dict()
+    assert starts == {"0.wav": [0], "1.wav": [0], "2.wav": [0], "nan.wav": [0], "quiet.wav": [0, 8]}
+    rejected = pd.read_csv(store.path.with_suffix(".rejected.csv")).to_numpy().tolist()
+    assert [p for p, _ in rejected] == ["nan.wav", "nan.wav", "quiet.wav"]
+    assert "silent" in rejected[0][1] and "NaN" in rejected[1][1] and rejected[2][1].endswith("(from 4.0 s on)")
+
+
+def test_copies_of_own_music_are_found_and_kept_on_one_side(tmp_path, data):
+    """Loops of a rendered genre are near copies by construction; tied together, a genre would be in one split only."""
     folder = rendered(tmp_path / "loops")
-    table = pd.read_csv(folder / "manifest.csv").assign(energy=0.5, vocal_level=range(20))
-    table.to_csv(folder / "manifest.csv", index=False)
-    store = open_store(build_store(folder, TINY))
-    assert store.factors == ["tempo", "vocal_level"] and store.units == {"tempo": "ratio", "vocal_level": "dB"}
+    table = pd.read_csv(folder / "manifest.csv")
+    for i, path in enumerate(table["path"]):
+        soundfile.write(folder / path, melody(i), RATE)
+    again = [("zz_copy.mp3", table["path"][3]), ("zz_other.ogg", table["path"][17])]
+    for name, of in again:
+        soundfile.write(folder / name, 0.5 * soundfile.read(folder / of)[0], RATE)
+    extra = table.iloc[[3, 17]].assign(path=[name for name, _ in again])
+    pd.concat([table, extra]).to_csv(folder / "manifest.csv", index=False)
+    assert (open_store(build_store(folder, COMPACT)).table["duplicate_of"] == "").all()
+    (folder / "corpus.json").unlink()  # the same files as a person's own music
+    t = open_store(build_store(folder, COMPACT)).table.set_index("path")
+    assert t["duplicate_of"][t["duplicate_of"] != ""].to_dict() == dict(again)
+    for name, of in again:
+        assert t.loc[name, "split"] == t.loc[of, "split"]
 
 
-def test_a_store_of_an_older_version_is_refused(store, tmp_path):
-    old = shutil.copytree(store.path, tmp_path / "old.zarr")
-    group = zarr.open_group(old, mode="a")
-    group.attrs.put({k: v for k, v in group.attrs.items() if k != "windows"})
-    with pytest.raises(InputError, match=r"made by an older version: run `vaelib preprocess`"):
-        open_store(old)
+# --- a full disk ---
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root may mount a small file system")
+def test_a_disk_that_fills_up_harms_nothing_and_the_same_command_continues(corpus, store, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        monkeypatch.setenv("VAELIB_DATA", str(disk / "data"))
+        finished = build_store(write_tones(tmp_path / "other", 3, ("arabic",), ("pop",)), TINY)
+        before, whole = content(finished), content(store.path)
+        for room in (0, 100_000):  # none, and too little
+            (disk / "ballast").write_bytes(b"")
+            about = os.statvfs(disk)
+            (disk / "ballast").write_bytes(b"\0" * (about.f_bavail * about.f_frsize - room))
+            with pytest.raises(InputError, match="No space left on device; make room") as refused:
+                build_store(corpus, TINY)
+            assert "\n" not in str(refused.value)
+            assert not (finished.parent / store.path.name).exists() and content(finished) == before
+        (disk / "ballast").unlink()
+        assert content(build_store(corpus, TINY)) == whole and content(finished) == before
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
