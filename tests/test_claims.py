@@ -1,0 +1,237 @@
+"""Results kept with a run, and the ledger that reads them: verdicts by hand on runs that only have results."""
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from vaelib import claims, ledger
+from vaelib.config import DEFAULT_BETA, PRIORS, ModelConfig, RunConfig, TrainConfig
+from vaelib.models import MODELS
+
+CLAIMS = ledger.read_claims()
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a run that has results and nothing else."""
+
+    def run(name="conv_vae", seed=0, rung="loops", epochs=10, factors=("key",), **kept):
+        table = pd.DataFrame({"key": [1, 2], "genre": ["a", "b"], "language": ["x", "x"]})
+        made = SimpleNamespace(
+            folder=tmp_path / rung / f"{name}-s{seed}", name=name,
+            summary={"epochs": epochs, "clips_per_s": 5, "parameters": 7},
+            config=SimpleNamespace(fingerprint=rung, corpus=rung, training=SimpleNamespace(seed=seed)),
+            store=SimpleNamespace(attrs={"rung": rung}, table=table, factors=factors),
+            history=pd.DataFrame({"phase": ["vae", "joint"], "seconds": [1.0, 3.0]}),
+        )  # fmt: skip
+        numbers = {k: np.mean(v) for k, v in kept.items()}
+        per_clip = {k: v for k, v in kept.items() if np.ndim(v)}
+        claims.keep(made, "measured", numbers, per_clip)
+        return made
+
+    return run
+
+
+def row(**changes) -> pd.DataFrame:
+    """A table of one claim: the number `x` of conv_vae is above 0."""
+    plain = dict.fromkeys(CLAIMS.columns, "") | {
+        "id": "X1", "claim": "c", "metric": "m", "expected": "e", "rung": "loops", "run": "conv_vae", "number": "x",
+        "how": "value", "direction": "above", "low": 0.0, "high": 0.0, "null": "0", "experiment": "e", "notebook": "03",
+    }  # fmt: skip
+    return pd.DataFrame([plain | changes])
+
+
+def judged(runs, extras=None, **changes) -> dict:
+    """The first line of the ledger."""
+    return ledger.judge_claims(runs, extras, row(**changes)).iloc[0].to_dict()
+
+
+# --- results ---
+
+
+def test_what_is_kept_is_read_again(make):
+    run = make()
+    figure = Figure()
+    claims.keep(run, "smoothness", {"smooth.gradual": 0.5}, {"smooth.gradual": [0, 1]}, figure, "Half of them.")
+    claims.skip(run, "separation", "this corpus has one language")
+    found = claims.read(run)
+    assert found.numbers["smooth.gradual"] == 0.5 and found.per_clip["smooth.gradual"].tolist() == [0, 1]
+    assert found.texts == {"smoothness": "Half of them."}
+    assert found.skipped == {"separation": "this corpus has one language"}
+    assert (run.folder / "results" / "smoothness.png").read_bytes().startswith(b"\x89PNG")
+    trained = {k: found.numbers[f"train.{k}"] for k in ("clips_per_s", "parameters", "epochs", "seconds_per_epoch")}
+    assert trained == {"clips_per_s": 5, "parameters": 7, "epochs": 10, "seconds_per_epoch": 3}  # of the joint phase
+
+
+def test_a_later_result_takes_the_place_of_an_earlier_one(make):
+    run = make()
+    claims.keep(run, "clustering", {"genre.ari": 0.1, "genre.k": 3}, text="a")
+    claims.skip(run, "clustering", "no labels")
+    assert not {"genre.ari", "genre.k"} & set(claims.read(run).numbers)
+    claims.keep(run, "clustering", {"genre.ari": np.nan})
+    assert np.isnan(claims.read(run).numbers["genre.ari"]) and not claims.read(run).skipped
+
+
+def test_half_a_result_is_never_seen(make, monkeypatch):
+    run = make(x=1.0)
+    monkeypatch.setattr(json, "dumps", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        claims.keep(run, "measured", {"x": 2.0})
+    assert claims.read(run).numbers["x"] == 1
+
+
+# --- the table of claims ---
+
+
+def variants() -> set[str]:
+    """Every variant that a plan can train, by the configuration's own word."""
+    found = set()
+    conditions = [("", "standard"), *itertools.product(("language", "genre"), PRIORS)]
+    for name, (condition, prior), beta, detilt, (sigma, start) in itertools.product(
+        MODELS, conditions, (1.0, 2.0, 4.0, 8.0, 16.0), (False, True), ((0, 0), (0.2, 0), (0.2, 5))
+    ):
+        if (name == "cvae") == bool(condition):
+            model = ModelConfig(name, (16, 16), condition=condition, prior=prior)
+            training = TrainConfig(beta=beta, sigma=sigma, start_components=start)
+            found.add(RunConfig("c", "f", None, model, training, detilt, code="x").variant)
+    return found
+
+
+def test_every_claim_of_the_source_document_has_a_row_that_is_well_formed():
+    groups = {"P": 5, "B": 3, "V": 6, "D": 4, "K": 6, "G": 6, "S": 1, "A": 2}
+    assert set(CLAIMS["id"]) == {f"{g}{i}" for g, n in groups.items() for i in range(1, n + 1)}
+    assert not CLAIMS.duplicated(["id", "metric"]).any() and DEFAULT_BETA["beta_vae"] == 4
+    known = variants()
+    for r in CLAIMS.to_dict("records"):
+        named = (r["run"] + "|" + r["against_run"]).replace(">", "|").split("|")
+        assert set(filter(None, named)) <= known, r
+        assert r["how"] in ("value", "difference", "ratio") and r["direction"] in ("above", "below", "within")
+        assert r["low"] <= r["high"] and (r["direction"] == "within" or r["low"] == r["high"]), r
+        assert bool(r["run"]) == (r["experiment"] not in ledger.OF_NO_RUN), r
+        assert (r["how"] != "value") == bool(r["against_run"] or r["against_number"]), r
+        assert r["rung"] in (ledger.LADDER if r["run"] else [ledger.NO_RUNG]), r
+        assert r["null"] and (r["baseline"] or r["how"] != "value"), r
+        assert all(r[k] for k in ("claim", "metric", "expected", "notebook")), r
+
+
+# --- verdicts ---
+
+
+def test_three_seeds_decide_one_decides_about_itself(make):
+    three = [make(seed=s, x=v) for s, v in enumerate((1.0, 1.1, 1.2))]
+    assert judged(three)["verdict"] == "supported" and judged(three)["n"] == 3
+    assert judged(three, low=2.0, high=2.0)["verdict"] == "refuted"
+    alone = judged(three[:1])
+    assert alone["verdict"] == "inconclusive" and "three are needed" in alone["reason"]
+    clips = judged([make("basic_vae", x=[1.0, 1.2, 1.4])], run="basic_vae")
+    assert clips["verdict"] == "supported in this run" and "over clips" in clips["reason"]
+    assert clips["how_far"] == "holds on loops (in this run)" and clips["notebook"] == "03"
+
+
+def test_null_and_baseline_are_numbers_of_the_run_or_known_or_reasons(make):
+    run = make(x=1.0, null=0.2, pca=0.4)
+    found = judged([run], null="null", baseline="pca")
+    assert (found["null"], found["baseline"]) == (0.2, 0.4)
+    found = judged([run], null="0.05", baseline="– nothing simpler")
+    assert found["null"] == 0.05 and np.isnan(found["baseline"])
+
+
+def test_a_difference_is_paired_by_seed_and_against_the_hardest(make):
+    own = [make(seed=s, x=v) for s, v in enumerate((1.0, 2.0, 3.0))]
+    others = [
+        make(n, seed=s, x=v + d) for n, d in (("basic_vae", -0.5), ("vade", -0.1)) for s, v in enumerate((1, 2, 3))
+    ]
+    found = judged(own + others, how="difference", against_run="basic_vae|vade")
+    assert found["value"] == pytest.approx(0.1) and found["run"] == "conv_vae against vade"
+    assert found["verdict"] == "supported" and found["baseline"] == pytest.approx(1.9)
+    low = judged(own + others, how="difference", direction="below", against_run="basic_vae|vade")
+    assert low["run"] == "conv_vae against basic_vae" and low["verdict"] == "refuted"
+
+
+def test_against_other_numbers_of_the_same_run_and_multiples(make):
+    runs = [make(seed=s, x=1.0 + s / 10, y=0.3, z=0.4) for s in range(3)]
+    assert judged(runs, how="difference", against_number="y|z")["baseline"] == pytest.approx(0.4)
+    assert judged(runs, how="difference", against_number="2 * y")["baseline"] == pytest.approx(0.6)
+    best = judged(runs, number="z|y", null="y")
+    assert best["run"] == "conv_vae (z)" and best["value"] == pytest.approx(0.4)
+    assert judged(runs, how="ratio", against_number="y", low=2.0, high=2.0)["verdict"] == "supported"
+
+
+def test_one_against_one_is_fair_only_if_trained_as_long(make):
+    runs = [make(x=1.0, epochs=20), make("basic_vae", x=0.5, epochs=10)]
+    found = judged(runs, how="difference", against_run="basic_vae")
+    assert found["reason"] == "conv_vae was trained for 20 epochs and basic_vae for 10: train basic_vae as long"
+    assert np.isnan(judged([runs[0]], how="difference", against_run="basic_vae")["value"])
+
+
+def test_the_first_variant_that_is_there_or_the_best(make):
+    runs = [make("beta_vae", x=0.2), make("beta_vae-b8", x=0.5)]
+    assert judged(runs, run="vade>beta_vae")["run"] == "beta_vae"
+    assert judged(runs, run="beta_vae|beta_vae-b8")["run"] == "beta_vae-b8"
+    assert judged(runs, run="beta_vae|beta_vae-b8", direction="below")["run"] == "beta_vae"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"run": "vade|beta_vae"}, "no finished run of vade, beta_vae"),
+        ({"number": "y"}, "y of conv_vae was not measured: execute notebook 03 on this corpus"),
+        ({"number": "y", "experiment": "separation"}, "this corpus has one language"),
+        (
+            {"run": "cvae-language-fixed"},
+            "the corpus has fewer than two languages: a conditional model",
+        ),
+        ({"experiment": "speed", "run": "", "rung": "–", "number": "speed.vade.clips_per_s"}, "was not measured"),
+    ],
+)
+def test_what_is_missing_is_not_tested_with_the_reason(make, changes, reason):
+    run = make(x=1.0)
+    claims.skip(run, "separation", "this corpus has one language")
+    found = judged([run], **changes)
+    assert found["verdict"] == found["how_far"] == "not tested" and reason in found["reason"]
+
+
+def test_what_is_counted_or_timed_belongs_to_no_run():
+    counted = judged([], {"p": 3.0}, experiment="parameters", run="", rung="–", number="p", low=2.0, high=2.0)
+    assert counted["verdict"] == "supported" and counted["how_far"] == "holds"
+    speeds = {"a": np.array([4.0, 4.1, 4.2]), "b": np.array([2.0, 2.0, 2.1]), "c": np.array([1.0, 1.0, 1.0])}
+    asked = {"experiment": "speed", "run": "", "rung": "–", "number": "a", "against_number": "b|c", "how": "ratio"}
+    timed = judged([], speeds, **asked, low=1.0, high=1.0, null="1")
+    assert timed["verdict"] == "supported in this run" and timed["value"] == pytest.approx(2, rel=0.05)
+    assert timed["reason"] == "on this machine, 3 turns of a stopwatch"
+
+
+def test_estimated_factors_are_a_remark(make):
+    run = make(x=[1.0, 1.2], factors=())
+    assert judged([run], experiment="disentanglement")["reason"].startswith("factors: librosa's estimates; over clips")
+
+
+def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make):
+    runs = [make(rung=r, x=[v, v + 0.01]) for r, v in (("composed", -1.0), ("loops", 1.0), ("desk", 1.0))]
+    found = ledger.judge_claims(runs, claims=row())
+    assert found["rung"].tolist() == ["loops", "composed"]
+    assert set(found["how_far"]) == {"holds on loops; breaks on composed (in this run)"}
+    assert ledger.judge_claims(runs, claims=row(rung="desk"))["rung"].tolist() == ["desk", "loops", "composed"]
+    own = make(rung="my music", x=1.0)
+    assert list(ledger.by_rung([own, *runs])) == ["desk", "loops", "composed", "my music"]
+    assert ledger.judge_claims([], claims=row())["verdict"].tolist() == ["not tested"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "phrase"),
+    [
+        (("supported", "supported", "supported"), "holds up to c"),
+        (("supported", "supported", "refuted"), "holds on a and b; breaks on c"),
+        (("refuted", "refuted", "refuted"), "holds nowhere"),
+        (("inconclusive", "refuted", "inconclusive"), "breaks on b; undecided on a and c"),
+        (("inconclusive", "inconclusive", "not tested"), "undecided"),
+        (("not tested",) * 3, "not tested"),
+    ],
+)
+def test_how_far_in_a_phrase(verdicts, phrase):
+    assert ledger.how_far(dict(zip("abc", verdicts, strict=True))) == phrase

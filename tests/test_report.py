@@ -1,0 +1,217 @@
+"""Reports, saved notebooks and the index of executed ones: whole, escaped, and asking the web for nothing."""
+
+import base64
+import html
+import io
+import json
+import os
+import re
+import threading
+from urllib.parse import unquote
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from vaelib import report
+from vaelib.config import InputError
+from vaelib.report import Section
+
+EVIL = "<script>alert(1)</script> \"'&|$x$"
+
+
+def asks_the_web(page: str) -> bool:
+    """Whether a page loads anything from elsewhere."""
+    found = re.findall(r"""<(?:script|img|link|iframe)[^>]*?(?:src|href)=["']?(?!data:)([^"'> ]+)""", page)
+    return bool([f for f in found if f.startswith(("http", "//"))])
+
+
+def png(colour="red", size=(400, 300)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# --- reports ---
+
+
+@pytest.fixture
+def sections(tmp_path):
+    (tmp_path / "visualizations").mkdir()
+    picture = tmp_path / "visualizations" / "a b.png"
+    picture.write_bytes(png())
+    table = pd.DataFrame({EVIL: ["✓ supported", EVIL], "x": [0.123456, np.nan]})
+    return [
+        Section("First", "one\n\ntwo", table, picture),
+        Section("Part", EVIL, {"mig.mean": 0.4218}, group="Folded"),
+        Section("Maps", markup="<b>explorer</b>", group="Folded"),
+    ]
+
+
+def test_a_page_holds_everything_escaped_and_its_picture(sections, tmp_path):
+    target = report.write(tmp_path / "page.html", EVIL, sections, EVIL, {"index": tmp_path / "runs" / "index.html"})
+    page = target.read_text()
+    assert "<script>alert" not in page and html.unescape(page).count(EVIL) == 6  # title twice, note, column, cell, text
+    assert not asks_the_web(page) and 'src="data:image/webp;base64,' in page and "<b>explorer</b>" in page
+    assert 'href="runs/index.html"' in page and page.count("<details") == 1
+    assert re.findall(r'href="#(s\d)"', page) == ["s0", "s1"] and all(f'id="s{i}"' in page for i in (0, 1))
+    assert "0.123" in page and "0.422" in page and "–" in page and 'class="yes"' in page
+
+
+def test_markdown_links_its_pictures_and_cannot_hold_a_tag(sections, tmp_path):
+    text = report.write(tmp_path / "page.md", EVIL, sections).read_text()
+    assert "<" not in text.replace("&lt;", "") and "![First](visualizations/a%20b.png)" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert lines[1] == "|---|---|" and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]}) == 1
+
+
+def test_a_page_stays_small_enough_for_mail(sections, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    Image.fromarray(noise).save(sections[0].picture)
+    whole = len(report.write(tmp_path / "a.html", "t", sections).read_text())
+    monkeypatch.setattr(report, "MOST_BYTES", whole // 2)
+    assert len(report.write(tmp_path / "b.html", "t", sections).read_text()) < whole // 2
+
+
+def test_another_ending_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"end the report's name in \.html or \.md"):
+        report.write(tmp_path / "page.pdf", "t", [])
+
+
+def test_a_table_in_a_notebook_cuts_nothing_off():
+    long = "x" * 300
+    page = report.table(pd.DataFrame({"x": [long] * 70, "verdict": ["✓ supported", "✗ " + EVIL] * 35})).to_html()
+    assert page.count(long) == 70 and "<script>" not in page
+    assert all(report.SHADES[sign] in page for sign in "✓✗")
+
+
+# --- saved notebooks ---
+
+
+def test_a_saved_notebook_has_its_contents_no_dead_link_and_asks_the_web_for_nothing(tmp_path):
+    cells = [
+        new_markdown_cell("# Title"), new_markdown_cell("## A part & more"), new_code_cell("1", outputs=[shown("1")]),
+        new_markdown_cell("Next: [03 · Conv](03_conv_vae.ipynb) and [docs](https://example.org)"),
+    ]  # fmt: skip
+    nbformat.write(new_notebook(cells=cells), tmp_path / "run.ipynb")
+    page = report.write_html(tmp_path / "run.ipynb").read_text()
+    assert "03_conv_vae.ipynb" not in page and "03 · Conv" in page and 'href="https://example.org"' in page
+    anchor = re.search(r'<a href="#([^"]+)">A part &amp; more</a>', page)[1]
+    assert f'id="{anchor}"' in page and 'href="index.html"' not in page
+    assert not asks_the_web(page)
+    (tmp_path / "index.html").write_text("")
+    assert 'href="index.html"' in report.write_html(tmp_path / "run.ipynb").read_text()
+
+
+def test_what_cannot_be_exported_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="no notebook at"):
+        report.write_html(tmp_path / "none.ipynb")
+    (tmp_path / "text.ipynb").write_text("text")
+    with pytest.raises(InputError, match="is not a notebook"):
+        report.write_html(tmp_path / "text.ipynb")
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "new.ipynb")
+    with pytest.raises(InputError, match="has no outputs"):
+        report.write_html(tmp_path / "new.ipynb")
+
+
+# --- the index ---
+
+
+def shown(text="", **data):
+    return new_output("display_data", data={"text/plain": text} | data)
+
+
+def put(folder, name, outputs=(), title="T", given=None, **papermill):
+    """An executed notebook."""
+    parameters = new_code_cell('store: str = "a/b.zarr"  # x\nepochs: int = 16  # x', metadata={"tags": ["parameters"]})
+    nb = new_notebook(cells=[new_markdown_cell(f"# {title}"), parameters, new_code_cell("1", outputs=list(outputs))])
+    times = {"start_time": "2026-01-01T10:00:00", "end_time": "2026-01-01T10:01:05", "duration": 65.0}
+    nb.metadata["papermill"] = times | {"parameters": given or {}} | papermill
+    nbformat.write(nb, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def text_of(page) -> str:
+    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page.read_text(), flags=re.S)).split())
+
+
+def test_the_index_shows_what_differs_how_long_it_took_and_why_it_failed(tmp_path):
+    put(tmp_path, "02-0123abcd", given={"epochs": 3, "store": "other/place.zarr"})
+    put(tmp_path, "03.failed", [new_output("error", ename="ValueError", evalue="no clip")], title="Other")
+    put(tmp_path, "04", end_time=None, duration=None)
+    (tmp_path / "02-0123abcd.html").write_text("")
+    page = report.update_index(tmp_path)
+    text = text_of(page)
+    assert "3 notebooks, 1 failed" in text and "T 2" in text and "Other 1" in text
+    assert "02 epochs 3 store place.zarr 2026-01-01 10:00 UTC · 0:01:05 report notebook finished" in text
+    assert "ValueError: no clip notebook failed" in text and "unfinished" in text
+    assert "default-src 'none'" in page.read_text()
+
+
+def test_names_and_labels_stay_text(tmp_path):
+    put(tmp_path, "a\"<b>'&#?", title=EVIL, given={"store": EVIL})
+    raw = report.update_index(tmp_path).read_text()
+    assert "<script>" not in raw and "<b>" not in raw
+    hrefs = re.findall(r'href="([^"]*)"', raw)
+    assert unquote(hrefs[0]) == "a\"<b>'&#?.ipynb" and not [h for h in hrefs if re.search(r"[<>&:#? ]", h)]
+
+
+def test_the_thumbnail_is_the_explorers_poster_else_the_last_picture(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (480, 300), "blue").save(buffer, "WEBP")
+    poster = base64.b64encode(buffer.getvalue()).decode()
+    explorer = f'<div class="vaelib-player"><img src="data:image/webp;base64,{poster}"></div>'
+    drawn = shown(**{"image/png": base64.b64encode(png("red")).decode()})
+    put(tmp_path, "a", [drawn, shown(**{"text/html": explorer}), drawn])
+    put(tmp_path, "b", [drawn])
+    put(tmp_path, "c", [shown(**{"image/png": "no picture"})])
+    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', report.update_index(tmp_path).read_text())
+    images = [Image.open(io.BytesIO(base64.b64decode(f))) for f in found]
+    assert [i.size for i in images] == [report.THUMBNAIL] * 2
+    assert {("blue", "red")[i.convert("RGB").getpixel((9, 9))[0] > 99] for i in images} == {"blue", "red"}
+
+
+def test_only_new_and_changed_notebooks_are_read_and_removed_ones_forgotten(tmp_path, monkeypatch):
+    card, seen = report._card, []
+    monkeypatch.setattr(report, "_card", lambda path: seen.append(path.stem) or card(path))
+    put(tmp_path, "a")
+    gone = put(tmp_path, "b")
+    report.update_index(tmp_path)
+    report.update_index(tmp_path)
+    assert seen == ["a", "b"]
+    put(tmp_path, "a", given={"epochs": 3})
+    gone.unlink()
+    page = report.update_index(tmp_path).read_text()
+    assert seen[2:] == ["a"] and re.findall(r"<h3>(.*?)</h3>", page) == ["a"]
+    (tmp_path / report.CARDS).write_text("half a ca")
+    assert "epochs 3" in report.update_index(tmp_path).read_text()
+
+
+def test_what_is_no_executed_notebook_is_left_out(tmp_path):
+    put(tmp_path, "good")
+    put(tmp_path, "running.partial")
+    put(tmp_path, ".hidden")
+    for name, text in {"half": '{"cells": [', "odd": '{"cells": 3, "nbformat": 4}'}.items():
+        (tmp_path / f"{name}.ipynb").write_text(text)
+    (tmp_path / "gone.ipynb").symlink_to(tmp_path / "nowhere")
+    assert re.findall(r"<h3>(.*?)</h3>", report.update_index(tmp_path).read_text()) == ["good"]
+    assert report.update_index(tmp_path / "nowhere") is None
+
+
+def test_workers_that_finish_at_once_are_all_listed(tmp_path):
+    def work(name):
+        for i in range(3):
+            put(tmp_path, f"{name}{i}")
+            report.update_index(tmp_path)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "index.html").read_text().count("<article>") == 9
+    assert len(json.loads((tmp_path / report.CARDS).read_text())) == 9
+    assert not [p for p in os.listdir(tmp_path) if "partial" in p]
