@@ -199,6 +199,11 @@ def _parameters_of(path: Path, changed: int) -> type[BaseModel]:
     return create_model(path.stem, __config__=STRICT, **{name: (type(value), value) for name, value in found.items()})
 
 
+def defaults(notebook: str) -> dict[str, Any]:
+    """Names and default values in a notebook's parameters cell."""
+    return {name: field.default for name, field in parameters_of(notebook).model_fields.items()}
+
+
 def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with the types of their defaults; strings from a command line are converted.
 

@@ -10,46 +10,32 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field
-from vaelib_demo import CLIPS, FIXED, VARIATION, corpus_name
+from vaelib_demo import CLIPS, corpus_name
 from vaelib_demo.dials import fixed_factors
 from vaelib_demo.tables import load_tables
 
-from . import batch
-from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, parameters_of, raise_failures, validated
+from . import batch, config
+from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, defaults, raise_failures, validated
 from .collection import READING, read_corpus, read_record
-from .config import (
-    COMPACT,
-    PRIORS,
-    ROOT,
-    InputError,
-    ModelConfig,
-    TrainConfig,
-    data_dir,
-    digest,
-    front_end,
-    one_of,
-    outputs_dir,
-    papermill_dir,
-    write_atomic,
-)
+from .config import ROOT, InputError, front_end, one_of, outputs_dir, papermill_dir, write_atomic
 from .store import CUT, attributes, choose_windows, is_current, open_store, store_path
 from .workers import Workers
 
 # The longest first (the desk's trainings are in its notebook), then whoever others wait for, the shortest last.
 ORDER = ("beta_vae", "basic_vae", "conv_vae", "vade", "cvae")
 BESIDE = {"conv_vae": "basic_vae", "vade": "conv_vae"}  # whose runs a notebook puts beside its own
+# Keys of a corpus: how files are cut, how a folder is read, what is rendered
+CUTTING = ("windows", "split_seed", *CUT)
+DIALS = ("clips_per_genre", "clip_seconds", "composition", "variation", "fixed", "seed")
+RANGES = {"clips_per_genre": (3, 100_000), "clip_seconds": (1, 600), "composition": (0, 1), "variation": (0, 1)}
 # Seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64 in batches of 8, what else a notebook does, and
 # rendering 1,000 training windows of 1 s
 EPOCH = {"basic_vae": 1.5, "conv_vae": 6.0, "beta_vae": 6.0, "cvae": 6.0, "vade": 3.5}
-REST, MUSIC = 45, 7.0
-TRAINED = 0.7  # share of a rendered corpus
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0)]
+REST, RENDER = 45, 7.0
 
 
 class _File(BaseModel):
@@ -58,55 +44,10 @@ class _File(BaseModel):
     model_config = STRICT
     corpora: dict[str, dict[str, Any]] = Field({"loops": {}}, min_length=1)
     profile: str = "compact"
-    seeds: list[Seed] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     pages: bool = True
     defaults: dict[str, Any] = {}
     runs: list[dict[str, Any]] = Field(min_length=1)
-
-
-class _Made(BaseModel):
-    """A corpus whose mel store is there."""
-
-    model_config = STRICT
-    store: str
-
-
-class _Cut(BaseModel):
-    model_config = STRICT
-    windows: Literal["", "start", "anywhere"] = ""
-    split_seed: Seed = 0
-    segment_seconds: float = 30.0
-    hop_seconds: float = 0.0
-
-
-class _Music(_Cut):
-    """A folder of music."""
-
-    folder: str
-    labels: str = ""
-    manifest: str = ""
-    allow_outside: bool = False
-
-
-class _Styles(_Cut):
-    """The rendered corpus."""
-
-    demo: Literal["styles"] = "styles"
-    clips_per_genre: int = Field(CLIPS["styles"], ge=3, le=100_000)  # one for each part of the split
-    clip_seconds: float = Field(6.0, gt=0, le=600)
-    composition: Share = 0.0
-    variation: Share = VARIATION
-    fixed: str | list[str] = "+".join(FIXED)
-    seed: Seed = 0
-
-
-class _Desk(_Cut):
-    """The rendered mixing desk."""
-
-    demo: Literal["desk"]
-    clips_per_genre: int = Field(CLIPS["desk"], ge=60, le=100_000)  # independent components need so many
-    clip_seconds: float = Field(6.0, gt=0, le=600)
-    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -126,31 +67,24 @@ class Corpus:
     is_desk: bool
 
     def is_current(self) -> bool:
-        """Whether the store is made, from the files as they are now.
-
-        Raises:
-            InputError: the given store or folder of music is not there.
-        """
+        """Whether the store is made, from the files as they are now; InputError: there is no such store or folder."""
         if self.job is None:
             return open_store(self.store).path.is_dir()
         given = self.job.parameters
-        folder = Path(given.get("corpus") or data_dir() / "corpora" / self.job.label)
+        folder = Path(given.get("corpus") or config.data_dir() / "corpora" / self.job.label)
         if "corpus" not in given and not (folder / "manifest.csv").is_file():
             return self.store.is_dir() and not folder.is_dir()  # a rendered corpus may be deleted, not half-made
-        reading = {name: given[name] for name in READING if name in given}
-        how = {name: given[name] for name in ("split_seed", "windows", *CUT) if name in given}
-        return is_current(read_corpus(folder, **reading), front_end(given["profile"]), **how)
+        found = read_corpus(folder, **{name: given[name] for name in READING if name in given})
+        how = {name: given[name] for name in CUTTING if name in given}
+        return is_current(found, front_end(given["profile"]), **how)
 
     def windows(self) -> float:
         """Training windows of an epoch, in thousands of 64 × 64; 0: not known before somebody's own music is read."""
         if self.store.is_dir():
             opened = open_store(self.store)
-            clips, fe = len(opened.rows("train")), opened.front_end
-        else:
-            genres = 1 if self.is_desk else len(load_tables().genres)
-            clips = TRAINED * genres * self.job.parameters.get("clips_per_genre", 0)
-            fe = front_end(self.job.parameters["profile"])
-        return clips / 1000 * prod(fe.shape) / prod(COMPACT.shape)
+            return len(opened.rows("train")) * prod(opened.front_end.shape) / 64**2 / 1000
+        clips = self.job.parameters.get("clips_per_genre", 0) * (1 if self.is_desk else len(load_tables().genres))
+        return 0.7 * clips * prod(front_end(self.job.parameters["profile"]).shape) / 64**2 / 1000
 
 
 @dataclass(frozen=True)
@@ -186,7 +120,7 @@ class Plan:
 
     def saved(self) -> Path:
         """The file that says exactly this: the plan's own, or, with changes, a copy in `papermill_runs/`."""
-        copy = papermill_dir() / f"{self.path.stem}-{digest(self.text)}.yaml"
+        copy = papermill_dir() / f"{self.path.stem}-{config.digest(self.text)}.yaml"
         return (write_atomic(copy, self.text) if self.text else self.path).resolve()
 
 
@@ -218,25 +152,23 @@ def read_plan(path: Path | str, changes: Sequence[str] = ()) -> Plan:
 
 def make_plan(values: dict[str, Any], changes: Sequence[str] = (), path: Path = Path("plan.yaml")) -> Plan:
     """A plan from what its file says; arguments and errors as of `read_plan`."""
-    before = json.dumps(values, default=str)
-    file = validated(_File, values, path.name).model_copy(deep=True)
+    file = validated(_File, values, path.name)
+    before = json.dumps(file.model_dump(), default=str)
     for change in changes:
         file = _changed(file, change)
-    fe = front_end(file.profile)
-    corpora = {}
+    found: dict[Path, Corpus] = {}
     for name, entry in file.corpora.items():
-        for one in _grid(entry, keep=("fixed",)):
-            corpus = _corpus(name, one, fe.name)
-            if corpora.setdefault(corpus.store, corpus) != corpus:
+        for one in _grid(entry, whole=("fixed",)):
+            corpus = make_corpus(name, one, file.profile)
+            if found.setdefault(corpus.store, corpus) != corpus:
                 raise InputError(f"{path.name}: two corpora share the store {corpus.store.name}: make two plans")
-    corpora = tuple(corpora.values())
-    if sum(c.is_desk for c in corpora) > 1:
-        raise InputError(f"{path.name}: a plan can have one desk, not several")
-    if all(c.is_desk for c in corpora):
-        raise InputError(f"{path.name}: a plan needs a corpus that is no desk (notebook 04 trains on it beside)")
-    plan = Plan(path, corpora, tuple(dict.fromkeys(file.seeds)), _runs(file, corpora), file.pages)
-    after = file.model_dump(exclude_unset=True)
-    return replace(plan, text="" if json.dumps(after, default=str) == before else yaml.safe_dump(after, sort_keys=False))
+    corpora = tuple(found.values())
+    desks = sum(c.is_desk for c in corpora)
+    if desks > 1 or desks == len(corpora):
+        raise InputError(f"{path.name}: a plan has one desk at most, and a corpus that is no desk beside it")
+    after = file.model_dump()
+    text = "" if json.dumps(after, default=str) == before else yaml.safe_dump(after, sort_keys=False)
+    return Plan(path, corpora, tuple(dict.fromkeys(file.seeds)), _runs(file, corpora), file.pages, text)
 
 
 def _changed(file: _File, change: str) -> _File:
@@ -249,54 +181,63 @@ def _changed(file: _File, change: str) -> _File:
         value = None
     if value is None or name in ("corpora", "defaults", "runs", "model"):
         raise InputError(f"{change!r} cannot be set: give name=value, e.g. epochs=2, seeds=0,1 or loops.variation=1")
-    values = file.model_dump(exclude_unset=True)
+    values = file.model_dump()
     if dot:
-        entries = values.setdefault("corpora", file.corpora)
-        entry = entries[one_of("corpus of this plan", place, entries)]
+        entry = values["corpora"][one_of("corpus of this plan", place, values["corpora"])]
         if key in ("folder", "store"):
             entry.clear()  # other music in place of what was there
         entry[key] = value
-    elif name in _File.model_fields:
+    elif name in values:
         values[name] = [value] if name == "seeds" and not isinstance(value, list) else value
     else:
-        for entry in (values.setdefault("defaults", {}), *(run for run in values["runs"] if name in run)):
+        for entry in (values["defaults"], *(run for run in values["runs"] if name in run)):
             entry[name] = value
     return validated(_File, values, change)
 
 
-def _grid(entry: dict[str, Any], keep: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One mapping for each combination of the values that are lists."""
-    lists = [v if isinstance(v, list) and k not in keep else [v] for k, v in entry.items()]
+def _grid(entry: dict[str, Any], whole: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One mapping for each combination of the values that are lists; a list of a key in `whole` is one value."""
+    lists = [v if isinstance(v, list) and k not in whole else [v] for k, v in entry.items()]
     return [dict(zip(entry, one, strict=True)) for one in itertools.product(*lists)]
 
 
-def _corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
-    where = f"corpora.{name}"
+def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
+    """A corpus of a plan from its entry: a `store`, a `folder` of music, or what is rendered.
+
+    Raises:
+        InputError: unknown keys or values.
+    """
+    fe, rendered = front_end(profile), not {"store", "folder"} & set(entry)
+    is_desk = entry.get("demo") == "desk"
+    dials = (d for d in DIALS if not (is_desk and d in ("composition", "variation", "fixed")))
+    valid = ("demo", *dials, *CUTTING) if rendered else ("folder", *READING, *CUTTING)
+    for key in entry:
+        one_of(f"name in corpora.{name}", key, ("store",) if "store" in entry else valid)
     if "store" in entry:
-        store = ROOT / Path(validated(_Made, entry, where).store).expanduser()
+        store = ROOT / Path(entry["store"]).expanduser()
         return Corpus(name, store, None, attributes(store).get("rung") == "desk")
-    kind = _Music if "folder" in entry else _Desk if entry.get("demo") == "desk" else _Styles
-    given = validated(kind, entry, where)
-    made, rendered = given.model_dump(exclude_unset=True), kind is not _Music
+    given = {k: v for k, v in entry.items() if k != "folder"}
     if rendered:
-        fe = front_end(profile)
-        if given.clip_seconds * fe.sample_rate < 0.99 * fe.min_samples:
-            raise InputError(f"{where}: clips of {given.clip_seconds:g} s are shorter than a window of {profile!r}")
-        made |= given.model_dump(include={"demo", "clips_per_genre", "clip_seconds", "seed"})
-        how = [made["demo"], given.clips_per_genre, given.clip_seconds]
-        if kind is _Styles:
-            fixed = [given.fixed] if isinstance(given.fixed, str) else given.fixed
-            made |= {"composition": given.composition, "variation": given.variation}
-            made["fixed"] = "+".join(fixed_factors("+".join(fixed)))
-            how += [given.composition, given.variation, made["fixed"]]
-        label = corpus_name(*how, seed=given.seed)
+        one_of("demo", given.setdefault("demo", "styles"), CLIPS)
+        fixed = given.get("fixed", [])
+        given |= {"fixed": "+".join(fixed_factors(fixed))} if "fixed" in given else {}
+        usual = defaults("01_preprocess") | {"clips_per_genre": CLIPS[given["demo"]]}
+        given = {k: usual[k] for k in valid if k in DIALS} | given
     else:
-        folder = (ROOT / Path(given.folder).expanduser()).resolve()
-        label, made["corpus"], rendered = folder.name, str(folder), bool(read_record(folder))
-        del made["folder"]
-    windows = choose_windows(rendered, given.windows)[1]
-    job = Job("01_preprocess", made | {"profile": profile}, label)
-    return Corpus(name, store_path(label, profile, windows), job, kind is _Desk)
+        given["corpus"] = str((ROOT / Path(entry["folder"]).expanduser()).resolve())
+    given = checked("01_preprocess", given | {"profile": profile})
+    for key, (low, high) in RANGES.items():
+        if not low <= given.get(key, low) <= high:
+            raise InputError(f"corpora.{name}.{key} is {given[key]:g}, it must be from {low:g} to {high:g}")
+    if rendered:
+        if given["clip_seconds"] * fe.sample_rate < 0.99 * fe.min_samples:
+            raise InputError(f"corpora.{name}: clips of {given['clip_seconds']:g} s are shorter than a window")
+        how = {k: given[k] for k in valid if k in DIALS and k != "clip_seconds"}
+        label = corpus_name(given["demo"], seconds=given["clip_seconds"], **how)
+    else:
+        label, rendered = Path(given["corpus"]).name, bool(read_record(Path(given["corpus"])))
+    windows = choose_windows(rendered, given.get("windows", ""))[1]
+    return Corpus(name, store_path(label, profile, windows), Job("01_preprocess", given, label), is_desk)
 
 
 def _runs(file: _File, corpora: Sequence[Corpus]) -> tuple[dict[str, Any], ...]:
@@ -304,50 +245,42 @@ def _runs(file: _File, corpora: Sequence[Corpus]) -> tuple[dict[str, Any], ...]:
     found, known = [], set()
     for number, entry in enumerate(file.runs):
         where = f"runs.{number}"
-        if "model" not in entry:
-            raise InputError(f"{where}: a run is a mapping with a model, e.g. `- model: conv_vae`")
-        for model in entry["model"] if isinstance(entry["model"], list) else [entry["model"]]:
+        for model in _list(entry.get("model", "")):
             notebook = MODEL_NOTEBOOKS[one_of(f"model in {where}", model, MODEL_NOTEBOOKS)]
-            usual = {k: f.default for k, f in parameters_of(notebook).model_fields.items()}
+            usual = {k: v for k, v in defaults(notebook).items() if k not in ("store", "desk", "seed")}
             known |= usual.keys()
             given = {k: v for k, v in file.defaults.items() if k in usual} | entry
-            names = _names(given.pop("corpora", None), model, corpora, where)
+            # all corpora but a desk, unless the run names its own; Beta's with the desk
+            names = dict.fromkeys(c.name for c in corpora if model == "beta_vae" or not c.is_desk)
+            chosen = [one_of(f"corpus in {where}", n, names) for n in _list(given.pop("corpora", list(names)))]
             del given["model"]
-            for name in ("store", "desk", "seed"):
-                if name in given:
-                    raise InputError(f"{where}.{name}: `corpora` and `seeds` say that, at the top of a plan")
+            for name in given:
+                one_of(f"parameter of {notebook} in {where}", name, usual)
             given = {"condition": usual["condition"]} | given if "condition" in usual else given
             for one in _grid(given):
                 values = checked(notebook, one)
                 _check_ranges(values)
-                found.append({"model": model, "corpora": names} | values)
+                found.append({"model": model, "corpora": tuple(dict.fromkeys(chosen))} | values)
     for name in file.defaults:
-        one_of("name in defaults", name, known - {"store", "desk", "seed"})
+        one_of("name in defaults", name, sorted(known))
     unique = {json.dumps(run, sort_keys=True): run for run in found}
     return tuple(sorted(unique.values(), key=lambda run: ORDER.index(run["model"])))
 
 
-def _names(given: Any, model: str, corpora: Sequence[Corpus], where: str) -> tuple[str, ...]:
-    """Names of the corpora of a run: those that it names, else all but a desk; Beta's with the desk."""
-    if given is None:
-        return tuple(dict.fromkeys(c.name for c in corpora if model == "beta_vae" or not c.is_desk))
-    names = given if isinstance(given, list) else [given]
-    for name in names:
-        valid = [c.name for c in corpora if model == "beta_vae" or not c.is_desk]
-        one_of(f"corpus in {where}", name, dict.fromkeys(valid))
-    return tuple(dict.fromkeys(names))
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _check_ranges(values: dict[str, Any]) -> None:
+    """Refuse what the settings of a run would refuse."""
     for prefix in ("", "desk_"):
         own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-        TrainConfig(**{f.name: own[f.name] for f in fields(TrainConfig) if f.name in own})
-    sizes = {f.name: values[f.name] for f in fields(ModelConfig) if f.name in values and f.name != "condition"}
-    ModelConfig("", (1, 1), **sizes)
-    if "condition" in values:
-        one_of("condition", values["condition"], ("language", "genre"))
-    for prior in values.get("priors", PRIORS[0]).split(","):
-        one_of("prior", prior, PRIORS)
+        config.TrainConfig(**{f.name: own[f.name] for f in fields(config.TrainConfig) if f.name in own})
+    sizes = {f.name: values[f.name] for f in fields(config.ModelConfig) if f.name in values and f.name != "condition"}
+    config.ModelConfig("", (1, 1), **sizes)
+    one_of("condition", values.get("condition", "genre"), ("language", "genre"))
+    for prior in values.get("priors", "fixed").split(","):
+        one_of("prior", prior, config.PRIORS)
 
 
 # --- jobs ---
@@ -411,11 +344,11 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
     if len(plan.music) > 1:  # the comparison of one corpus must not be replaced by that of several
         target = target.with_name(f"comparison-{plan.path.stem}")
     if compare:
-        root, nothing = str(outputs_dir().resolve()), partial(_nothing_to_compare, plan)
-        given = {"outputs": root, "corpus": plan.music[0].store.stem, "plan": str(plan.saved()), "target": str(target)}
-        jobs.append(Job("07_compare", given, again=True, after=tuple(range(len(jobs))), check=nothing, seconds=75))
-    count = workers.here(len(jobs))
-    if count:
+        given = {"outputs": str(outputs_dir().resolve()), "plan": str(plan.saved()), "target": str(target)}
+        given["corpus"] = plan.music[0].store.stem
+        how = {"after": tuple(range(len(jobs))), "check": partial(_nothing_to_compare, plan), "seconds": 75}
+        jobs.append(Job("07_compare", given, again=True, **how))
+    if count := workers.here(len(jobs)):
         minutes = max(sum(job.seconds for job in jobs) / count, *(job.seconds for job in jobs)) / 60
         print(f"{len(jobs)} notebooks, {count} at a time: about {minutes:.0f} minutes", file=sys.stderr, flush=True)
     outcomes = batch.run(jobs, workers)
@@ -426,35 +359,32 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
 
 def _jobs(plan: Plan) -> list[Job]:
     """Corpora and trainings, each with what it needs and about how long it takes."""
-    jobs, number, size = [], {}, {}
+    jobs, made, size = [], {}, {}
     current = [c.is_current() for c in plan.corpora]  # all of them before anything is done
     for corpus, is_there in zip(plan.corpora, current, strict=True):
-        size[str(corpus.store)] = corpus.windows()
+        store, windows = str(corpus.store), corpus.windows()
+        size[store] = windows
         if corpus.job:
-            number[str(corpus.store)] = len(jobs)
+            made[store] = len(jobs)
             same = tuple(i for i, job in enumerate(jobs) if job.label == corpus.job.label)  # rendered by one at a time
-            job = replace(corpus.job, page=plan.pages, after=same, again=not is_there)
-            work = MUSIC * size[str(corpus.store)] * job.parameters.get("clip_seconds", 0)
-            jobs.append(replace(job, seconds=_left(job, REST + work)))
+            seconds = REST + RENDER * windows * corpus.job.parameters.get("clip_seconds", 0) * (not is_there)
+            job = replace(corpus.job, page=plan.pages, after=same, again=not is_there, seconds=seconds)
+            jobs.append(replace(job, seconds=0.0) if job.is_done() and is_there else job)
     places: dict[tuple, list[int]] = {}
     models = {notebook: model for model, notebook in MODEL_NOTEBOOKS.items()}
     for job in training_jobs(plan):
         given, model = job.parameters, models[job.notebook]
-        values = {k: f.default for k, f in parameters_of(job.notebook).model_fields.items()} | given
+        values = defaults(job.notebook) | given
         work = size[given["store"]] * values["epochs"] * len(values.get("priors", "one").split(","))
         if desk := given.get("desk"):
             work += size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
-        needs = tuple(number[store] for store in (given["store"], given.get("desk")) if store in number)
+        needs = tuple(made[store] for store in (given["store"], given.get("desk")) if store in made)
         after = tuple(places.get((BESIDE.get(model), given["store"], given["seed"]), ()))
         places.setdefault((model, given["store"], given["seed"]), []).append(len(jobs))
         check = partial(too_few_classes, given["store"], given["condition"]) if "condition" in given else None
-        seconds = _left(job, REST + EPOCH[model] * work)
+        seconds = 0.0 if job.is_done() else REST + EPOCH[model] * work
         jobs.append(replace(job, needs=needs, after=after, check=check, seconds=seconds))
     return jobs
-
-
-def _left(job: Job, seconds: float) -> float:
-    return 0.0 if job.is_done() and not job.again else seconds
 
 
 def too_few_classes(store: Path | str, label: str) -> str:
