@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from vaelib_demo import COLUMNS, DESK, FACTORS, corpus_name, render, render_corpus, rung
+from vaelib_demo.compose import Chance, Score, compose
+from vaelib_demo.factors import draw_factors, draw_levels
+from vaelib_demo.tables import FOLDER, PARTS, load_tables
+from vaelib_demo.voice import build_bank
 
-from vaelib.config import DEMO_TABLES, InputError
-from vaelib.corpus import read_corpus
-from vaelib.demo import COLUMNS, DESK, FACTORS, corpus_name, read_record, render, render_corpus, rung
-from vaelib.demo.compose import Chance, Note, Score, compose
-from vaelib.demo.factors import draw_factors, draw_levels
-from vaelib.demo.tables import PARTS, load_tables
-from vaelib.demo.voice import build_bank, sing
+from vaelib.config import InputError
 
 pytest.importorskip("tinysoundfont")
 TABLES = load_tables()
@@ -50,7 +49,9 @@ def studio(tmp_path_factory):
     render.start_worker(bank)
 
     def record(genre: str, seconds: float = 4, clip: int = 0, composition: float = 1.0, **factors):
-        return render.perform(render.Job(Path(), "styles", genre, clip, {**MIDDLE, **factors}, seconds, 0, composition))
+        return render.perform(
+            render.Clip(Path(), "styles", genre, clip, {**MIDDLE, **factors}, seconds, 0, composition)
+        )
 
     return record
 
@@ -71,19 +72,8 @@ def test_tables_hold_five_languages_times_nine_families():
     assert all(len(phrases) >= 8 for phrases in TABLES.phrases.values())
 
 
-def test_every_drum_and_instrument_of_the_tables_sounds(studio):
-    player, _ = render._state
-    for genre in TABLES.genres.values():
-        for line in genre.drums:
-            sound = player.play(Score(120, hits=[(0, line.key, 1.0)]), genre.kit, 8000)
-            assert np.abs(sound).max() > 0.01, (genre.name, line.key)
-    for who in {i for g in TABLES.genres.values() for i in g.instruments.values()}:
-        note = Note(0, 0.3, 100 * who.centre, who.program, 0.8, who.gain_db)
-        assert np.abs(player.play(Score(120, notes=[note]), 0, 8000)).max() > 0.01, who
-
-
 def test_unknown_reference_in_a_table_is_named(tmp_path):
-    for table in DEMO_TABLES.glob("*.csv"):
+    for table in FOLDER.glob("*.csv"):
         text = table.read_text(encoding="utf-8")
         (tmp_path / table.name).write_text(text.replace(",sikah,", ",sika,"), encoding="utf-8")
     with pytest.raises(InputError, match="did you mean 'sikah'"):
@@ -218,65 +208,12 @@ def test_energy_is_loudness_and_brightness_is_tilt(studio):
     assert centroid(-1.0) < 0.8 * centroid(0.0) < 0.64 * centroid(1.0)
 
 
-def test_tempo_is_heard(studio):
-    for tempo in (0.8, 1.25):
-        sound, row = studio("english_house", seconds=10, tempo=tempo, vocal_level=-9)
-        low = np.abs(np.convolve(sound, np.ones(64) / 64, "same"))  # mostly the bass drum
-        envelope = np.add.reduceat(low, np.arange(0, len(low), 220))
-        rise = np.maximum(np.diff(envelope), 0)
-        lags = np.arange(30, 120)
-        match = [np.dot(rise[lag:], rise[:-lag]) for lag in lags]
-        beat = lags[int(np.argmax(match))] * 220 / render.RATE
-        assert row["bpm"] == pytest.approx(124 * tempo, abs=1e-3)
-        assert any(beat * row["bpm"] / 60 == pytest.approx(k, rel=0.04) for k in (0.5, 1, 2))
-
-
 def test_key_transposes_the_notes():
     genre = TABLES.genres["english_art_song"]
     scores = [compose(genre, {**MIDDLE, "key": key}, TABLES, 8, Chance(0, genre.index, 0, 1.0)) for key in (0, 3)]
     classes = [{round(n.cents % 1200) for n in s.notes} for s in scores]
     assert classes[1] == {(c + 300) % 1200 for c in classes[0]}
     assert [h[0] for h in scores[0].hits] == [h[0] for h in scores[1].hits]
-
-
-def test_vocal_level_and_voice_change_the_singing(studio, monkeypatch):
-    def voiced_share(level):
-        mix, row = studio("bangla_adhunik", vocal_level=level, room=0.0)
-        assert 0.3 < row["vocal_active_share"] <= 1 and row["phrases"]
-        with monkeypatch.context() as without:
-            without.setattr(render, "_state", (render._state[0], {}))
-            band, bare = studio("bangla_adhunik", vocal_level=level, room=0.0)
-        assert bare["vocal_active_share"] == 0 and bare["phrases"] == ""
-        return 1 - np.corrcoef(mix, band)[0, 1] ** 2
-
-    assert voiced_share(-9.0) < 0.3 < voiced_share(6.0)
-    _, bank = render._state
-    tone = {}
-    for voice, who in TABLES.voices.items():
-        notes = [Note(0.2, 1.5, 100 * who.centre)]
-        style = TABLES.genres["english_synth_pop"].vocal
-        sound, _ = sing(notes, style, bank["english", voice], 44_100, np.random.default_rng(0))
-        f, power = spectrum(sound)
-        wanted = 440 * 2 ** ((who.centre - 69) / 12)
-        comb = [sum(np.interp(k * p, f, power) for k in range(1, 9)) for p in wanted * np.array([0.94, 1, 1.06])]
-        assert np.argmax(comb) == 1, voice
-        tone[voice] = (f * power).sum() / power.sum()
-    assert len({round(t) for t in tone.values()}) == len(tone)
-
-
-def test_quarter_tones_sound_within_ten_cents():
-    player = render.Player()
-
-    def pitch(cents):  # an organ: the flute of this SoundFont is itself out of tune by 10 cents
-        sound = player.play(Score(60, notes=[Note(0, 1.4, cents, program=16)]), 0, render.RATE)
-        f = np.fft.rfftfreq(1 << 19, 1 / render.RATE)
-        power = np.abs(np.fft.rfft(sound[4000:] * np.hanning(len(sound) - 4000), 1 << 19))
-        near = (f > 400) & (f < 560)
-        return 1200 * np.log2(f[near][np.argmax(power[near])] / 440)
-
-    tonic = 6900
-    for step in TABLES.genres["arabic_dabke"].scale[:3]:  # bayati: 0, 150, 300
-        assert pitch(tonic + step) - pitch(tonic) == pytest.approx(step, abs=10)
 
 
 # -- the corpus on disk
@@ -318,23 +255,12 @@ def test_resume_keeps_what_is_there(corpus, tmp_path):
         render_corpus(tmp_path, **arguments, seed=1)
     with pytest.raises(InputError, match="other composition, fixed"):
         render_corpus(tmp_path, **arguments, composition=0.5, fixed=())
-    assert json.loads((tmp_path / "corpus.json").read_text())["seconds"] == 3
-
-
-def test_a_corpus_of_older_code_is_told_in_one_sentence_and_kept(tmp_path):
     record = tmp_path / "corpus.json"
-    record.write_text(json.dumps({"clips_per_genre": 2, "seconds": 3, "rendering": 1}))
-    (tmp_path / "manifest.csv").write_text("path\n")
-    before = files_of(tmp_path)
-    with pytest.raises(InputError, match=r"another version of the code \(rendering 1, this is \d+\): render it again"):
-        render_corpus(tmp_path, clips_per_genre=2, seconds=3, workers=1)
-    with pytest.raises(InputError, match="another version"):
-        read_corpus(tmp_path)
-    record.write_text("[]")
-    with pytest.raises(InputError, match="no record of a rendered corpus"):
-        render_corpus(tmp_path, clips_per_genre=2, seconds=3, workers=1)
-    record.unlink()
-    assert files_of(tmp_path) == {k: v for k, v in before.items() if k != "corpus.json"}
+    about = json.loads(record.read_text())
+    assert about["seconds"] == 3 and about["units"]["vocal_level"] == "dB" and about["rungs"]["start"] == "loops"
+    record.write_text(json.dumps(about | {"rendering": 1}))
+    with pytest.raises(InputError, match="other rendering"):
+        render_corpus(tmp_path, **arguments)
 
 
 # -- the desk
@@ -358,13 +284,8 @@ def test_the_manifest_of_the_desk_says_what_is_heard(desk, studio):
         sound, _ = soundfile.read(desk / row["path"])
         gains = np.linalg.lstsq(stems.T, sound, rcond=None)[0]
         assert 20 * np.log10(gains) == pytest.approx([float(row[name]) for name in DESK], abs=0.05)
-    loudest, _ = render.mix(render.Job(Path(), "desk", render.DESK_GENRE, 0, dict.fromkeys(DESK, 6.0), 2, 0, 0.0))
+    loudest, _ = render.mix(render.Clip(Path(), "desk", render.DESK_GENRE, 0, dict.fromkeys(DESK, 6.0), 2, 0, 0.0))
     assert 0.2 < np.abs(loudest).max() < 0.99
-
-
-def test_the_desk_has_the_same_bytes_with_any_number_of_workers(desk, tmp_path):
-    render_corpus(tmp_path, demo="desk", clips_per_genre=12, seconds=2, workers=2)
-    assert files_of(tmp_path) == files_of(desk)
 
 
 def test_without_espeak_there_is_no_desk(tmp_path, studio, monkeypatch):
@@ -389,21 +310,12 @@ def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "bad",
     [
-        {"clips_per_genre": -1},
         {"clips_per_genre": 2.5},
-        {"seconds": 0},
         {"seconds": float("nan")},
-        {"seconds": "10"},
         {"variation": 1.5},
-        {"variation": -0.1},
-        {"composition": 1.01},
-        {"composition": float("nan")},
-        {"fixed": ["tempi"]},
         {"fixed": "tempo+keys"},
         {"demo": "desks"},
         {"demo": "desk", "composition": 0.5},
-        {"demo": "desk", "fixed": ()},
-        {"seed": -1},
         {"workers": 0},
         {"genres": ["english_hause"]},
         {"genres": []},
@@ -419,18 +331,18 @@ def test_name_and_length():
     assert corpus_name() == "demo-40x6s-c0-v0.3-tempo-s0" and corpus_name("desk") == "desk-1500x6s-s0"
     assert corpus_name("styles", 8, 30.0, 0.5, 0.25, "key+tempo", 3) == "demo-8x30s-c0.5-v0.25-tempo+key-s3"
     assert corpus_name(fixed=()) == corpus_name(fixed="") == "demo-40x6s-c0-v0.3-s0"
-    assert render.Job(Path(), "styles", "english_house", 0, {}, 30, 0, 0.0).samples >= 661_504
+    assert render.Clip(Path(), "styles", "english_house", 0, {}, 30, 0, 0.0).samples >= 661_504
 
 
-def test_rungs_of_the_ladder(corpus, desk):
-    loops = read_record(corpus)
-    assert rung(loops, "start") == "loops" and rung(read_record(desk), "start") == "desk"
+def test_rungs_of_the_ladder(corpus):
+    loops = json.loads((corpus / "corpus.json").read_text())
+    assert rung(loops, "start") == "loops" and rung({"demo": "desk"}, "start") == "desk"
     free = loops | {"fixed": [], "variation": 1.0}
     assert rung(free, "start") == "loops, full range" and rung(free, "anywhere") == "loops, cut anywhere"
     assert rung(free | {"composition": 1.0}, "anywhere") == "composed"
     assert rung(loops | {"composition": 0.5}, "start") == "composition 0.5"
-    told = [rung(loops | turned, "start") for turned in ({"variation": 0.0}, {"fixed": ["key"]}, {"fixed": []})]
-    assert told == ["loops, variation 0", "loops, key fixed", "loops, full range, variation 0.3"]
-    told = [rung(loops | {"composition": c}, "anywhere") for c in (0.0, 0.5)]
-    assert told == ["loops, cut anywhere, variation 0.3, tempo fixed", "composition 0.5, cut anywhere"]
+    found = [rung(loops | turned, "start") for turned in ({"variation": 0.0}, {"fixed": ["key"]}, {"fixed": []})]
+    assert found == ["loops, variation 0", "loops, key fixed", "loops, full range, variation 0.3"]
+    found = [rung(loops | {"composition": c}, "anywhere") for c in (0.0, 0.5)]
+    assert found == ["loops, cut anywhere, variation 0.3, tempo fixed", "composition 0.5, cut anywhere"]
     assert rung(free | {"composition": 1.0}, "start") == "composed, from the start"
