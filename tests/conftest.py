@@ -32,6 +32,7 @@ from hypothesis import HealthCheck, settings
 
 from vaelib import workers
 from vaelib.config import FrontEnd, ModelConfig
+from vaelib.runs import Run, fit, plan
 from vaelib.store import Store, build_store, open_store
 
 torch.set_num_threads(1)
@@ -147,6 +148,22 @@ def corpus(folders) -> Path:
 def store(corpus) -> Store:
     """The tones under the `tiny` front end: 24 clips to train on, 6 to validate, 6 to test."""
     return open_store(build_store(corpus, TINY))
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(store, tmp_path_factory) -> dict[str, Run]:
+    """A finished run of every model on the tones, two epochs each, by name; read only. `seed1` is a second Conv VAE."""
+    more = {"basic_vae": {}, "conv_vae": {}, "seed1": {"seed": 1}, "beta_vae": {}, "vade": {"pretrain_epochs": 1},
+            "cvae": {"condition": "language", "prior": "fixed"}}  # fmt: skip
+    small = {"latent": 8, "components": 4}
+    quick = {"epochs": 2, "batch_size": 8, "eval_windows": 3, "precision": "32-true", "model_settings": small}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VAELIB_OUTPUTS", str(tmp_path_factory.mktemp("tiny")))
+        models = {name: "conv_vae" if name == "seed1" else name for name in more}
+        found = {n: fit(plan(store, models[n], **quick | more[n]), store, show=False) for n in more}
+        for age, run in enumerate(found.values()):
+            os.utime(run.folder / "done.json", (1e9 + age, 1e9 + age))
+    return found
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_unknown_key_inside_a_run_is_refused():
 
 @pytest.mark.parametrize("values", [{"epochs": "many"}, {"lr": None}])
 def test_value_of_a_wrong_type_is_a_sentence(values):
-    with pytest.raises(InputError, match="TrainConfig could not be read"):
+    with pytest.raises(InputError, match=r"TrainConfig: (epochs|lr) must be"):
         TrainConfig.from_dict(values)
 
 
@@ -106,3 +106,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         config.write_atomic(path, "half")
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_only_changed_code_changes_the_version(tmp_path, monkeypatch):
+    def version(text: str) -> str:
+        (tmp_path / "audio.py").write_text(text)
+        config.code_version.cache_clear()
+        return config.code_version(("audio",))
+
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "config.py"))
+    first = version("def f(x):\n    return x + 1\n")
+    assert version('"""Words."""\n\ndef f(x):\n    """More."""\n\n    return (x + 1)  # why\n') == first
+    assert version("def f(x):\n    return x + 2\n") != first
+    config.code_version.cache_clear()
+
+
+def test_an_input_error_is_one_line_in_a_notebook():
+    assert InputError("no clip is usable: add some")._render_traceback_() == ["InputError: no clip is usable: add some"]

@@ -10,7 +10,7 @@ from conftest import LANGUAGES, model_config
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from vaelib import losses, models
-from vaelib.checkpoints import load_weights, read_tensors, write_tensors
+from vaelib.checkpoints import read_tensors, write_tensors
 from vaelib.config import InputError, ModelConfig
 from vaelib.models import MODELS, VaDE, build
 
@@ -95,7 +95,7 @@ def test_saved_and_loaded_models_are_equal(variant, tmp_path):
     model.eval(), other.eval()
     assert not torch.equal(model(x, y, sample=False).recon, other(x, y, sample=False).recon)
     write_tensors(tmp_path / "m.safetensors", model.state_dict(), {})
-    load_weights(other, read_tensors(tmp_path / "m.safetensors")[0], tmp_path)
+    other.load_state_dict(read_tensors(tmp_path / "m.safetensors")[0])
     assert torch.equal(model(x, y, sample=False).recon, other(x, y, sample=False).recon)
     assert torch.equal(model.sample(4, seed=1), other.sample(4, seed=1))
     assert model.state_dict().keys() == other.state_dict().keys()
@@ -108,14 +108,6 @@ def test_forward_is_encode_then_decode_and_sampling_is_an_argument(variant):
     assert torch.equal(out.z, q.mean) and torch.equal(out.recon, model.decode(q.mean, y))
     drawn = model(x, y)
     assert not torch.equal(drawn.z, q.mean) and torch.equal(drawn.recon, model.decode(drawn.z, y))
-
-
-@matrix()
-def test_temperature_zero_is_the_middle_of_the_prior(variant):
-    model = make(variant).eval()
-    y = torch.tensor([1, 1, 1])
-    cold = model.sample(3, y, temperature=0.0, seed=0)
-    assert torch.allclose(cold[0], cold[1]) and not torch.allclose(*model.sample(2, y[:2], seed=0))
 
 
 @pytest.mark.parametrize("variant", ["basic_vae", "conv_vae", "beta_vae", "vade-conv"])
@@ -153,27 +145,6 @@ def test_parameter_counts_are_the_measured_ones(name, full, compact):
     assert count(name, (64, 64)) / 1e6 == pytest.approx(compact, abs=0.006)
 
 
-def test_parameter_counts_by_hand():
-    def dense(a, b):
-        return a * b + b
-
-    def convolutions(flat, code):
-        pairs = [(1, 32), (32, 64), (64, 128), (128, 256)]
-        there, back = (sum(16 * a * b + pair[i] for pair in pairs for a, b in [pair]) for i in (1, 0))
-        return there + back + dense(code, flat)
-
-    flat = 256 * 8 * 80
-    conv = convolutions(flat, 128) + 2 * dense(flat, 128) + 1
-    assert count("conv_vae", (128, 1293)) == conv
-    assert count("vade", (128, 1293)) == conv + 50 * (1 + 2 * 128)
-    conditional = convolutions(flat, 128 + 64) + dense(flat, 256) + 2 * dense(256 + 64, 128) + 5 * 64 + dense(256, 5)
-    assert count("cvae", (128, 1293)) == conditional + 1
-    bins, hidden = 128 * 1293, dense(512, 256) + dense(256, 128) + 2 * (512 + 256 + 128)
-    there = dense(bins, 512) + hidden + 2 * dense(128, 128)
-    back = dense(128, 128) + dense(128, 256) + dense(256, 512) + 2 * (512 + 256 + 128) + dense(512, bins)
-    assert count("basic_vae", (128, 1293)) == there + back + 1
-
-
 def test_shapes_alone_do_not_load_the_compiler():
     """It takes seconds, in every kernel that opens a run."""
     script = """
@@ -188,6 +159,28 @@ print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# --- blocks ---
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 31), (20, 37), (128, 1293)])
+def test_convolutions_halve_and_go_back_exactly(shape):
+    with torch.device("meta"):
+        encoder, decoder, x = models.ConvEncoder(shape), models.ConvDecoder(8, shape), torch.empty(2, 1, *shape)
+        z = torch.empty(2, 8)
+    for i, layer in enumerate(m for m in encoder if isinstance(m, torch.nn.Conv2d)):
+        x = layer(x)
+        assert x.shape[2:] == tuple(models.conv_sizes(s)[i + 1] for s in shape)
+    assert x[0].numel() == encoder.features and decoder(z).shape == (2, 1, *shape)
+    back = [z := layer(z) for layer in decoder][2:]  # after Linear, ReLU and Unflatten
+    sizes = [tuple(models.conv_sizes(s)[::-1][i] for s in shape) for i in range(5)]
+    assert list(dict.fromkeys(tuple(b.shape[2:]) for b in back)) == sizes
+
+
+def test_log_variances_are_clamped():
+    mean, logvar = models.GaussianHeads(4, 3)(torch.full((2, 4), 1e6))
+    assert mean.abs().max() > 1e3 and logvar.abs().max() <= 12
 
 
 # --- refusals ---
@@ -218,16 +211,6 @@ def test_fixed_prior_is_orthogonal_at_the_given_distance():
     assert "class_means" in dict(model.named_buffers()) and "class_means" not in dict(model.named_parameters())
     assert not make("cvae-standard").prior_mean(torch.ones(3, 8), torch.arange(3)).any()
     assert make("cvae-learned").prior_mean(torch.zeros(3, 8), torch.arange(3)).std(0).min() > 0
-
-
-@pytest.mark.parametrize("variant", ["cvae-standard", "cvae-fixed", "cvae-learned"])
-def test_conditional_samples_come_from_the_prior_of_their_class(variant):
-    model, y = make(variant).eval(), torch.arange(3)
-    model.decode = lambda z, y: z
-    means = model.prior_mean(torch.zeros(3, 8), y)
-    assert torch.allclose(model.sample(3, y, temperature=0.0), means)
-    spread = model.sample(3000, y.repeat(1000), seed=0).view(1000, 3, 8) - means
-    assert spread.mean().abs() < 0.05 and spread.std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_marginal_encoding_is_the_probability_weighted_mean():

@@ -1,31 +1,42 @@
-"""The loop: resume, repeat, divergence, best epoch, warm-up, history, streaming, bad checkpoints."""
+"""The step and the loop: resume and kills, repeats, several devices, starts, divergence, checkpoints."""
 
 import dataclasses
 import json
 import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import model_config
+from conftest import LANGUAGES, ROOT, model_config
 
-from vaelib import losses, training
-from vaelib.checkpoints import read_tensors, write_tensors
+from vaelib import losses, optimization, training
+from vaelib.checkpoints import environment, read_tensors, write_tensors
 from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig
+from vaelib.initialization import init_mixture, start_on_components
+from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
+from vaelib.optimization import Stepper, make_fabric, make_optimizer, throughput
 from vaelib.runs import plan
-from vaelib.training import Trainer, TrainingDivergedError, train
+from vaelib.training import Trainer, TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError, train
+from vaelib.windows import Clips
 
 pytestmark = pytest.mark.usefixtures("outputs")
 CLOCKS = ["seconds", "clips_per_s"]
 
 
-def settings(store, model: str, *, epochs=5, latent=8, condition="language", **changes) -> RunConfig:
-    changes = {"batch_size": 10, "eval_windows": 2, "precision": "32-true", "kl_warmup": 0.4} | changes
+def settings(store, model: str, *, epochs=5, **changes) -> RunConfig:
+    changes = {"batch_size": 8, "eval_windows": 2, "precision": "32-true", "kl_warmup": 0.4} | changes
     changes |= {"pretrain_epochs": changes.get("pretrain_epochs", 3 if model == "vade" else 0)}
-    small = {"latent": latent, "components": 4}
-    condition = condition if model == "cvae" else ""
+    condition = "language" if model == "cvae" else ""
+    small = {"latent": 8, "components": 4}
     return plan(store, model, condition=condition, model_settings=small, epochs=epochs, **changes)
 
 
@@ -47,58 +58,87 @@ def assert_equal(one, two):
 
 @pytest.fixture
 def stop_at(monkeypatch):
-    """Raise KeyboardInterrupt in the middle of an epoch; every whole epoch was saved."""
+    """Interrupt an epoch in its second step, every whole epoch having been saved; returns what lets it go on."""
 
-    def arrange(epoch, step=1):
-        real = Trainer._step
+    def arrange(epoch):
+        real, steps = Stepper.__call__, []
 
-        def dying(self, x, *rest):
-            self.steps = getattr(self, "steps", {})
-            self.steps[self.state.epoch] = self.steps.get(self.state.epoch, 0) + 1
-            if self.state.epoch == epoch and self.steps[epoch] > step:
+        def dying(self, *given):
+            steps.append(1)
+            if len(steps) == 3 * epoch + 2:  # 24 clips in steps of 8
                 raise KeyboardInterrupt
-            return real(self, x, *rest)
+            return real(self, *given)
 
         monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0)
-        monkeypatch.setattr(Trainer, "_step", dying)
-        return lambda: monkeypatch.setattr(Trainer, "_step", real)
+        monkeypatch.setattr(Stepper, "__call__", dying)
+        return lambda: monkeypatch.setattr(Stepper, "__call__", real)
 
     return arrange
+
+
+# --- resume ---
 
 
 @pytest.mark.parametrize(
     ("model", "epoch", "changes"),
     [
         ("basic_vae", 2, {}),
-        ("conv_vae", 1, {}),
         ("conv_vae", 4, {"precision": "bf16-mixed"}),
-        ("cvae", 3, {"epochs": 4}),
+        ("beta_vae", 2, {"start_components": 2, "held": 0.5, "sigma": 0.2}),
+        ("cvae", 3, {"target": "other"}),
         ("vade", 2, {}),  # while pretraining
         ("vade", 3, {}),  # in the first joint epoch: the mixture is made again
         ("vade", 5, {}),  # later in the joint phase
     ],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(store, monkeypatch, tmp_path, stop_at, model, epoch, changes):
+def test_an_interrupted_run_says_that_it_continues_and_does_to_the_same_bit(
+    store, monkeypatch, tmp_path, stop_at, model, epoch, changes
+):
     config = settings(store, model, **changes)
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "whole"))
     whole = results(train(config, store, show=False))
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "parts"))
-    revive = stop_at(epoch)
-    with pytest.raises(KeyboardInterrupt):
+    go_on = stop_at(epoch)
+    with pytest.raises(TrainingInterruptedError, match=f"in epoch {epoch + 1} of .* it continues after epoch {epoch}"):
         train(config, store, show=False)
     assert not (config.folder / "done.json").exists()
-    assert read_tensors(config.folder / "last.safetensors")[1]["epoch"] == epoch
-    revive()
+    go_on()
     done, real = [], Trainer._epoch
     monkeypatch.setattr(Trainer, "_epoch", lambda self, e: done.append(e) or real(self, e))
-    resumed = results(train(config, store, show=False))
+    assert_equal(results(train(config, store, show=False)), whole)
     assert done == list(range(epoch, config.training.total_epochs))
-    assert_equal(resumed, whole)
     train(config, store, show=False)
-    assert done[-1] == config.training.total_epochs - 1 == len(resumed[-1]) - 1  # a finished run does nothing
+    assert len(done) == config.training.total_epochs - epoch  # a finished run does nothing
 
 
-@pytest.mark.parametrize("model", ["basic_vae", "cvae", "vade"])
+@pytest.mark.slow
+def test_a_killed_run_is_continued_to_the_same_bit(store, monkeypatch, tmp_path):
+    config = settings(store, "vade", epochs=40)
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "whole"))
+    whole = results(train(config, store, show=False))
+    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "parts"))
+    script = f"""
+import json, sys
+from vaelib import training
+from vaelib.config import RunConfig
+from vaelib.store import open_store
+training.SAVE_EVERY_S = -1.0
+training.train(RunConfig.from_dict(json.loads(sys.argv[1])), open_store({str(store.path)!r}), show=False)"""
+    last, hits = config.folder / "last.safetensors", 0
+    for _ in range(3):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = subprocess.Popen([sys.executable, "-c", script, json.dumps(config.to_dict())], cwd=ROOT)
+        while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns > before):
+            time.sleep(0.002)
+        time.sleep(0.05)
+        hits += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert hits and not (config.folder / "done.json").exists()
+    assert_equal(results(train(config, store, show=False)), whole)
+
+
+@pytest.mark.parametrize("model", ["basic_vae", "cvae"])
 def test_same_seed_same_run_other_seed_other_run(store, monkeypatch, tmp_path, model):
     found = []
     for i, seed in enumerate((1, 1, 2)):
@@ -110,280 +150,298 @@ def test_same_seed_same_run_other_seed_other_run(store, monkeypatch, tmp_path, m
     assert not torch.equal(found[0][0][name], found[2][0][name])
 
 
-# --- where a run starts ---
-
-
 def test_the_plain_run_of_the_same_settings_is_the_pretraining(store, monkeypatch, tmp_path):
     config = settings(store, "vade", epochs=2)
     alone = results(train(config, store, show=False))
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "other"))
-    plain = settings(store, "conv_vae", epochs=3)
-    assert training.pretraining_of(config) == dataclasses.replace(
-        plain, model=dataclasses.replace(plain.model, components=50)
-    )
-    train(training.pretraining_of(config), store, show=False)
-    said, done, real = [], [], Trainer._epoch
+    plain = training.pretraining_of(config)
+    train(plain, store, show=False)
+    messages, done, real = [], [], Trainer._epoch
     monkeypatch.setattr(Trainer, "_epoch", lambda self, e: done.append(e) or real(self, e))
-    taken = results(train(config, store, show=said.append))
-    assert done == [3, 4] and said[0] == f"the pretraining is the finished run {training.pretraining_of(config).run_id}"
-    other = "pretrained"
-    assert taken[1].pop(other) == training.pretraining_of(config).run_id and alone[1].pop(other) == ""
+    taken = results(Trainer(config, store, messages.append).run())
+    assert done == [3, 4] and messages[0] == f"the pretraining is the finished run {plain.run_id}"
+    assert taken[1].pop("pretrained") == plain.run_id and alone[1].pop("pretrained") == ""
     assert_equal(taken, alone)
 
 
-def test_windows_that_are_all_the_first_have_no_other(store, monkeypatch):
-    monkeypatch.setitem(store.attrs, "windows", "start")
-    with pytest.raises(InputError, match="no other one"):
-        train(settings(store, "conv_vae", target="other"), store, show=False)
+# --- several devices ---
 
 
-def test_a_plain_run_of_other_settings_is_told_and_not_taken(store):
-    config = settings(store, "vade", epochs=1)
-    wanted = training.pretraining_of(config)
-    other = dataclasses.replace(wanted, training=dataclasses.replace(wanted.training, lr=3e-3))
-    train(other, store, show=False)
-    said = []
-    folder = train(config, store, show=said.append)
-    assert "pretraining here" in said[0] and other.run_id in said[0] and "lr 0.003, here 0.001" in said[0]
-    assert json.loads((folder / "done.json").read_text())["pretrained"] == ""
+@pytest.mark.parametrize("model", ["conv_vae", pytest.param("vade", marks=pytest.mark.slow)])
+def test_two_processes_train_like_one(store, monkeypatch, tmp_path, model, capsys):
+    config = settings(store, model, epochs=2, pretrain_epochs=int(model == "vade"))
+    table = {}
+    for devices in (1, 2):
+        monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / str(devices)))
+        folder = train(config, store, devices=devices)
+        table[devices] = pd.read_csv(folder / "history.csv").drop(columns=[*CLOCKS, "phase"])
+        assert json.loads((folder / "done.json").read_text())["devices"] == devices
+    assert np.allclose(table[1], table[2], rtol=2e-2, equal_nan=True)
+    assert "epoch 2/2" in capsys.readouterr().err or model == "vade"
 
 
-def test_a_run_may_start_on_components_and_is_resumed_there(store, monkeypatch, tmp_path, stop_at):
-    config = settings(store, "beta_vae", start_components=2, held=0.5, sigma=0.2)
-    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "whole"))
-    whole = results(train(config, store, show=False))
-    monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "parts"))
-    revive = stop_at(2)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, store, show=False)
-    held, _ = read_tensors(config.folder / "last.safetensors")
-    revive()
-    assert_equal(results(train(config, store, show=False)), whole)
-    after, _ = read_tensors(config.folder / "last.safetensors")
-    assert not torch.equal(held["model.heads.mean.weight"], after["model.heads.mean.weight"])
-    assert after["model.log_sigma"].exp().item() == pytest.approx(0.2)
+@pytest.mark.slow
+def test_what_ends_one_process_ends_the_others_with_one_sentence(store, tmp_path):
+    gone = dataclasses.replace(store, path=tmp_path / "gone.zarr")
+    with pytest.raises(InputError, match="no mel store at"):  # what a process raises is raised here
+        train(settings(store, "conv_vae"), gone, show=False, devices=2)
+
+    def kill() -> None:
+        while len(children := multiprocessing.active_children()) < 2:
+            time.sleep(0.05)
+        os.kill(children[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(TrainingStoppedError, match=r"on 2 devices stopped, process \d: .*SIGKILL; run the same again"):
+        train(settings(store, "conv_vae"), store, show=False, devices=2)
 
 
-def test_training_learns(store):
-    config = settings(store, "conv_vae", epochs=25, lr=3e-3)
-    table = pd.read_csv(train(config, store, show=False) / "history.csv")
-    trainer = Trainer(config, store, show=False)
-    x = trainer.data.validation.even_windows(torch.arange(6), 1).squeeze(1)
-    mean = trainer.data.train.even_windows(torch.arange(24), 3).flatten(0, 1).mean(0)
-    blind = float((x - mean).square().mean())  # the mean spectrogram's
-    assert table["validation_mse"].iloc[-1] < 0.8 * blind
-    assert table["validation_loss"].iloc[-1] < table["validation_loss"].iloc[4]
-    # σ is on its way to √MSE
-    assert abs(math.log(table["sigma"].iloc[-1] ** 2 / table["train_mse"].iloc[-1])) < 1
+@pytest.mark.parametrize(
+    ("devices", "gpus", "message"),
+    [(0, 0, "at least 1"), (5, 0, "a step of 8 clips"), (4, 3, "at most 3"), (8, 0, "two clips or more each")],
+)
+def test_devices_that_cannot_share_a_batch_are_refused(store, monkeypatch, devices, gpus, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(InputError, match=message):
+        training.check(settings(store, "conv_vae"), store, devices)
 
 
-# --- schedules ---
+# --- the step ---
 
 
-@pytest.fixture(scope="module")
-def histories(store, tmp_path_factory):
-    """History of every model: 5 epochs, VaDE's before 2 joint ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VAELIB_OUTPUTS", str(tmp_path_factory.mktemp("all")))
-        phases = {m: {"epochs": 2, "pretrain_epochs": 5} if m == "vade" else {} for m in MODELS}
-        folders = {m: train(settings(store, m, **phases[m]), store, show=False) for m in MODELS}
-        return {m: pd.read_csv(folder / "history.csv") for m, folder in folders.items()}
+def batch(pairs: int = 6):
+    """Windows (2 · pairs, 1, 16, 16), those of a clip after each other, and their classes."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(-1, len(LANGUAGES), (pairs,), generator=generator).repeat_interleave(2)
+    return torch.rand(2 * pairs, 1, 16, 16, generator=generator), y
 
 
-def test_every_model_has_the_same_kl_warmup(histories):
-    for name, table in histories.items():
-        beta = DEFAULT_BETA.get(name, 1.0)
-        first = table[table["phase"] == "vae"]
-        assert (first["kl_weight"] / beta).tolist() == pytest.approx([0.5, 1, 1, 1, 1]), name
-    assert histories["vade"]["kl_weight"].tolist()[5:] == [1, 1]
+def stepped(name: str, precision: str = "32-true", **changes):
+    """A stepper after two steps (VaDE: one in each phase), and what the last one returned."""
+    torch.manual_seed(0)
+    stepper = Stepper(build(model_config(name)), TrainConfig(**changes), make_fabric(precision))
+    for mixture in (False, name == "vade"):
+        terms = stepper(*batch(), weights_at(stepper.cfg, 1.0, mixture), rate=0.5)
+    return stepper, terms
 
 
-def test_history_has_every_term_of_every_epoch(histories):
-    terms = {name: ["nll", "kl"] for name in MODELS}
-    terms["cvae"] += ["class"]
-    terms["vade"] += ["kl_z", "kl_c"]
-    for name, table in histories.items():
-        measured = [f"{split}_{t}" for split in ("train", "validation") for t in ("loss", *terms[name], "mse")]
-        assert {*measured, "epoch", "phase", "kl_weight", "sigma", *CLOCKS} == set(table.columns), name
-        assert table["epoch"].tolist() == list(range(1, len(table) + 1))
-        numbers = table[[c for c in measured if c.split("_", 1)[1] not in ("kl", "kl_z", "kl_c")]]
-        assert np.isfinite(numbers.to_numpy(float)).all() and (table[CLOCKS] > 0).all(axis=None)
-    joint = histories["vade"]["phase"] == "joint"
-    assert joint.tolist() == [False] * 5 + [True] * 2
-    assert histories["vade"]["train_kl"].notna().tolist() == (~joint).tolist()
-    assert histories["vade"]["train_kl_z"].notna().tolist() == joint.tolist()
+@pytest.mark.parametrize("target", ["same", "other"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_returns_detached_scalars_of_every_term(name, target):
+    terms = stepped(name, target=target)[1]
+    more = {"cvae": ["class"]}.get(name, [])
+    assert list(terms) == ["loss", "nll", *(["kl_z", "kl_c"] if name == "vade" else ["kl"]), *more, "mse"]
+    assert all(v.dim() == 0 and not v.requires_grad and v.isfinite() for v in terms.values())
 
 
-@pytest.mark.parametrize("model", list(MODELS))
-def test_validation_loss_is_the_negative_bound_at_the_final_beta(histories, model):
-    row = histories[model].iloc[0]
-    beta = DEFAULT_BETA.get(model, 1.0)
-    want = row["validation_nll"] + beta * row["validation_kl"]
-    want += TrainConfig().class_weight * row.get("validation_class", 0.0)
-    assert row["validation_loss"] == pytest.approx(want, rel=1e-5)
+def test_half_precision_is_near_full_precision():
+    exact, half = (stepped("conv_vae", precision)[1] for precision in ("32-true", "bf16-mixed"))
+    assert exact["nll"] != half["nll"] and half["nll"].item() == pytest.approx(exact["nll"].item(), rel=1e-2)
+    assert half["nll"].dtype == torch.float32
+
+
+def test_every_group_of_parameters_follows_the_rate():
+    stepper, _ = stepped("vade", lr=1e-3, mixture_lr=1e-2)
+    assert [g["lr"] for g in stepper.optimizer.param_groups] == [5e-4, 5e-3, 5e-3]
+    owned = [id(p) for g in make_optimizer(stepper.model, stepper.cfg).param_groups for p in g["params"]]
+    assert sorted(owned) == sorted(map(id, stepper.model.parameters()))
+
+
+def test_the_mixture_rests_in_the_first_phase_and_what_is_held_while_it_is_held():
+    stepper = Stepper(build(model_config("vade")), TrainConfig(grad_clip=1e-3), make_fabric("32-true"))
+
+    def moved(mixture: bool) -> set[str]:
+        before = {k: v.detach().clone() for k, v in stepper.model.named_parameters()}
+        stepper(*batch(), weights_at(stepper.cfg, 1.0, mixture), 1.0)
+        norm = torch.stack([p.grad.norm() for p in stepper.model.parameters() if p.grad is not None]).norm()
+        assert norm.item() == pytest.approx(1e-3, rel=1e-3)  # clipped
+        return {k for k, v in stepper.model.named_parameters() if not torch.equal(v, before[k])}
+
+    every = {k for k, _ in stepper.model.named_parameters()}
+    assert moved(False) == {k for k in every if not k.startswith("mixture")} and moved(True) == every
+    stepper.hold(True)
+    assert moved(True) == {k for k in every if not k.startswith(("encoder", "heads.mean"))}
+    stepper.hold(False)
+    assert moved(True) == every
+
+
+def test_a_fixed_sigma_is_no_parameter():
+    stepper, terms = stepped("beta_vae", epochs=2, sigma=0.4, sigma_end=0.1)
+    assert stepper.model.log_sigma.exp().item() == pytest.approx(0.2)
+    assert id(stepper.model.log_sigma) not in {id(p) for g in stepper.optimizer.param_groups for p in g["params"]}
+    expected = 0.5 * 256 * terms["mse"] / 0.2**2 + 256 * math.log(0.2 * math.sqrt(2 * math.pi))
+    assert terms["nll"].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
+def test_the_faster_convolution_decides_the_precision(monkeypatch, slow):
+    ticks = {"now": 0.0}
+    monkeypatch.setattr(optimization.time, "perf_counter", lambda: ticks["now"])
+    monkeypatch.setattr(optimization.functional, "conv2d", lambda x, *a, **k: ticks.update(now=ticks["now"] + (
+        0.03 if x.dtype == slow else 0.01)))  # fmt: skip
+    faster = optimization._bf16_is_faster.__wrapped__()
+    monkeypatch.setattr(optimization, "_bf16_is_faster", lambda: faster)
+    assert optimization.resolve_precision("auto", "cpu") == ("32-true" if slow == torch.bfloat16 else "bf16-mixed")
+    assert optimization.resolve_precision("auto", "cuda") == "bf16-mixed"
+
+
+def test_every_model_has_its_throughput(store):
+    found = throughput(store, rounds=2, steps=1, batch_size=8)
+    assert list(found) == list(MODELS) and all(v.shape == (2,) and (v > 0).all() for v in found.values())
+
+
+# --- where a training starts ---
+
+
+def mixed(n: int = 400):
+    """Windows (n, 16, 16) in [0, 1] of three sources at independent levels (n, 3), each in bins of its own."""
+    generator = torch.Generator().manual_seed(0)
+    levels, shapes = torch.rand(n, 3, generator=generator), torch.zeros(3, 16, 16)
+    for i, shape in enumerate(shapes):
+        shape[5 * i : 5 * i + 5] = torch.rand(5, 16, generator=generator)
+    x = torch.einsum("ns,sft->nft", levels, shapes) + 0.01 * torch.rand(n, 16, 16, generator=generator)
+    return Clips(x.half(), torch.full((n,), 16), 16, np.arange(n)), levels
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_codes_start_on_the_components_of_the_windows(name):
+    clips, levels = mixed()
+    torch.manual_seed(0)
+    model = build(model_config(name))
+    start_on_components(model, clips, 3, seed=0)
+    with torch.inference_mode():
+        q = model.encode(clips.even_windows(torch.arange(len(clips)), 1).squeeze(1))
+    found = np.abs(np.corrcoef(q.mean[:, :3].T, levels.T)[:3, 3:])
+    assert (found.max(0) > 0.9).all() and len(set(found.argmax(0))) == 3
+    assert q.mean[:, :3].std(0).sub(1).abs().max() < 0.2
+    assert q.mean[:, 3:].abs().max() < 1e-5 and q.logvar[:, 3:].abs().max() < 1e-5 and (q.logvar[:, :3] == -3).all()
+    with pytest.raises(InputError, match="8 components cannot be found in 5 windows"):
+        start_on_components(model, mixed(5)[0], 8, seed=0)
+
+
+@pytest.mark.parametrize(("clips", "components"), [(40, 4), (3, 5)])
+def test_the_mixture_starts_on_the_clusters_of_the_codes(clips, components):
+    torch.manual_seed(0)
+    centres = 10 * torch.randn(min(clips, 4), 8)
+    codes = centres[torch.arange(clips) % len(centres)][:, None] + 0.5 * torch.randn(clips, 3, 8)
+    model = build(model_config("vade", backbone="fc", components=components))
+    init_mixture(model, codes, seed=0)
+    found = torch.stack([codes[i :: len(centres)].mean((0, 1)) for i in range(len(centres))])
+    assert torch.cdist(found, model.mixture["means"].detach()).amin(1).max() < 1e-2
+    variances = model.component_logvars().exp()
+    assert (variances > 0.99 * codes.var(1, unbiased=False).mean(0)).all() and variances.max() < 2
+    assert bool(model.mixture_ready) and model.log_weights().exp().sum().item() == pytest.approx(1)
+
+
+# --- the history ---
+
+
+def test_histories_have_every_term_and_one_warm_up(tiny_runs, store):
+    terms = {name: ["nll", "kl"] for name in MODELS} | {"cvae": ["nll", "kl", "class"], "vade": ["nll", "kl_z", "kl_c"]}
+    for name, run in tiny_runs.items():
+        model, table = run.config.model.name, run.history
+        joint = table["phase"] == "joint"
+        measured = [f"{split}_{t}" for split in ("train", "validation") for t in ("loss", *terms[model], "mse")]
+        last = table.iloc[-1]
+        assert np.isfinite(last[measured].astype(float)).all() and (table[CLOCKS] > 0).all(axis=None), name
+        assert joint.any() == (model == "vade") and table["epoch"].tolist() == list(range(1, len(table) + 1))
+        beta = DEFAULT_BETA.get(model, 1.0)
+        assert (table["kl_weight"] / beta).tolist() == [1.0] * len(table), name  # two epochs, a quarter to warm up
+        if model != "vade":
+            want = last["validation_nll"] + beta * last["validation_kl"]
+            want += TrainConfig().class_weight * last.get("validation_class", 0.0)
+            assert last["validation_loss"] == pytest.approx(want, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("model", "sequence", "best"),
     [
         ("conv_vae", [1, 9, 5, 3, 4], 4),  # epoch 1 lies before the end of the warm-up
-        ("beta_vae", [1, 2, 9, 9, 9], 2),
         ("vade", [1, 1, 1, 7, 6, 8], 5),  # pretraining's losses are of another bound
         ("conv_vae", [5, 4, math.nan, 3, math.inf], 4),
+        ("conv_vae", [], 5),  # no validation clips: the last one
     ],
 )
-def test_the_best_epoch_is_chosen_after_warmup(store, monkeypatch, model, sequence, best):
-    config = settings(store, model, epochs=3 if model == "vade" else 5)
-    weights, losses_left = {}, iter(sequence)
+def test_the_best_epoch_is_chosen_after_warm_up(store, monkeypatch, model, sequence, best):
+    weights, left = {}, iter(sequence)
 
     def validate(self, mixture):
         weights[self.state.epoch + 1] = {k: v.clone() for k, v in self.model.state_dict().items()}
-        return {"loss": next(losses_left)}
+        return {"loss": next(left)} if sequence else {}
 
     monkeypatch.setattr(Trainer, "_validate", validate)
-    folder = train(config, store, show=False)
+    folder = train(settings(store, model, epochs=3 if model == "vade" else 5), store, show=False)
     tensors, about = read_tensors(folder / "best.safetensors")
     assert about["epoch"] == best == json.loads((folder / "done.json").read_text())["best_epoch"]
     assert all(torch.equal(v, weights[best][k]) for k, v in tensors.items())
 
 
-def test_a_resumed_run_remembers_its_best_epoch(store, monkeypatch, stop_at):
-    sequence, config = [9, 8, 1, 5, 5], settings(store, "conv_vae")
-    monkeypatch.setattr(Trainer, "_validate", lambda self, _: {"loss": sequence[self.state.epoch]})
-    folder = interrupted(config, store, stop_at, epoch=4)
-    before = read_tensors(folder / "best.safetensors")[0]
-    train(config, store, show=False)
-    tensors, about = read_tensors(folder / "best.safetensors")
-    assert about["epoch"] == 3 and all(torch.equal(v, before[k]) for k, v in tensors.items())
-
-
-def test_without_validation_clips_the_last_epoch_is_the_best(store):
-    few = dataclasses.replace(store, table=store.table[store.table["split"] != "validation"])
-    folder = train(settings(store, "conv_vae", epochs=3), few, show=False)
-    assert read_tensors(folder / "best.safetensors")[1]["epoch"] == 3
+def test_the_live_line_begins_within_the_first_epoch(store):
+    lines = []
+    Trainer(settings(store, "cvae", epochs=2), store, lines.append).run()
+    assert lines[0].startswith("epoch 1/2, step 1/3") and "epoch 2/2" in lines[-1]
+    assert all(f" {term} " in lines[-1] for term in ("loss", "nll", "kl", "class", "mse"))
 
 
 # --- what goes wrong ---
 
 
-@pytest.mark.parametrize(
-    ("term", "function", "value"), [("kl", "gaussian_kl", math.nan), ("nll", "gaussian_nll", math.inf)]
-)
-@pytest.mark.parametrize("saved", [True, False])
-def test_divergence_names_term_and_epoch_and_keeps_the_last_good_checkpoint(
-    store, monkeypatch, term, function, value, saved
-):
-    config = settings(store, "conv_vae", epochs=6)
-    real, steps = getattr(losses, function), Trainer._step
+@pytest.mark.parametrize(("term", "value"), [("kl", math.nan), ("nll", math.inf)])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_divergence_names_term_and_step_and_keeps_the_last_good_checkpoint(store, monkeypatch, term, value, epoch):
+    config, steps, name = settings(store, "conv_vae", epochs=6), [], f"gaussian_{term}"
+    real, step = getattr(losses, name), Stepper.__call__
 
-    def poisoned(self, *args):
-        if self.state.epoch == 3:
-            monkeypatch.setattr(losses, function, lambda *a: real(*a) * value)
-        return steps(self, *args)
+    def poisoned(self, *given):
+        steps.append(1)
+        if len(steps) == 3 * epoch + 2:
+            monkeypatch.setattr(losses, name, lambda *a: real(*a) * value)
+        return step(self, *given)
 
-    monkeypatch.setattr(Trainer, "_step", poisoned)
-    monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0 if saved else 1e9)
-    with pytest.raises(
-        TrainingDivergedError, match=f"stopped: {term} became non-finite in epoch 4, step 1; .*checkpoint"
-    ):
+    monkeypatch.setattr(Stepper, "__call__", poisoned)
+    kept = "the last good checkpoint is kept" if epoch else "no checkpoint was reached"
+    with pytest.raises(TrainingDivergedError, match=rf"{term}.* in epoch {epoch + 1}, step 2; {kept}"):
         train(config, store, show=False)
-    tensors, about = read_tensors(config.folder / "best.safetensors")
-    assert about["epoch"] in (2, 3) and all(v.isfinite().all() for v in tensors.values())
     assert not (config.folder / "done.json").exists()
-    assert pd.read_csv(config.folder / "history.csv")["epoch"].tolist() == [1, 2, 3]
-    if saved:
-        last, state = read_tensors(config.folder / "last.safetensors")
-        assert state["epoch"] == 3 and all(v.isfinite().all() for v in last.values())
+    if epoch:
+        tensors, about = read_tensors(config.folder / "best.safetensors")
+        assert about["epoch"] in (2, 3) and all(v.isfinite().all() for v in tensors.values())
+        assert pd.read_csv(config.folder / "history.csv")["epoch"].tolist() == [1, 2, 3]
 
 
-def test_divergence_in_the_first_epoch_promises_no_checkpoint(store, monkeypatch):
-    monkeypatch.setattr(losses, "gaussian_kl", lambda q, m: q.mean * math.nan)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "last.safetensors cannot be read"),
+        (lambda path: write_tensors(path, {"model.log_sigma": torch.zeros(2)}, {}), "of another shape"),
+        (lambda path: write_tensors(path, read_tensors(path)[0], {"epochs": 1}), "of another training"),
+    ],
+)
+def test_a_damaged_checkpoint_is_a_sentence(store, stop_at, damage, message):
     config = settings(store, "conv_vae")
-    with pytest.raises(
-        TrainingDivergedError, match="kl became non-finite in epoch 1, step 1; no checkpoint was reached"
-    ):
+    go_on = stop_at(2)
+    with pytest.raises(TrainingInterruptedError):
         train(config, store, show=False)
-    assert not list(config.folder.glob("*.safetensors"))
-
-
-def interrupted(config, store, stop_at, epoch=2):
-    revive = stop_at(epoch)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, store, show=False)
-    revive()
-    return config.folder
-
-
-@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])
-def test_a_damaged_checkpoint_is_refused(store, stop_at, name):
-    config = settings(store, "conv_vae")
-    path = interrupted(config, store, stop_at) / name
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=f"{name} cannot be read"):
-        train(config, store, show=False)
-    assert train(config, store, resume=False, show=False) and (config.folder / "done.json").is_file()
-
-
-def test_a_checkpoint_of_another_shape_is_refused(store, stop_at):
-    config = settings(store, "conv_vae")
-    folder = interrupted(config, store, stop_at)
-    other = build(model_config("conv_vae", latent=9)).state_dict()
-    state = {"epoch": 1, "best_epoch": 1, "best_loss": 1.0, "history": [{}], "pretrained": ""}
-    write_tensors(folder / "last.safetensors", {f"model.{k}": v for k, v in other.items()}, state)
-    with pytest.raises(InputError, match="of another shape"):
+    go_on()
+    damage(config.folder / "last.safetensors")
+    with pytest.raises(InputError, match=message):
         train(config, store, show=False)
 
 
-def test_a_store_of_another_corpus_or_too_small_is_refused(store):
+def test_a_store_that_does_not_suit_is_refused(store, monkeypatch):
     config = settings(store, "conv_vae")
     with pytest.raises(InputError, match="is not the one this run was configured for"):
         train(dataclasses.replace(config, fingerprint="other"), store)
     one = dataclasses.replace(store, table=store.table[store.table.index == store.rows("train")[0]])
     with pytest.raises(InputError, match="has 1 training clips"):
-        train(config, one)
+        train(config, one, show=False)
+    first = dataclasses.replace(store, attrs=store.attrs | {"windows": "start"})
+    with pytest.raises(InputError, match="no other one"):
+        train(settings(store, "conv_vae", target="other"), first)
 
 
-# --- data ---
-
-
-@pytest.mark.parametrize("model", ["basic_vae", "cvae", "vade"])
-def test_a_store_that_does_not_fit_is_streamed(store, monkeypatch, model):
-    monkeypatch.setattr("vaelib.windows._free_memory", lambda: 1)
-    config = settings(store, model, epochs=3)
-    assert isinstance(Trainer(config, store, show=False).data.train, training.StreamedClips)
-    table = pd.read_csv(train(config, store, show=False) / "history.csv")
-    assert len(table) == config.training.total_epochs and np.isfinite(table["train_loss"]).all()
-    assert table["train_mse"].iloc[-1] < table["train_mse"].iloc[0]
-
-
-def test_labels_follow_the_shuffled_clips(store):
-    trainer = Trainer(settings(store, "cvae"), store, show=False)
-    for per_clip, mixture in ((1, False), (2, True)):
-        for (_, y), index in zip(trainer._batches(mixture), shuffled(trainer, per_clip), strict=True):
-            names = [store.classes("language")[i] for i in y]
-            rows = store.rows("train")[index.repeat_interleave(per_clip)]
-            assert names == store.table.loc[rows, "language"].tolist()
-
-
-def shuffled(trainer, per_clip):
-    """The clip numbers of the next pass, with the generator put back."""
-    state = torch.get_rng_state()
-    found = [index for _, index in trainer.data.train.batches(10, per_clip)]
-    torch.set_rng_state(state)
-    return found
-
-
-def test_unlabelled_clips_are_trained_on_too(store):
-    language = store.table["language"].where(store.table.index % 3 > 0, "unlabelled")
-    partly = dataclasses.replace(store, table=store.table.assign(language=language))
-    config = settings(partly, "cvae", epochs=2)
-    assert config.model.classes == ("arabic", "bangla", "spanish")
-    table = pd.read_csv(train(config, partly, show=False) / "history.csv")
-    assert np.isfinite(table[["train_loss", "validation_loss", "train_class"]]).all(axis=None)
-
-
-def test_one_line_of_progress(store, capsys):
-    train(settings(store, "cvae", epochs=2), store)
-    line = capsys.readouterr().err.strip().split("\r")[-1]
-    assert "epoch 2/2" in line and "clips/s" in line and "left" in line
-    assert all(f" {term} " in line for term in ("loss", "nll", "kl", "class"))
+def test_a_run_says_where_it_comes_from(tiny_runs, monkeypatch):
+    about = json.loads((tiny_runs["conv_vae"].folder / "config.json").read_text())
+    assert {"command", "git", "python", "packages", "device", "threads", "torch"} <= set(about["environment"])
+    monkeypatch.setenv("VAELIB_COMMAND", "vaelib train --model conv_vae")
+    assert environment()["command"] == os.environ["VAELIB_COMMAND"] and "torch 2." in environment()["packages"]

@@ -1,0 +1,55 @@
+"""The benchmark program: turns, ratios, limits, and the whole program at tiny sizes."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import limits, program, training
+from benchmarks.turns import Candidate, alternate, figures, ratio
+from vaelib.config import COMPACT
+
+
+def test_candidates_take_turns_and_keep_every_sample():
+    turns = []
+    found = alternate([Candidate(n, lambda k, n=n: turns.append((n, k)) or 10 * k, 3) for n in "ab"], rounds=2)
+    assert turns == [("a", 3), ("b", 3)] * 2 and {len(v) for v in found.values()} == {2}
+
+
+def test_a_ratio_is_of_the_medians_and_its_range_of_the_rounds():
+    assert figures([3.0, 1.0, 2.0]) == {"clips_per_s": 2.0, "lowest": 1.0, "highest": 3.0, "samples": [3.0, 1.0, 2.0]}
+    assert ratio([4.0, 9.0, 6.0], [2.0, 3.0, 4.0]) == {"ratio": 2.0, "lowest": 1.5, "highest": 3.0}
+
+
+def test_arithmetic_is_counted_and_bounds_the_speed():
+    layer, x = torch.nn.Linear(100, 10), torch.rand(7, 100)
+    assert limits.flops(lambda: layer(x).sum()) == 2 * (2 * 7 * 100 * 10)  # forward, and the weights' gradient
+    conv = training.arithmetic(training.VARIANTS["conv_vae"], COMPACT.shape, low_precision=False)
+    assert conv["parameters"] == 2_955_202 and 3.0e8 < conv["flop_per_clip"] < 3.4e8
+    assert limits.roofline(1e9, 1e6, 10, matrix=1e12, memory=1e12) == {"limit": 1000.0, "bound": "arithmetic"}
+    assert limits.roofline(1.0, 1e9, 10, matrix=1e12, memory=1e10) == {"limit": 100.0, "bound": "weights"}
+
+
+def test_the_program_measures_and_writes(outputs, capsys):
+    given = "--parts training --profiles compact --models conv_vae,vade-joint --rounds 1 --seconds 0.01 --resident 8"
+    assert program.main([*given.split(), "--batch-size", "4", "--device", "cpu"]) == 0
+    found = json.loads((outputs / "bench" / "bench.json").read_text())
+    assert {"conv_vae", "vade-joint", "plain"} <= {r["name"] for r in found["training"]}
+    assert all(r["clips_per_s"] > 0 for r in found["training"])
+    assert "| Conv, plain loop | compact | 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--parts", "trainin"], "did you mean 'training'"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--memory-clips", "many"], "must be numbers"),
+    ],
+)
+def test_bad_input_is_a_sentence(arguments, message, capsys):
+    assert program.main(arguments) == 2 and message in capsys.readouterr().err
