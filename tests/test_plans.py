@@ -40,8 +40,8 @@ def test_grids_seeds_and_defaults(written):
         "runs:\n  - {model: beta_vae, beta: [2, 8.5]}\n  - {model: cvae, condition: [language, genre], epochs: 5}\n"
     )
     first = [
-        "beta_vae-3epochs-beta2-seed0", "beta_vae-3epochs-beta8.5-seed0",
-        "conditional_vae-language-fixed-5epochs-seed0", "conditional_vae-genre-fixed-5epochs-seed0",
+        "beta_vae-epochs3-beta2-seed0", "beta_vae-epochs3-beta8.5-seed0",
+        "conditional_vae-language-epochs5-seed0", "conditional_vae-genre-epochs5-seed0",
     ]  # fmt: skip
     assert titles(plan) == first + [title.replace("seed0", "seed1") for title in first]
     job = training_jobs(plan)[0]
@@ -55,7 +55,7 @@ def test_the_longest_comes_first_then_whoever_others_wait_for_and_none_twice(wri
         "seeds: [1, 0]\nruns:\n  - model: cvae\n  - {model: vade, epochs: 9}\n  - {model: conv_vae, epochs: 9}\n"
         "  - model: [conv_vae, beta_vae]\n  - model: basic_vae\n  - {model: vade, epochs: [9, 9]}\n"
     )
-    order = ["beta_vae", "basic_vae", "conv_vae-9epochs", "conv_vae", "vade-9epochs", "conditional_vae-language"]
+    order = ["beta_vae", "basic_vae", "conv_vae-epochs9", "conv_vae", "vade-epochs9", "conditional_vae-language"]
     assert titles(plan) == [f"{name}-seed{seed}" for seed in (1, 0) for name in order]
 
 

@@ -45,6 +45,7 @@ MODEL_NOTEBOOKS = {
 }
 FAILURES = ("failed", "refused")
 REFUSALS = ("InputError", "UnwritableError")  # what a notebook was given was wrong, not the notebook
+GONE = "the Dask scheduler went away; the same command continues on another one"
 SECONDS = 0.3  # between two lines of a notebook that are passed on
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
 
@@ -88,12 +89,10 @@ class Job:
     def title(self) -> str:
         """Notebook and label; of a training also its settings, because several of one notebook run at a time."""
         words = [self.notebook, self.label]
-        for name, value in sorted(self.parameters.items(), key=lambda p: (not isinstance(p[1], str), p[0] == "seed")):
-            if self.notebook not in MODEL_NOTEBOOKS.values() or name in ("store", "desk") or value is False:
-                continue
-            word = value if isinstance(value, str) else name if value is True else f"{name}{value:g}"
-            words += [f"{value}epochs" if name == "epochs" else word] if word != self.label else []
-        return "-".join(w for w in words if w).replace(" ", "").replace("/", "+")
+        if self.notebook in MODEL_NOTEBOOKS.values():
+            given = {k: v for k, v in self.parameters.items() if not isinstance(v, str) and v is not False}
+            words += [f"{name}{value:g}" if value is not True else name for name, value in given.items()]
+        return "-".join(w for w in words if w)
 
     @property
     def name(self) -> str:
@@ -338,7 +337,7 @@ class Board:
     """One live line for each notebook that runs, and a line that stays for each that is over, on stderr."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs, self.over, self.worked, self.started = jobs, 0, 0.0, time.monotonic()
+        self.jobs, self.over = jobs, 0
         console = Console(stderr=True)
         columns = [TextColumn("{task." + part + "}", markup=False) for part in ("description", "fields[line]")]
         self.lines = Progress(*columns, console=console, disable=not console.is_terminal)
@@ -364,17 +363,10 @@ class Board:
         if number in self.rows:
             self.lines.update(self.rows[number], visible=False)
         self.over += 1
-        self.worked += self.jobs[number].seconds * (outcome.state in ("done", "failed"))
-        words = f"{self.over}/{len(self.jobs)} notebooks{self._left()}: {outcome.job.title}: {outcome.state}"
+        words = f"{self.over}/{len(self.jobs)} notebooks: {outcome.job.title}: {outcome.state}"
         words += f" in {clock(outcome.seconds)}" if outcome.state == "done" else ""
         words += f": {outcome.reason}" if outcome.reason else ""
         self.lines.console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-    def _left(self) -> str:
-        """`, about 31:00 min left`, once a tenth of the work is done."""
-        left = sum(job.seconds for job in self.jobs) - self.worked
-        known = self.over < len(self.jobs) and self.worked > 0.1 * left
-        return f", about {clock((time.monotonic() - self.started) * left / self.worked)} left" if known else ""
 
 
 def run_alone(job: Job) -> Path:
@@ -439,7 +431,11 @@ def _hand_out(client: Client, topic: str, jobs: Sequence[Job], outcomes: dict[in
             wait(list(running.values()), timeout=SECONDS, return_when="FIRST_COMPLETED")
         gone = client.status != "running"
         for i in [i for i, future in running.items() if gone or future.done()]:
-            outcomes[i] = _outcome(jobs[i], running.pop(i), gone)
+            future = running.pop(i)
+            try:
+                outcomes[i] = future.result() if not gone else Outcome(jobs[i], "failed", reason=GONE)
+            except Exception as e:  # its worker died, or what it sent back cannot be read
+                outcomes[i] = Outcome(jobs[i], "failed", reason=f"{jobs[i].title}: {type(e).__name__}: {e}")
             board.finish(i, outcomes[i])
             graph.done(i)
 
@@ -471,15 +467,6 @@ def _work(topic: str, number: int, job: Job, needed: list[Outcome], environment:
 
     show("starting")
     return execute(job, show)
-
-
-def _outcome(job: Job, future: Future, gone: bool) -> Outcome:
-    if gone:
-        return Outcome(job, "failed", reason="the Dask scheduler went away; the same command continues on another one")
-    try:
-        return future.result()
-    except Exception as e:  # its worker died, or what it sent back cannot be read
-        return Outcome(job, "failed", reason=f"{job.title}: {type(e).__name__}: {e}")
 
 
 def write_summary(outcomes: Sequence[Outcome]) -> Path:

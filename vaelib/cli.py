@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .config import NO_ROOM, ROOT, InputError, data_dir, front_end, one_of, outputs_dir, papermill_dir, unwritable
+from .config import NO_ROOM, ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, unwritable
 
 if TYPE_CHECKING:
     from .workers import Workers
@@ -23,6 +24,9 @@ app = typer.Typer(
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 Modality = Annotated[str, typer.Option(help="Only audio; accepted for the commands of the source document.")]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="name=value instead of the plan's, e.g. epochs=2, seeds=0,1")
+]
 StoreOption = Annotated[Path | None, typer.Option(help="Mel store; default: the newest in data/stores.")]
 
 
@@ -64,21 +68,16 @@ def _extra(args: list[str]) -> dict[str, str]:
 def demo(
     clips: Annotated[int, typer.Option(help="Clips of each of the 45 genres; the desk has 37 times as many.")] = 40,
     epochs: Annotated[int | None, typer.Option(help="Of every training; default: what the plan says of each.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of a clip; default 6, 30 for the full profile.")] = None,
-    composition: Annotated[
-        float, typer.Option(help="Share of phrases composed anew in every clip; 0: a genre plays one loop.")
-    ] = 0.0,
-    variation: Annotated[float, typer.Option(help="How much the factors vary, 0 to 1.")] = 0.3,
     seed: int = 0,
     profile: str = "compact",
+    changes: Changes = None,
 ) -> None:
     """Everything: render loops and desk, preprocess, train all models, compare; prints the report to open."""
-    both = {"clip_seconds": seconds or (30.0 if profile == "full" else 6.0), "seed": seed}
-    loops = {"clips_per_genre": clips, "composition": composition, "variation": variation} | both
-    desk = {"clips_per_genre": max(60, 37 * clips + clips // 2)} | both
-    changes = [f"{corpus}.{k}={v}" for corpus, given in (("loops", loops), ("desk", desk)) for k, v in given.items()]
-    changes += [f"epochs={epochs}", f"desk_epochs={epochs}"] if epochs is not None else []
-    _execute_plan(ROOT / "plans" / "demo.yaml", [*changes, f"profile={profile}", f"seeds={seed}"])
+    given = {"seeds": seed, "profile": profile, "loops.clips_per_genre": clips, "desk.clips_per_genre": clips * 75 // 2}
+    for corpus in ("loops", "desk"):
+        given |= {f"{corpus}.seed": seed, f"{corpus}.clip_seconds": 30 if profile == "full" else 6}
+    given |= {"epochs": epochs, "desk_epochs": epochs} if epochs is not None else {}
+    _execute_plan(ROOT / "plans" / "demo.yaml", [*(f"{k}={v}" for k, v in given.items()), *(changes or [])])
 
 
 @app.command()
@@ -91,9 +90,7 @@ def batch(
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")] = "",
     slurm: Annotated[str, typer.Option(help="Section of dask-jobqueue's configuration: workers from Slurm.")] = "",
     pbs: Annotated[str, typer.Option(help="The same: workers from PBS.")] = "",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value instead of the plan's, e.g. epochs=2, seeds=0,1")
-    ] = None,
+    changes: Changes = None,
 ) -> None:
     """Do what is missing of a plan: corpora, all trainings, comparison; prints the report to open."""
     from .workers import Workers
@@ -108,40 +105,27 @@ def _execute_plan(path: Path, changes: list[str], workers: Workers | None = None
     typer.echo(f"executed notebooks: {papermill_dir() / 'index.html'}\ncomparison:         {page}")
 
 
-@app.command()
+@app.command(context_settings=FREE)
 def preprocess(
+    context: typer.Context,
     corpus: Annotated[Path, typer.Argument(help="Folder of music.")],
     profile: Annotated[str, typer.Option(help="Front end: compact (64 × 64) or full (128 × 1293).")] = "compact",
-    labels: Annotated[
-        str, typer.Option(help="What the folders mean, e.g. '{genre}/{artist}/{track}'; default language/genre/file.")
-    ] = "",
-    manifest: Annotated[
-        str, typer.Option(help="CSV or Parquet with a column path; default: manifest.csv or .parquet in the folder.")
-    ] = "",
-    allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="A manifest's paths may leave the folder.")
-    ] = False,
-    segment_seconds: Annotated[float, typer.Option(help="Longer files are cut into pieces of this; 0: never.")] = 30.0,
-    hop_seconds: Annotated[float, typer.Option(help="From piece to piece; 0: end to end.")] = 0.0,
-    split_seed: int = 0,
-    windows: Annotated[
-        str, typer.Option(help="What models see of a clip: start (its first window) or anywhere; music: anywhere.")
-    ] = "",
 ) -> None:
-    """Turn a folder of music into a mel store (notebook 01, which is also the report on the collection)."""
-    from .batch import Job, run_alone
-    from .collection import read_corpus
-    from .store import choose_windows, is_current, store_path
+    """Turn a folder of music into a mel store (notebook 01, which is also the report on the collection).
 
-    fe = front_end(profile)
-    table = str(Path(manifest).expanduser().resolve()) if manifest else ""
-    reading = {"labels": labels, "manifest": table, "allow_outside": allow_outside}
-    cut = {"segment_seconds": segment_seconds, "hop_seconds": hop_seconds, "windows": windows}
-    found = read_corpus(corpus, **reading)  # what is refused is refused before a kernel starts
-    again = not is_current(found, fe, split_seed, **cut)
-    given = {"corpus": str(found.root), "profile": profile, "split_seed": split_seed, **reading, **cut}
-    run_alone(Job("01_preprocess", given, found.name, again=again))
-    typer.echo(store_path(found.name, profile, choose_windows(bool(found.record), windows)[1]))
+    Any parameter of the notebook can be given as --name value: --labels '{genre}/{artist}/{track}' says what the
+    folders mean, --manifest names a CSV or Parquet table with a column path; --allow-outside, --segment-seconds,
+    --hop-seconds, --split-seed, --windows.
+    """
+    from .batch import run_alone
+    from .plans import make_corpus
+
+    given = _extra(context.args)
+    if "manifest" in given:
+        given["manifest"] = str(Path(given["manifest"]).expanduser().resolve())
+    found = make_corpus(corpus.name, {"folder": str(corpus.expanduser().absolute()), **given}, profile)
+    run_alone(replace(found.job, again=not found.is_current()))  # what is refused is refused before a kernel starts
+    typer.echo(found.store)
 
 
 @app.command(context_settings=FREE)
@@ -195,7 +179,6 @@ def test(
     compare: Annotated[str | None, typer.Option(help="reconstruction: models to put side by side.")] = None,
     more: Annotated[list[str] | None, typer.Argument(help="Further models after --compare.")] = None,
     condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
-    prior: Annotated[str | None, typer.Option(help="cvae: standard or fixed")] = None,
     dimension: Annotated[int | None, typer.Option(min=0, help="traversal: latent dimension")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="generate: class to sample")] = None,
     n_samples: Annotated[
@@ -233,7 +216,7 @@ def test(
         raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
     findings = []
     for (_, chosen), names in asked.items():
-        about = {"condition": condition or _condition_of(root, class_name), "prior": prior} if chosen == "cvae" else {}
+        about = {"condition": condition or _condition_of(root, class_name)} if chosen == "cvae" else {}
         try:
             findings += execute_experiments(latest_run(root, model=chosen, **same, **about).folder, names, **special)
         except InputError as e:
