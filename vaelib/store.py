@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import time
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import zarr
-from tqdm import tqdm
 from zarr.codecs import BloscCodec
 
 from . import audio, splits
 from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
 from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic
+from .progress import Progress, clock
 from .regions import Clip, Ledger, alone, executor, writing
 from .splits import SPLITS, choose_split
 
@@ -417,17 +418,17 @@ def _fill(
         for r, part in parts.items()
         if r not in ledger.clips
     }
-    done = sum(len(parts[r]) for r in ledger.clips)
-    with tqdm(desc="log-mel", total=len(places), initial=done, unit=" clips") as progress:
-        for future in as_completed(todo):
-            region = todo[future]
-            try:
-                clips = future.result()
-            except Exception as e:
-                e.add_note(f"{parts[region][0][0]} to {parts[region][-1][0]}")
-                raise
-            ledger.add(region, clips)  # only now does the region count as done
-            progress.update(len(clips))
+    progress, begun = Progress("log-mel"), time.monotonic()
+    for future in as_completed(todo):
+        region = todo[future]
+        try:
+            clips = future.result()
+        except Exception as e:
+            e.add_note(f"{parts[region][0][0]} to {parts[region][-1][0]}")
+            raise
+        ledger.add(region, clips)  # only now does the region count as done
+        progress.show(f"{sum(map(len, ledger.clips.values())):,} of {len(places):,} clips")
+    progress.close(f"{len(places):,} clips in {clock(time.monotonic() - begun)}")
 
 
 def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int) -> list[Clip]:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from vaelib_demo.dials import CLIPS, FIXED, RENDERING, VARIATION, corpus_name, fixed_factors, rung
 from vaelib_demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
 from vaelib_demo.render import DESK_GENRE, Clip, read_row, render_clip, start_worker
@@ -27,6 +27,7 @@ from vaelib_demo.voice import build_bank
 
 from vaelib.collection import LABELS, RECORD
 from vaelib.config import InputError, one_of, read_json, write_atomic
+from vaelib.progress import Progress, clock
 
 __all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "UNITS", "VARIATION"]
 __all__ += ["corpus_name", "fixed_factors", "render_corpus", "rung"]
@@ -152,9 +153,12 @@ def _render(clips: list[Clip], workers: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="vaelib-voices-") as temporary:
         bank = Path(temporary) / "voices.npz"
         bank = bank if todo and build_bank(bank) else None
-        made = _map(todo, min(workers, len(todo)), bank)
-        for clip, row in zip(todo, tqdm(made, "demo corpus", len(todo), unit=" clips", disable=not todo), strict=True):
+        progress, begun = Progress("demo corpus"), time.monotonic()
+        for clip, row in zip(todo, _map(todo, min(workers, len(todo)), bank), strict=True):
             rows[clip.path] = row
+            progress.show(f"{len(rows):,} of {len(clips):,} clips")
+        if todo:
+            progress.close(f"{len(todo):,} clips in {clock(time.monotonic() - begun)}")
     return (rows[clip.path] for clip in clips)
 
 
