@@ -137,17 +137,17 @@ def _measure_rows(store: Store, todo: list[int], known: dict[int, dict]) -> dict
 
     measure(np.random.default_rng(0).standard_normal(fe.sample_rate), fe.sample_rate)  # librosa compiles in one thread
     reasons: dict[int, str] = {}
-    progress, total = Progress("descriptors"), len(store.table)
+    progress = Progress("descriptors", len(todo), "clips")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(todo), BLOCK):
             rows = todo[start : start + BLOCK]
             for row, found in zip(rows, pool.map(one, rows), strict=True):
                 (reasons if isinstance(found, str) else known)[row] = found
-                progress.show(f"{len(known) + len(reasons)} of {total} clips")
+                progress.step()
             if known:
                 text = _table(known).join(store.table["path"]).to_csv(index_label="row")
                 write_atomic(_cache_path(store), f"{_identity(store)}\n{text}")
-    progress.close(f"{len(known)} of {total} clips")
+    progress.close()
     return reasons
 
 

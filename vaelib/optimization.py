@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,9 +22,9 @@ from .models import MODELS, VAE, VaDE, build
 from .windows import Clips
 
 if TYPE_CHECKING:
-    from .store import Store
+    from lightning_fabric import Fabric
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    from .store import Store
 
 SIGMA_RATE = 10.0  # σ is one number that travels far: it learns faster than the network
 # Parts that learn while the encoder is held at its start
@@ -61,6 +60,9 @@ def _bf16_is_faster(seconds: float = 0.1) -> bool:
 
 def make_fabric(precision: str = "auto", devices: int = 1, accelerator: str = "auto") -> Fabric:
     """Lightning Fabric on the accelerator that is there; of several devices (NCCL, or Gloo on CPUs) this process's."""
+    from lightning_fabric import Fabric  # seconds of imports, only where something is trained
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     strategy = "ddp" if devices > 1 else "auto"

@@ -438,6 +438,7 @@ def _train_together(config: RunConfig, store: Store, say: Callable[[str], None],
     finally:
         for process in context.processes:
             process.terminate()
+            process.join()
 
 
 def _one_of_several(
