@@ -1,13 +1,13 @@
-"""Clusters against labels, clusters as shapes, clusterers, and what they find in spectrograms without any training.
+"""Clusters against labels, clusters as shapes, spaces without any training, and neighbours in a space.
 
-Clusterers are fitted on train and read on test. Notebook 03 explains the scores, 02 computes the ARI by hand.
+What is fitted is fitted on train and read on test. Notebook 03 explains the scores, 02 computes the ARI by hand.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import dct
@@ -17,13 +17,11 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.cluster import contingency_matrix
-from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from vaelib.config import InputError, one_of
 from vaelib.metrics.statistics import Null, many_classes
 
-Covariance = Literal["diag", "spherical"]
 MAPS = ("pca", "tsne", "umap")
 DISTANCES = ("euclidean", "cosine")
 
@@ -172,48 +170,25 @@ def clustering_scores(
     return ClusteringScores(numbers, per_clip)
 
 
-# --- clusterers ---
-
-
-def _checked(train: np.ndarray, k: int) -> np.ndarray:
-    if not 1 <= k <= len(train):
-        raise InputError(f"{k} clusters asked of {len(train)} training clips: choose between 1 and {len(train)}")
-    if not np.isfinite(train).all():
-        raise InputError("the embedding holds values that are not finite: the run diverged, train it again")
-    return np.asarray(train, dtype=float)
+# --- the clusterer ---
 
 
 def kmeans_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int, n_init: int = 10) -> np.ndarray:
     """K-Means fitted on train (N, D); clusters of test (M, D) as (M,) integers.
 
-    Coinciding points make fewer clusters than `k`. InputError for fewer training clips than clusters.
+    Coinciding points make fewer clusters than `k`.
+
+    Raises:
+        InputError: fewer training clips than clusters, or codes that are not finite.
     """
-    train = _checked(train, k)
+    if not 1 <= k <= len(train):
+        raise InputError(f"{k} clusters asked of {len(train)} training clips: choose between 1 and {len(train)}")
+    if not np.isfinite(train).all():
+        raise InputError("the embedding holds values that are not finite: the run diverged, train it again")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than k: a collapsed latent
-        model = KMeans(k, n_init=n_init, random_state=seed).fit(train)
+        model = KMeans(k, n_init=n_init, random_state=seed).fit(np.asarray(train, dtype=float))
     return model.predict(np.asarray(test, dtype=float))
-
-
-def fit_gmm(train: np.ndarray, k: int, seed: int, covariance: Covariance = "diag", n_init: int = 5) -> GaussianMixture:
-    """Gaussian mixture fitted on train (N, D), the best of `n_init` K-Means starts by likelihood.
-
-    Variances are floored at a thousandth of the mean variance of the data, whatever its unit: with a few
-    clips per component an unfloored one shrinks onto a clip. InputError for fewer training clips than
-    components.
-    """
-    train = _checked(train, k)
-    floor = 1e-3 * float(train.var(axis=0).mean()) + 1e-12
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(
-            k, covariance_type=covariance, n_init=n_init, reg_covar=floor, max_iter=200, random_state=seed
-        ).fit(train)
-
-
-def gmm_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Most likely component of each test clip, (M,), under `fit_gmm` on train; its arguments and errors."""
-    return fit_gmm(train, k, seed).predict(np.asarray(test, dtype=float))
 
 
 # --- spaces without training ---

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vaelib.config import InputError
-from vaelib.metrics.statistics import mean_known
+from vaelib.metrics.statistics import mean_known, ratio_values
 
 OBLIQUE = np.tan(np.pi / 8)  # a modulation within 22.5° of an axis counts as lying on it: four equal sectors
 FLAT = 1e-3  # standard deviation under which a pattern in [0, 1] shows nothing
@@ -38,19 +38,6 @@ def mse_by_band(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
     """Mean squared error of each mel band, (F,); arguments as `mse_per_clip`."""
     x, xhat = _pair(x, xhat)
     return ((x - xhat) ** 2).mean(axis=(0, 2))
-
-
-def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """(N,) values whose mean is sum(numerator) / sum(denominator) and whose spread is that of the ratio.
-
-    The ratio linearised clip by clip (Cochran 1977, Sampling Techniques, §6.3): with them a ratio of sums has an
-    interval over clips like any mean. nan where the denominators (N,) are all 0.
-    """
-    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    if not denominator.any():
-        return np.full(len(denominator), np.nan)
-    ratio = numerator.sum() / denominator.sum()
-    return ratio + (numerator - ratio * denominator) / denominator.mean()
 
 
 def r2_against_mean(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> np.ndarray:
