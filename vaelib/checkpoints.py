@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -71,35 +71,22 @@ def read_model(config: ModelConfig, path: Path) -> VAE:
     """
     tensors, _ = read_tensors(path)
     try:
-        with torch.device("meta"):  # takes no memory: a config may claim any size, the checkpoint has what it has
-            claimed = build(config)
-    except InputError:
-        raise
-    except Exception as e:
+        model = build(config).eval()
+    except (RuntimeError, TypeError) as e:
         raise InputError(f"no model has the sizes that the config beside {path} gives ({_one_line(e)})") from e
-    _check_shapes(claimed, tensors, path)
-    model = build(config).eval()
-    model.load_state_dict(tensors)
+    load_weights(model, tensors, path)
     return model
 
 
 def load_weights(model: VAE, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load the weights `model.…` of a training's last state; InputError if they are of a model of another shape."""
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    _check_shapes(model, weights, path)
-    model.load_state_dict(weights)
-
-
-def _check_shapes(model: VAE, tensors: dict[str, Tensor], path: Path) -> None:
-    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    there = {k: tuple(v.shape) for k, v in tensors.items()}
-    for name in sorted(own.keys() | there.keys()):
-        if own.get(name) != there.get(name):
-            raise InputError(
-                f"checkpoint {path} is of another shape: {name} is {there.get(name, 'missing')} there and "
-                f"{own.get(name, 'missing')} in model {model.config.name!r} for input {model.config.input_shape}; "
-                "use the store it was trained on"
-            )
+    """Load weights; InputError if they are of a model of another shape."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise InputError(
+            f"checkpoint {path} is of another shape than model {model.config.name!r} for input "
+            f"{model.config.input_shape} ({_one_line(e)}); use the store it was trained on"
+        ) from e
 
 
 def _one_line(error: Exception) -> str:
@@ -108,12 +95,6 @@ def _one_line(error: Exception) -> str:
 
 def environment() -> dict[str, str]:
     """Command, commit, versions and machine of this process, for the run's record; no part of a run's identity."""
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue  # a bare GPU host
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
@@ -125,9 +106,8 @@ def environment() -> dict[str, str]:
         "command": os.environ.get("VAELIB_COMMAND") or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git": commit,
         "python": platform.python_version(),
-        "packages": ", ".join(found),
+        "packages": ", ".join(sorted(f"{d.name} {d.version}" for d in distributions() if d.name in PACKAGES)),
         "platform": platform.platform(),
-        "torch": torch.__version__,
         "device": device,
         "threads": str(torch.get_num_threads()),
     }

@@ -142,8 +142,8 @@ class Trainer:
         last = wanted.folder / "last.safetensors"
         if (wanted.folder / "done.json").is_file():
             tensors, state = read_tensors(last)
-            own = {f"model.{k}": v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
-            load_weights(self.model, tensors | own, last)
+            own = {k: v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
+            load_weights(self.model, _part(tensors, "model.") | own, last)
             self.state = State(self.cfg.pretrain_epochs, history=state["history"], pretrained=wanted.run_id)
             self.say(f"the pretraining is the finished run {wanted.run_id}")
         else:
@@ -302,14 +302,18 @@ class Trainer:
     def _load(self) -> None:
         last = self.folder / "last.safetensors"
         tensors, state = read_tensors(last)
-        load_weights(self.model, tensors, last)
+        load_weights(self.model, _part(tensors, "model."), last)
         self.best, _ = read_tensors(self.folder / "best.safetensors")
         try:
             self.state = State(**state)
-            self.stepper.load_state({k[10:]: v for k, v in tensors.items() if k.startswith("optimizer.")})
+            self.stepper.load_state(_part(tensors, "optimizer."))
         except (TypeError, LookupError, ValueError, RuntimeError) as e:
             raise InputError(f"checkpoint {last} is of another training ({e}); train that run again") from e
         self.saved = self.state.epoch, time.monotonic()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def pretraining_of(config: RunConfig) -> RunConfig:
