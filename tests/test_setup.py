@@ -1,15 +1,21 @@
-"""What `make setup` sets up besides the environment: Git drivers for notebooks, and where Jupyter finds our config."""
+"""What `make setup` sets up: pinned packages, Git drivers for notebooks, Jupyter's configuration and its safety."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_output
+from packaging.requirements import Requirement
+from traitlets.config import PyFileConfigLoader
 
 from vaelib.config import ROOT
 from vaelib.report import write_html
@@ -140,15 +146,6 @@ def test_git_works_without_any_set_up(fresh):
     git(fresh, "merge", "-q", "main")
 
 
-def test_what_an_earlier_set_up_wrote_over_the_attributes_is_taken_back(fresh):
-    attributes = fresh / ".git" / "info" / "attributes"
-    attributes.write_text("*.txt text\n*.ipynb filter=nbstripout\n*.zpln filter=nbstripout\n*.ipynb diff=ipynb\n")
-    assert "diff: ipynb" in git(fresh, "check-attr", "diff", NOTEBOOK)
-    set_up(fresh)
-    assert "diff: jupyternotebook" in git(fresh, "check-attr", "diff", NOTEBOOK)
-    assert attributes.read_text() == "*.txt text\n"
-
-
 def test_a_set_up_that_git_refuses_is_one_sentence_and_does_not_stop_anything(fresh):
     (fresh / ".git" / "config.lock").touch()
     said = set_up(fresh)
@@ -224,3 +221,57 @@ def test_a_notebook_that_was_only_run_in_jupyterlab_is_not_changed(lab, clone):
     after_saving({"type": "notebook"}, os_path=str(path), contents_manager=None).wait()
     assert git(clone, "status", "--porcelain") == f" M {NOTEBOOK}\n"  # a change is not staged
     assert after_saving({"type": "file"}, os_path=str(path), contents_manager=None) is None
+
+
+def test_jupyterlab_keeps_its_token_and_stays_on_this_machine():
+    from jupyter_server.serverapp import ServerApp
+
+    settings = PyFileConfigLoader("jupyter_server_config.py", str(ROOT)).load_config()
+    app = ServerApp(config=settings)
+    app.init_configurables()
+    assert app.identity_provider.token and app.identity_provider.auth_enabled
+    assert app.ip in ("localhost", "127.0.0.1") and not app.allow_remote_access
+    assert not app.allow_origin and not app.allow_origin_pat and not app.disable_check_xsrf
+    (recipe,) = re.findall(r"jupyter lab[^\n]*", (ROOT / "Makefile").read_text())
+    assert "--ServerApp.ip=127.0.0.1" in recipe
+    assert not re.search(r"token|password|allow_origin|xsrf|allow_remote|0\.0\.0\.0", recipe)
+
+
+# --- packages ---
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+
+
+def name_of(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", Requirement(requirement).name).lower()
+
+
+PINS = {name_of(name): version for name, version in PINS.items()}
+
+
+def test_every_dependency_and_what_it_asks_for_is_pinned_to_what_is_installed():
+    extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
+    waiting, seen = [r for r in PROJECT["dependencies"] + extras if name_of(r) != "vaelib"], set()
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = name_of(requirement.name)
+        if name in seen or name == "pyaudio" or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue  # conda brings pyaudio
+        seen.add(name)
+        assert name in PINS, f"{name} is installed without a pin"
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            continue  # of an extra that is not installed here
+        assert found.version.split("+")[0] == PINS[name], name
+        if name not in ("mirdata", "pythae"):  # installed with --no-deps
+            waiting += found.requires or []
+    assert len(seen) > 100
+
+
+def test_conda_users_get_the_same_list():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in conda["dependencies"] if isinstance(d, dict))
+    assert pip[0] == "-c constraints.txt" and pip[1].startswith("-e .[")
+    assert set(re.findall(r"\w+", pip[1].partition("[")[2])) <= set(PROJECT["optional-dependencies"])

@@ -223,13 +223,13 @@ def test(
             if test != "all":
                 raise
             findings += [Finding(name, reason=str(e)) for name in names]
+    if all(f.reason for f in findings):
+        raise InputError(f"nothing could be tested in {root}: {findings[0].reason}")
     for f in findings:
         typer.echo(f"{f.name}: not tested: {f.reason}" if f.reason else f"{f.printed}\nfigure: {f.picture}")
     if output is not None:
         sections = [Section(f.name, f.reason or f.text, f.numbers, f.picture) for f in findings]
         typer.echo(write(output, "Experiments", sections))
-    if all(f.reason for f in findings):
-        raise InputError(f"nothing could be tested in {root}: {findings[0].reason}")
 
 
 def _condition_of(root: Path, class_name: str | None) -> str | None:
