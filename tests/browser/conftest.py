@@ -1,6 +1,5 @@
-"""A browser, a tiny corpus with hostile names, and JupyterLab with every notebook on it, run once for all tests."""
+"""A browser, a tiny corpus with hostile names, and one notebook with every explorer: in JupyterLab and saved."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,30 +9,32 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import RATE, tone
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 
-from vaelib.config import ROOT, notebooks_dir
-from vaelib.reports import write_html
-from vaelib.store import store_path
+from vaelib.config import COMPACT
+from vaelib.report import write_html
+from vaelib.runs import fit, plan
+from vaelib.store import build_store, open_store
 
 from . import lab
 
-NOTEBOOKS = sorted(p.stem for p in notebooks_dir().glob("*.ipynb"))
 # What a page must show and never obey. The name of a file cannot hold "/", its path can.
-LANGUAGES = ("<img src=x onerror=alert(1)>", "\"double\" & 'single' ⇄ عربى", "</script><script>alert(2)</script>")
+LANGUAGES = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script> $$x$$")
 FAMILIES = ("🎻 <b>bold</b>", "{{7*7}} $x$ `code` [a](javascript:alert(3))")
 FILE = "{k} <img src=x onerror=alert(4)> \"q\" 'a' 🎵</script><script>alert(5)</script>/{k}<b>.flac"
-CLIPS = 6  # of every language and family
-TINY = {"epochs": 1, "batch_size": 12}
-SETTINGS = {  # what makes a notebook short
-    "02_basic_vae": TINY | {"pairs": 4},
-    "03_conv_vae": TINY,
-    "04_beta_vae": TINY | {"n_sliders": 2, "desk": ""},
-    "05_conditional_vae": TINY | {"priors": "fixed", "n_samples": 3},
-    "06_vade": TINY | {"components": 4},
-    "07_compare": {"speed_rounds": 1},
-}
+MODELS = {"conv_vae": {}, "cvae": {"condition": "language"}, "vade": {"pretrain_epochs": 1}}
+CELLS = (  # one explorer each
+    "explore.clip_browser(runs[0].store, runs[0].scaler)",
+    "explore.interpolation(runs[0], rows[0], rows[-1])",
+    "explore.traversal(runs[0], rows[0], 3)",
+    "explore.class_sampler(runs[1], 4)",
+    "explore.component_view(runs[2])",
+    "maps = explore.latent_map(runs)\nmaps",
+)
+SETUP = """from pathlib import Path
+from vaelib import explore
+from vaelib.runs import open_run
+runs = [open_run(Path(f)) for f in {folders!r}]
+rows = [int(r) for r in runs[0].store.rows("test")]"""
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +50,6 @@ def browser():
         found.close()
 
 
-@pytest.fixture(scope="session")
-def artefacts() -> Path:
-    """Where screenshots go: `$VAELIB_SCREENSHOTS`, else `outputs/screenshots` of the repository."""
-    folder = Path(os.environ.get("VAELIB_SCREENSHOTS", ROOT / "outputs" / "screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @dataclass
 class Heard:
     """What a page did that a reader would not see: errors in its console, dialogs, addresses that it asked for."""
@@ -69,112 +62,55 @@ class Heard:
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.on("request", lambda r: self.requests.append(r.url))
-        page.on("dialog", self._dismiss)
+        page.on("dialog", lambda d: (self.dialogs.append(d.message), d.dismiss()))
         return self
 
-    def _dismiss(self, dialog) -> None:
-        self.dialogs.append(dialog.message)
-        dialog.dismiss()
 
-    def outside(self, *allowed: str) -> list[str]:
-        """Requests to anywhere else."""
-        return [r for r in self.requests if not r.startswith(allowed)]
+@pytest.fixture(scope="session")
+def folders_of_runs(folders) -> list[str]:
+    """One quickly trained run of each kind that explorers open, on tones whose labels and names attack a page."""
+    rows, corpus = [], folders / "tones <i>&amp;"
+    for i, language in enumerate(LANGUAGES):
+        for j, family in enumerate(FAMILIES):
+            for k in range(9):
+                path = f"{i}{j}/" + FILE.format(k=k)
+                (corpus / path).parent.mkdir(parents=True)
+                soundfile.write(corpus / path, tone(110 * (1 + i) * (1 + 0.5 * j), 6.5, seed=len(rows)), RATE)
+                labels = {"language": language, "family": family, "genre": f"{language} · {family}"}
+                rows.append({"path": path, **labels, "tempo": 90.0 + len(rows), "artist": f"{len(rows) // 2}<i>"})
+    pd.DataFrame(rows).to_csv(corpus / "manifest.csv", index=False)
+    store = open_store(build_store(corpus, COMPACT))
+    small = {"conv_vae": {"latent": 8}, "cvae": {"latent": 8}, "vade": {"latent": 8, "components": 3}}
+    plans = [plan(store, m, epochs=1, model_settings=small[m], **more) for m, more in MODELS.items()]
+    return [str(fit(p, store, show=False).folder) for p in plans]
 
 
 @pytest.fixture(scope="session")
-def hostile_corpus(folders) -> Path:
-    """36 tones of 6.5 s; every label and file name tries to get into a page."""
-    rows, folder = [], folders / "tones <i>&amp;"
-    for language in range(len(LANGUAGES)):
-        for family in range(len(FAMILIES)):
-            for k in range(CLIPS):
-                path = f"{language}{family}/" + FILE.format(k=k)
-                (folder / path).parent.mkdir(parents=True)
-                wave = tone(110 * (1 + language) * (1 + 0.5 * family), 6.5, amplitude=0.1 + 0.05 * k, seed=len(rows))
-                soundfile.write(folder / path, wave, RATE)
-                labels = {"language": LANGUAGES[language], "family": FAMILIES[family]}
-                labels["genre"] = " · ".join(labels.values())
-                rows.append({"path": path, **labels, "tempo": 90.0 + len(rows), "energy": 0.1 + 0.05 * k})
-    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
-    return folder
-
-
-class Desk:
-    """JupyterLab with the workbook: a notebook is run when it is asked for, and the next one begins meanwhile.
-
-    Args:
-        browser: The browser.
-        server: Serves the folder where copies of the notebooks are put, and their reports.
-        corpus: Folder of sounds.
-    """
-
-    def __init__(self, browser, server: lab.Server, corpus: Path) -> None:
-        self.browser, self.server, self.corpus = browser, server, corpus
-        self.begun: dict[str, lab.Notebook] = {}
-        self.heard: dict[str, Heard] = {}
-
-    def copy(self, name: str) -> Path:
-        """A copy of a notebook with small settings, and an empty cell at its end."""
-        where = {"corpus": str(self.corpus)} if name == NOTEBOOKS[0] else {}
-        if "epochs" in SETTINGS.get(name, {}):
-            where = {"store": str(store_path(self.corpus.name, "compact"))}
-        nb = load_notebook_node(str(notebooks_dir() / f"{name}.ipynb"))
-        nb = parameterize_notebook(nb, SETTINGS.get(name, {}) | where, kernel_name="python3", language="python")
-        nb.cells.append(nbformat.v4.new_code_cell(""))
-        nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        path = self.server.root / f"{name}.ipynb"
-        nbformat.write(nb, path)
-        return path
-
-    def begin(self, name: str) -> None:
-        """Start running a notebook."""
-        page = self.browser.new_page(viewport=lab.VIEWPORT)
-        self.heard[name] = Heard().listen(page)
-        self.begun[name] = lab.Notebook(page, self.server, self.copy(name)).run_all()
-
-    def open(self, name: str) -> lab.Notebook:
-        """A notebook that has run in JupyterLab, saved with its report; those that it needs have run before.
-
-        Raises:
-            AssertionError: a cell failed.
-        """
-        for needed in self.needs(name):
-            self.report(needed)
-        if name not in self.begun:
-            self.begin(name)
-        notebook = self.begun[name]
-        notebook.wait_until_run()
-        if not self.report_path(name).exists():
-            write_html(notebook.save(), self.report_path(name), title=name)
-        for following in NOTEBOOKS[NOTEBOOKS.index(name) + 1 :][:1]:
-            if following not in self.begun and all(self.report_path(n).exists() for n in self.needs(following)):
-                self.begin(following)
-        return notebook
-
-    def needs(self, name: str) -> list[str]:
-        """The first notebook makes the store, the last one compares the runs of all others."""
-        return NOTEBOOKS[:-1] if name == NOTEBOOKS[-1] else [n for n in NOTEBOOKS[:1] if n != name]
-
-    def report_path(self, name: str) -> Path:
-        return self.server.root / f"{name}.html"
-
-    def report(self, name: str) -> Path:
-        """The report of a notebook, which is run if it has not been."""
-        if not self.report_path(name).exists():
-            self.open(name)
-        return self.report_path(name)
-
-    def close(self, name: str) -> None:
-        """Put a notebook away: its kernel holds a gigabyte."""
-        notebook = self.begun[name]
-        notebook.close_kernel()
-        notebook.page.close()
+def notebook(browser, folders_of_runs, tmp_path_factory) -> Iterator[lab.Notebook]:
+    """The explorers in a JupyterLab of 1,100 pixels; `notebook.heard` is what its page did meanwhile."""
+    root = tmp_path_factory.mktemp("lab")
+    cells = [
+        nbformat.v4.new_code_cell(c) for c in (SETUP.format(folders=folders_of_runs), *CELLS, "len(maps.selected)")
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "explorers.ipynb")
+    with lab.jupyter_lab(root) as server:
+        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        heard = Heard().listen(page)
+        opened = lab.Notebook(page, server, root / "explorers.ipynb")
+        opened.heard = heard
+        opened.run_all().wait_until_run()
+        yield opened
 
 
 @pytest.fixture(scope="session")
-def desk(browser, hostile_corpus, folders) -> Iterator[Desk]:
-    """JupyterLab in the folder of executed notebooks."""
-    root = Path(os.environ["VAELIB_PAPERMILL"])
-    root.mkdir(parents=True, exist_ok=True)
-    with lab.jupyter_lab(root, {"OMP_NUM_THREADS": "1"}) as server:
-        yield Desk(browser, server, hostile_corpus)
+def saved(browser, notebook) -> Iterator:
+    """The same notebook as a page from disk, in a browser without a network."""
+    path = write_html(notebook.save(), title="explorers")
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
+    page = context.new_page()
+    page.heard, page.size = Heard().listen(page), Path(path).stat().st_size
+    page.goto(Path(path).as_uri())
+    page.locator(".vaelib-clips .cell").first.wait_for()
+    yield page
+    context.close()

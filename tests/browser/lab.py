@@ -1,4 +1,4 @@
-"""A private JupyterLab and a browser that drives it: for the browser tests and the latency benchmark."""
+"""A private JupyterLab and a browser that drives it."""
 
 from __future__ import annotations
 
@@ -59,16 +59,6 @@ SCROLL_TO_CELL = """async (i) => {
     const notebook = window.jupyterapp.shell.currentWidget.content;
     await notebook.scrollToItem(i, "start");
     notebook.widgets[i].node.dataset.vaelibCell = i;
-}"""
-RUN_LAST_CELL = """async (source) => {
-    const { content } = window.jupyterapp.shell.currentWidget, last = content.widgets.length - 1;
-    content.activeCellIndex = last;
-    content.model.cells.get(last).sharedModel.setSource(source);
-    window.jupyterapp.commands.execute("notebook:run-cell");
-}"""
-LAST_CELL_RUNS = """() => {
-    const { cells } = window.jupyterapp.shell.currentWidget.content.model;
-    return cells.get(cells.length - 1).executionState === "running";
 }"""
 
 
@@ -225,23 +215,6 @@ class Notebook:
         """Write the notebook with its outputs, and give its path."""
         self.command("docmanager:save")
         return self.path
-
-    def run_last_cell(self, source: str) -> None:
-        """Set the last cell's source and run it, without waiting for its end."""
-        self.page.evaluate(RUN_LAST_CELL, source)
-        self.page.wait_for_function(LAST_CELL_RUNS, timeout=self.milliseconds)
-
-    def interrupt(self) -> None:
-        """Stop the cell that runs."""
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
-
-    def last_cell_runs(self) -> bool:
-        """Whether it has begun and not ended; the kernel's own word changes with every message of a widget."""
-        return self.page.evaluate(LAST_CELL_RUNS)
-
-    def close_kernel(self) -> None:
-        """Shut the kernel down: a dozen of them would fill the memory."""
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
 def handle_of(row: Locator) -> Locator:

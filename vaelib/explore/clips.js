@@ -242,11 +242,11 @@ function clips(root, data, library, ask) { // ask: picture(clip), sound(clip), s
       place.setAttribute("role", "application");
       place.setAttribute("aria-label", `map of ${data.maps[k]}, ${count} clips`);
       place.addEventListener("keydown", (e) => keys(e, k));
+      place.addEventListener("dblclick", () => alone(k));
       p.on_event("mousemove", (e) => { const clip = nearest(k, e.x, e.y); hover(clip); point(clip, k, place, e); });
       p.on_event("mouseleave", () => { hover(-1); tip.hidden = true; });
       p.on_event("tap", (e) => { enter(k); const clip = nearest(k, e.x, e.y); if (clip >= 0) choose(clip); });
-      p.on_event("doubletap", () => alone(k));
-      p.on_event("selectiongeometry", (e) => { if (e.final) lasso(k); });
+      p.on_event("selectiongeometry", (e) => { tip.hidden = true; if (e.final) lasso(k); });
       return { cell, place };
     });
     home();

@@ -38,7 +38,7 @@ SCRIPT = (HERE / "figure.js").read_text() + (HERE / "clips.js").read_text()
 MOST_CLIPS = 400  # of a saved page that keep a picture; a saved list keeps no others
 PICTURE_WIDTH, PICTURE_QUALITY = 240, 40  # of a clip in a saved page
 SOUND_SECONDS = 3.0  # of a sound in a saved page
-SOUND_BYTES = 1_500_000  # of all sounds in a saved page
+SOUND_BYTES = 3_000_000  # of all sounds in a saved page
 RELATED = ("artist", "track")  # clips that share one sound alike for that alone; the first that a clip has counts
 UNREADABLE = (InputError, OSError, ValueError, RuntimeError)  # what a damaged or absent file raises
 

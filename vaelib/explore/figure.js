@@ -46,7 +46,7 @@ function figure(parent, setup, onTile = null) {
     if (against === PINNED) return reference.shades[i];
     const [w, h] = cell(), columns = now.tiles[1];
     const u = (i % now.width) % w + w * (at % columns), v = Math.floor(i / now.width) % h + h * Math.floor(at / columns);
-    return now.shades[v * now.width + u];
+    return now.shades[v * now.width + u] ?? 0; // the last gap has no pixel of the tile
   }
 
   function paint() {
