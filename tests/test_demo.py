@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from vaelib.config import InputError
 from vaelib_demo import COLUMNS, DESK, FACTORS, corpus_name, render, render_corpus, rung
 from vaelib_demo.compose import Chance, Score, compose
 from vaelib_demo.factors import draw_factors, draw_levels
 from vaelib_demo.tables import FOLDER, PARTS, load_tables
 from vaelib_demo.voice import build_bank
-
-from vaelib.config import InputError
 
 pytest.importorskip("tinysoundfont")
 TABLES = load_tables()

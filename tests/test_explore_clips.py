@@ -14,13 +14,13 @@ import pytest
 import soundfile
 from conftest import TINY
 from PIL import Image
-from vaelib.explore.near import find_near, kin_of
 
 from vaelib.collection import UNLABELLED
 from vaelib.config import InputError
 from vaelib.explore import ClipsView, clip_browser, latent_map
 from vaelib.explore.clips import in_turns, short_names, that_fit
 from vaelib.explore.fields import GREY, class_field, fields_of, genre_field, looks, matched, number_field, packed
+from vaelib.explore.near import find_near, kin_of
 from vaelib.explore.offline import as_json
 from vaelib.runs import fit, plan
 

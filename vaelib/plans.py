@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field
+
 from vaelib_demo import CLIPS, corpus_name
 from vaelib_demo.dials import fixed_factors
 from vaelib_demo.tables import load_tables

@@ -19,15 +19,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from vaelib.collection import LABELS, RECORD
+from vaelib.config import InputError, one_of, read_json, write_atomic
+from vaelib.progress import Progress, clock
 from vaelib_demo.dials import CLIPS, FIXED, RENDERING, VARIATION, corpus_name, fixed_factors, rung
 from vaelib_demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
 from vaelib_demo.render import DESK_GENRE, Clip, read_row, render_clip, start_worker
 from vaelib_demo.tables import load_tables
 from vaelib_demo.voice import build_bank
-
-from vaelib.collection import LABELS, RECORD
-from vaelib.config import InputError, one_of, read_json, write_atomic
-from vaelib.progress import Progress, clock
 
 __all__ = ["CLIPS", "COLUMNS", "DESK", "FACTORS", "FIXED", "UNITS", "VARIATION"]
 __all__ += ["corpus_name", "fixed_factors", "render_corpus", "rung"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from vaelib_demo.tables import Genre, Melody, Pattern, Tables
 
 STREAMS = ("harmony", "colours", "drums", "fills", "bass", "comp", "pad", "voice", "lead", "words")

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaelib_demo.factors import FACTORS
-
 from vaelib.config import one_of
+from vaelib_demo.factors import FACTORS
 
 CLIPS = {"styles": 40, "desk": 1500}  # of a genre, where nothing else is asked for
 FIXED = ("tempo",)  # a clip that is 7 % slower shifts its last onset by four frames, and reconstructions blur

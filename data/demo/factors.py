@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from vaelib_demo.tables import Genre, Tables, load_tables
 
 FACTORS: tuple[str, ...] = tuple(row["factor"] for row in load_tables().factors)

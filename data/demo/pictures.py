@@ -8,13 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
+
+from vaelib import audio, plots
+from vaelib.config import COMPACT, ROOT
 from vaelib_demo import CLIPS, DESK, FIXED, VARIATION, render
 from vaelib_demo.factors import draw_factors, draw_levels
 from vaelib_demo.tables import load_tables
 from vaelib_demo.voice import build_bank
-
-from vaelib import audio, plots
-from vaelib.config import COMPACT, ROOT
 
 GENRE, SECONDS, SEED, SHOWN = "english_synth_pop", 6.0, 0, 4
 SETTINGS = {  # composition, variation, fixed

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from scipy import fft
+
+from vaelib.config import InputError
 from vaelib_demo.compose import Chance, Score, compose
 from vaelib_demo.factors import draw_factors
 from vaelib_demo.tables import load_tables
 from vaelib_demo.voice import RATE, Bank, load_bank, sing
-
-from vaelib.config import InputError
 
 BLOCK = 64  # samples; tinysoundfont's own block, so that events fall between its blocks
 STEMS = {"drums": (), "bass": ("bass",), "chords": ("comp", "pad"), "lead": ("lead",), "voice": ()}  # parts of each

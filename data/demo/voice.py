@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from vaelib_demo.compose import Note
 from vaelib_demo.tables import Melody, load_tables
 
