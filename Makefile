@@ -6,18 +6,17 @@ BIN := .venv/bin
 # A container may ask for no bytecode: every kernel and worker would compile all that it imports, half a minute each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo proof ladder test test-all lab bench bench-ui lint clean
+.PHONY: help setup demo proof ladder test test-all lab bench lint clean
 
 help:
-	@echo "make demo                  render, preprocess, train, prove and compare everything; says how long it takes"
+	@echo "make demo                  render, preprocess, train, test and compare everything; says how long it takes"
 	@echo "make demo CLIPS=8 EPOCHS=3 a taste of the same"
 	@echo "make proof                 every claim with three seeds (plans/proof.yaml; hours on a busy machine, resumable)"
 	@echo "make ladder                the models on corpora of growing difficulty (plans/ladder.yaml; resumable)"
 	@echo "make test                  the tests, but for those in a browser and the slowest"
 	@echo "make test-all              all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
-	@echo "make bench                 training and preprocessing against rivals and the hardware (docs/BENCHMARKS.md; 15 min)"
-	@echo "make bench-ui              how long a reader waits for picture and sound (docs/BENCHMARKS.md; needs a Chromium)"
+	@echo "make bench                 training and preprocessing against baselines and the hardware (docs/BENCHMARKS.md; 15 min)"
 
 # Installed anew only when the list of dependencies changes.
 .venv/.ready: pyproject.toml constraints.txt
@@ -29,7 +28,7 @@ help:
 
 # What notebooks need of Git (.gitattributes names these drivers) and of Jupyter. Paths are relative to the repository's
 # root, where Git runs its drivers: the clone may move. Extra keys: what papermill, JupyterLab and a kernel write into
-# a notebook that runs. `sed` takes back what an earlier `make setup` wrote, because it outranks .gitattributes.
+# a notebook that runs.
 STRIPPED := metadata.papermill cell.metadata.papermill metadata.vscode $(addprefix metadata.language_info.,\
 	codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer version)
 define GIT_SETUP
@@ -38,9 +37,7 @@ git config filter.nbstripout.extrakeys '$(STRIPPED)' && \
 git config filter.nbstripout.smudge cat && git config filter.nbstripout.required true && \
 git config diff.jupyternotebook.command '$(BIN)/python -m nbdime.vcs.git.diffdriver diff --use-filter' && \
 git config merge.jupyternotebook.name 'notebooks, cell by cell' && \
-git config merge.jupyternotebook.driver '$(BIN)/python -m nbdime.vcs.git.mergedriver merge %O %A %B %L %P' && \
-{ old=$$(git rev-parse --git-path info/attributes); test ! -f "$$old" || \
-  sed -i -E '/^\*\.(ipynb|zpln) (filter=nbstripout|diff=ipynb)$$/d' "$$old"; }
+git config merge.jupyternotebook.driver '$(BIN)/python -m nbdime.vcs.git.mergedriver merge %O %A %B %L %P'
 endef
 
 setup: .venv/.ready
@@ -71,11 +68,8 @@ lab: setup
 bench: setup .venv/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-ui: setup
-	$(BIN)/python -m tests.browser.bench_ui
-
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache
 
 clean:
 	rm -rf data/corpora data/stores outputs/* papermill_runs/*
