@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cells import run_cells
 
 from vaelib.runs import Embedding
+
+from .cells import run_cells
 
 NAME = "05_conditional_vae"
 LABELS = {NAME: 5, f"{NAME}-genre": 45}  # executed notebook → classes of the tiny demo collection

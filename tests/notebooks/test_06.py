@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cells import run_cells
 from scipy.special import log_softmax
+
+from .cells import run_cells
 
 NAME = "06_vade"
 TAGS = ("test-clustering_comparison", "test-gmm_components", "test-soft_clustering", "test-cluster_contents")

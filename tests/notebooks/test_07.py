@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from cells import run_cells
 
 from vaelib.config import ROOT, notebooks_dir
+
+from .cells import run_cells
 
 NAME = "07_compare"
 NAMES = sorted(p.stem for p in notebooks_dir().glob("0*.ipynb"))
