@@ -71,17 +71,18 @@ def read_model(config: ModelConfig, path: Path) -> VAE:
     """
     tensors, _ = read_tensors(path)
     try:
-        model = build(config).eval()
+        with torch.device("meta"):  # takes no memory: a config may claim any size, the checkpoint has what it has
+            model = build(config).eval()
     except (RuntimeError, TypeError) as e:
         raise InputError(f"no model has the sizes that the config beside {path} gives ({_one_line(e)})") from e
-    load_weights(model, tensors, path)
+    load_weights(model, tensors, path, assign=True)
     return model
 
 
-def load_weights(model: VAE, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load weights; InputError if they are of a model of another shape."""
+def load_weights(model: VAE, tensors: dict[str, Tensor], path: Path, assign: bool = False) -> None:
+    """Copy (or assign) weights to a model; InputError if they are of a model of another shape."""
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=assign)
     except RuntimeError as e:
         raise InputError(
             f"checkpoint {path} is of another shape than model {model.config.name!r} for input "
