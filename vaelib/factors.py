@@ -55,19 +55,19 @@ def true_factors(run: Run) -> list[str]:
 
     Without any, descriptors stand in.
     """
-    table = run.store.table.loc[run.store.rows(None)]
+    table = run.store.table.loc[run.store.rows()]
     there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
     return [f for f in MAIN_FACTORS if f in there] or there
 
 
-def factors_of(run: Run, split: str | None = None) -> Factors:
-    """Factors of a split (None: of every clip) that vary; without any, audio descriptors measured by librosa.
+def factors_of(run: Run) -> Factors:
+    """Factors of every clip that vary; without any, audio descriptors measured by librosa.
 
     Raises:
         InputError: nothing could be measured.
     """
     names = true_factors(run)
-    rows = run.store.rows(split)
+    rows = run.store.rows()
     if names:
         table, source = run.store.table.loc[rows, names], "true"
     else:
