@@ -23,7 +23,7 @@ from conftest import RATE, TINY, tone, write_tones
 from distributed import Client, LocalCluster
 from test_splits import melody
 
-from vaelib import audio, collection, regions
+from vaelib import audio, collection
 from vaelib import store as making
 from vaelib.collection import read_corpus
 from vaelib.config import COMPACT, ROOT, InputError
@@ -94,19 +94,24 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-def interrupted_build(folder, monkeypatch, workers=1, after=2):
-    """Begin a build that ends after so many regions."""
-    add = regions.Ledger.add
+def interrupted_build(folder, monkeypatch, workers=1):
+    """Begin a build that ends after two regions, or a third that is under way; the number of those that are done."""
+    seen = []
 
-    def add_and_stop(self, *given):
-        add(self, *given)
-        if len(self.clips) == after:
+    def stop(*_):
+        seen.append(1)
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(regions.Ledger, "add", add_and_stop)
+        patch.setattr(making.Progress, "show", stop)
         with pytest.raises(KeyboardInterrupt):
             build_store(folder, TINY, workers=workers)
+    return len(regions_done(folder))
+
+
+def regions_done(folder):
+    return list(store_path(folder.name, "tiny").with_suffix(".partial.done").glob("[0-9]*.json"))
 
 
 # --- what is in it ---
@@ -249,20 +254,17 @@ def test_the_store_does_not_depend_on_who_makes_it(small, data, whole, processes
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_interrupted_build_continues(small, data, loads, whole, monkeypatch, workers):
-    interrupted_build(small, monkeypatch, workers)
-    path = store_path("small", "tiny")
+    kept, path = interrupted_build(small, monkeypatch, workers), store_path("small", "tiny")
     partial = path.with_suffix(".partial.zarr")
     assert not path.exists()
     with pytest.raises(InputError, match="unfinished"):
         open_store(partial)
-    with open(partial.with_suffix(".progress.jsonl"), "a") as f:
-        f.write("[3, [[79, -40.0")  # killed while it wrote this
     (partial / "log_mel" / "c").mkdir(exist_ok=True)
     (partial / "log_mel" / "c" / "0.0123456789abcdef.partial").write_bytes(b"half a chunk")
     monkeypatch.setattr(making, "REGION_CLIPS", 5)  # it goes on with the regions that it began with
     loads.clear()
     assert build_store(small, TINY, workers=workers) == path
-    assert len(loads) == 6  # two regions were kept
+    assert len(loads) == 12 - 3 * kept <= 6
     assert content(path) == whole and visible(path.parent) == {"small-tiny.zarr", "small-tiny.rejected.csv"}
 
 
@@ -281,19 +283,15 @@ def test_a_build_is_begun_anew_when_other_files_are_usable_now(small, data, whol
     assert content(build_store(small, TINY)) == whole and len(loads) == 12
 
 
-@pytest.mark.parametrize("where", ["labels", "finish", "rename", "after"])
+@pytest.mark.parametrize("where", ["labels", "finish", "rename"])
 def test_a_build_interrupted_anywhere_continues(small, data, loads, monkeypatch, where):
     with monkeypatch.context() as patch:
-        if where == "labels":  # written, but the ledger does not say so
-            patch.setattr(regions.Ledger, "begin", interrupt)
+        if where == "labels":  # written, but not said to be
+            patch.setattr(making, "write_atomic", lambda p, _: interrupt() if p.name == "step.json" else None)
         if where == "finish":
             patch.setattr(making, "_finish", interrupt)
         if where == "rename":
             patch.setattr(Path, "rename", interrupt)
-        if where == "after":
-            remove = Path.unlink
-            stop = lambda p, *a, **k: interrupt() if p.match("*.jsonl") and p.exists() else remove(p, *a, **k)  # noqa: E731
-            patch.setattr(Path, "unlink", stop)
         with pytest.raises(KeyboardInterrupt):
             build_store(small, TINY)
     loads.clear()
@@ -318,25 +316,20 @@ def test_a_build_killed_twice_at_random_moments_ends_with_the_same_bytes(tmp_pat
         patch.setenv("VAELIB_DATA", str(tmp_path / "whole"))
         whole = content(build_store(folder, TINY))
     path = store_path("many", "tiny")
-    ledger = path.with_suffix(".partial.progress.jsonl")
-
-    def lines():
-        return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
-
     for _ in range(2):
-        before = max(lines(), 1)
+        before = len(regions_done(folder))
         with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, stderr=subprocess.PIPE) as child:
-            while lines() <= before and child.poll() is None:
+            while len(regions_done(folder)) <= before and child.poll() is None:
                 time.sleep(0.005)
             time.sleep(random.uniform(0, 0.6))
             child.kill()
             errors = child.stderr.read().decode()
         assert child.returncode == -signal.SIGKILL, errors
-        assert not path.exists() and before < lines() < 13
-    kept = lines() - 1
+        assert not path.exists() and before < len(regions_done(folder)) < 12
+    kept = len(regions_done(folder))
     loads.clear()
     build_store(folder, TINY)
-    assert len(loads) == 36 - 3 * kept and content(path) == whole and not ledger.exists()
+    assert len(loads) == 36 - 3 * kept and content(path) == whole and not regions_done(folder)
 
 
 def pace(seconds):
@@ -346,13 +339,12 @@ def pace(seconds):
 
 
 def test_a_killed_worker_is_replaced(small, data, whole, processes):
-    ledger = store_path("small", "tiny").with_suffix(".partial.progress.jsonl")
     processes.run(pace, 0.1)
     found = []
     thread = threading.Thread(target=lambda: found.append(build_store(small, TINY, client=processes)))
     thread.start()
     end = time.monotonic() + 240
-    while not (ledger.exists() and ledger.stat().st_size):  # now they decode
+    while not regions_done(small):  # now they decode
         assert time.monotonic() < end
         time.sleep(0.005)
     (_, killed), (left, _) = processes.run(os.getpid).items()

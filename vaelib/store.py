@@ -1,7 +1,7 @@
 """The mel store: one self-describing Zarr file per corpus and front end, how it is made and how it is read.
 
-It is made region by region, in threads or by Dask's workers, and a ledger says which regions are done: an interrupted
-build continues, and ends with the same bytes. Notebook 01 makes one and shows what is in it.
+It is made region by region, in threads or by Dask's workers; an interrupted build continues with the regions that are
+not done, and ends with the same bytes. Notebook 01 makes one and shows what is in it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import zarr
+from filelock import FileLock, Timeout
 from zarr.codecs import BloscCodec
 
 from . import audio, splits
 from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
-from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic
+from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, unwritable, write_atomic
 from .progress import Progress, clock
-from .regions import Clip, Ledger, alone, executor, writing
 from .splits import SPLITS, choose_split
 
 if TYPE_CHECKING:
@@ -155,10 +158,12 @@ class Store:
 
     @property
     def front_end(self) -> FrontEnd:
+        """How its sound became spectrograms."""
         return FrontEnd.from_dict(json.loads(self.attrs["front_end"]))
 
     @property
     def factors(self) -> list[str]:
+        """Columns that say what varies in the sound."""
         return list(self.attrs["factors"])
 
     @property
@@ -275,6 +280,21 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
 # --- making ---
 
 
+class Clip(NamedTuple):
+    """What became of a row of the store."""
+
+    n_frames: int = 0  # 0: rejected
+    level_db: float = 0.0
+    tilt_db: float = 0.0
+    seconds: float = 0.0
+    peak: float = 0.0
+    clipped: float = 0.0
+    silent: float = 0.0
+    rms_db: float = 0.0
+    fingerprint: str = ""  # hexadecimal (`vaelib.splits`)
+    reason: str = ""
+
+
 MEASURED = Clip._fields[:-2]  # columns of the store
 Place = tuple[str, float, float]  # path, start and length (nan: to the end of the file) in seconds
 
@@ -323,10 +343,40 @@ def build_store(
             f"{path.name} already holds another folder of that name, {other}: rename {corpus.root} or remove the store"
         )
     if not _is(path, wanted):
-        with writing(path), alone(path), executor(client, workers) as (pool, threads):
+        from .workers import executor  # here: Dask takes a third of a second
+
+        with _writing(path), _alone(path), executor(client, workers) as (pool, threads):
             if not _is(path, wanted):  # another process may have made it meanwhile
                 _make(path, corpus, fe, wanted, cut, pool, threads)
     return path
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk, or a folder that may not be written to, becomes one sentence."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno is None:  # the network's: not what the operating system says of a file
+            raise
+        # No OSError: what Dask brings from a worker would lose its words
+        raise InputError(f"{unwritable(e.filename or path, e)} (another folder: $VAELIB_DATA)") from e
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process makes a store; the lock of one that is killed is free again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is making {path.stem}; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(
@@ -339,20 +389,21 @@ def _make(
         raise InputError(f"none of the {len(bad)} files of {corpus.root} is usable; the reasons are in {rejected}")
     choose_split(table, wanted["split_seed"])  # too few are refused before they are decoded
     # Which files are usable depends on the decoders that are installed, too: other rows are another build.
-    ledger = Ledger(unfinished.with_suffix(".progress.jsonl"), digest([wanted, table.to_csv(index=False)]))
-    if not (ledger.step and _is(unfinished, wanted)):
-        ledger.path.unlink(missing_ok=True)
-        shutil.rmtree(unfinished, ignore_errors=True)
+    wanted = wanted | {"rows": digest(table.to_csv(index=False))}
+    done = unfinished.with_suffix(".done")  # what became of the clips of each region that is done
+    if not (_is(unfinished, wanted) and (done / "step.json").exists()):
+        for left in (unfinished, done):
+            shutil.rmtree(left, ignore_errors=True)
         chunk = _write_template(unfinished, corpus, table, fe, wanted)
-        ledger.begin(max(1, min(len(table) // (REGIONS * threads), REGION_CLIPS) // chunk) * chunk)
-    _fill(unfinished, corpus.root, table, fe, wanted, ledger, pool)
-    clips = [clip for region in sorted(ledger.clips) for clip in ledger.clips[region]]
+        step = max(1, min(len(table) // (REGIONS * threads), REGION_CLIPS) // chunk) * chunk
+        write_atomic(done / "step.json", json.dumps(step))  # the template is complete
+    clips = _fill(unfinished, done, corpus.root, table, fe, wanted, pool)
     bad += [(p, clip.reason) for p, clip in zip(table["path"], clips, strict=True) if clip.reason]
     _write_rejected(rejected, bad)
-    _finish(unfinished, table, clips, bool(corpus.record), wanted["split_seed"])
+    _finish(unfinished, corpus, table, clips, wanted["split_seed"])
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
-    ledger.path.unlink()
+    shutil.rmtree(done)
 
 
 def _write_rejected(path: Path, rows: list[Rejected]) -> None:
@@ -408,31 +459,32 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
 
 
 def _fill(
-    path: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, ledger: Ledger, pool: Executor
-) -> None:
-    """Have the regions computed that are not there yet."""
+    path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, pool: Executor
+) -> list[Clip]:
+    """Have the regions computed that are not there yet; what became of every row."""
+    step = json.loads((done / "step.json").read_text())
     places = list(zip(*(table[c].tolist() for c in ("path", "start_s", "seconds")), strict=True))
-    parts = {r: places[r * ledger.step : (r + 1) * ledger.step] for r in range(-(-len(places) // ledger.step))}
+    regions = {done / f"{i}.json": i for i in range(0, len(places), step)}
     todo = {
-        pool.submit(_write, root, part, fe, path, wanted, r * ledger.step): r
-        for r, part in parts.items()
-        if r not in ledger.clips
+        pool.submit(_write, root, places[i : i + step], fe, path, wanted, i, file): i
+        for file, i in regions.items()
+        if not file.exists()
     }
     progress, begun = Progress("log-mel"), time.monotonic()
-    for future in as_completed(todo):
-        region = todo[future]
+    for count, future in enumerate(as_completed(todo), start=len(regions) - len(todo) + 1):
         try:
-            clips = future.result()
+            future.result()
         except Exception as e:
-            e.add_note(f"{parts[region][0][0]} to {parts[region][-1][0]}")
+            part = places[todo[future] : todo[future] + step]
+            e.add_note(f"{part[0][0]} to {part[-1][0]}")
             raise
-        ledger.add(region, clips)  # only now does the region count as done
-        progress.show(f"{sum(map(len, ledger.clips.values())):,} of {len(places):,} clips")
+        progress.show(f"{min(count * step, len(places)):,} of {len(places):,} clips")
     progress.close(f"{len(places):,} clips in {clock(time.monotonic() - begun)}")
+    return [Clip(*clip) for file in regions for clip in json.loads(file.read_text())]
 
 
-def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int) -> list[Clip]:
-    """Write the log-mels of `places` to the rows from `first` on, which are a whole region: nobody else's."""
+def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int, done: Path) -> None:
+    """Write the log-mels of `places` to the rows from `first` on, a whole region, and what became of them to `done`."""
     import torch
 
     for folder in (root, path):
@@ -459,12 +511,12 @@ def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
-    with writing(path):
+    with _writing(path):
         array[first : first + len(places)] = block.numpy()
-    return found
+        write_atomic(done, json.dumps(found))  # only now does the region count as done
 
 
-def _finish(path: Path, table: pd.DataFrame, clips: list[Clip], rendered: bool, split_seed: int) -> None:
+def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], split_seed: int) -> None:
     """Add lengths, levels, which files are copies of others, and the split."""
     found = pd.DataFrame(clips, columns=Clip._fields)
     good = found["n_frames"].to_numpy() > 0
@@ -474,13 +526,13 @@ def _finish(path: Path, table: pd.DataFrame, clips: list[Clip], rendered: bool, 
         left.unlink()  # of a worker that was killed while it wrote
     split, duplicates = np.full(len(table), REJECTED, object), np.full(len(table), "", object)
     table = table[good].reset_index(drop=True)
-    if not rendered:  # rendered clips are each other's near copies by design
+    if not corpus.record:  # rendered clips are each other's near copies by design
         prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"])), np.uint8).reshape(-1, splits.BYTES)
         same = splits.groups(prints, found["seconds"][good].to_numpy(np.float32))
         table["duplicate_of"] = duplicates[good] = splits.duplicate_of(table["path"].tolist(), same)
     split[good], note = choose_split(table, split_seed)
     group = zarr.open_group(path, mode="a")
-    group.attrs["notes"] = [*group.attrs["notes"], *([note] if note else [])]
+    group.attrs["notes"] = [*corpus.notes, *([note] if note else [])]
     for name, values in {c: found[c].to_numpy() for c in MEASURED}.items():
         group[name][:] = values.astype(group[name].dtype)
     group["split"][:], group["duplicate_of"][:] = split, duplicates

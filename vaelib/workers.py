@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster, get_worker
+from dask.system import CPU_COUNT
+from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
+from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
 from .config import InputError, papermill_dir
@@ -157,3 +161,53 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
     cluster = getattr(dask_jobqueue, kind)(config_name=section, worker_extra_args=offered, **safe)
     cluster.scale(jobs=workers.count or most)
     return cluster
+
+
+# --- preprocessing ---
+
+
+@contextmanager
+def executor(client: Client | None, threads: int | None) -> Iterator[tuple[Executor, int]]:
+    """Who computes, and how many at a time: threads of this process, or the workers of a Dask scheduler."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if client or address:
+        with _dask(client, address) as found:
+            yield found
+        return
+    import torch
+
+    before, pool = torch.get_num_threads(), ThreadPoolExecutor(threads or CPU_COUNT)
+    try:
+        yield pool, threads or CPU_COUNT
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _dask(client: Client | None, address: str | None) -> Iterator[tuple[Executor, int]]:
+    try:
+        client = client or Client(address, timeout=SECONDS, set_as_default=False)
+    except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
+        raise InputError(
+            f"no Dask scheduler answers at {address}: start it, or unset $DASK_SCHEDULER_ADDRESS to have this machine "
+            "do the work"
+        ) from e
+    try:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            print(f"waiting for a worker of {client.scheduler.address}", file=sys.stderr, flush=True)
+        pool = client.get_executor(pure=False)
+        yield pool, threads or 1
+    except KilledWorker as e:
+        where = getattr(e, "__notes__", ["the headers of the files"])[-1]
+        raise InputError(
+            f"{e.allowed_failures + 1} workers died, one after the other, over {where}: too little memory, or a file "
+            "that kills the decoder; the same command continues"
+        ) from e
+    except (CancelledError, CommClosedError, TimeoutError) as e:
+        raise InputError("the Dask scheduler went away; the same command continues on another one") from e
+    finally:
+        pool.shutdown(wait=False)
+        if address:
+            client.close()

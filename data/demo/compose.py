@@ -227,8 +227,7 @@ class _Writer:
             start += style.sing_beats + style.rest_beats
 
     def melody(self, style: Melody, centre: float, start: float, stop: float) -> list[tuple[float, float, float]]:
-        """A phrase of (beat, length, cents): a rhythmic motif repeated, a walk over the scale, chord tones on long
-        notes and at the end."""
+        """A phrase of (beat, length, cents): a repeated motif, a walk over the scale, chord tones on long notes."""
         rhythm, line, degree, beat, i = self.motif(style), [], int(self.rng.integers(-1, 4)), start, 0
         while beat < stop - 1e-6:
             length = min(rhythm[i % len(rhythm)], stop - beat)

@@ -64,6 +64,7 @@ def desk() -> plt.Figure:
 
 
 def main() -> None:
+    """Draw both."""
     with tempfile.TemporaryDirectory() as folder:
         bank = Path(folder, "voices.npz")
         if not build_bank(bank):

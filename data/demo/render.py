@@ -72,8 +72,7 @@ class Player:
         self.font.set_output(tinysoundfont._tinysoundfont.OutputMode.Mono, RATE, 0.0)
 
     def play(self, score: Score, kit: int, total: int) -> np.ndarray:
-        """(total,) float32 of all notes and hits, at any level. A channel has one program, tuning and
-        volume, so that chords may hold quarter tones."""
+        """(total,) float32 of all notes and hits; a channel has one tuning, so that chords may hold quarter tones."""
         self._reset()
         channels: dict[tuple[int, int, float], int] = {}
         events: list[tuple[int, int, int, int, int]] = []  # (block, on, channel, key, velocity)
