@@ -123,7 +123,8 @@ class ClipsView:
 
     def turns(self) -> np.ndarray:
         """Places of `rows` in the order in which a saved page keeps them: evenly from the classes."""
-        column = next((f.name for f in self.fields if f.name in ("genre", "language", "family")), "split")
+        names = {f.name for f in self.fields}
+        column = next((c for c in ("genre", "language", "family") if c in names), "split")
         return in_turns(self.store.table.loc[self.rows, column])[:MOST_CLIPS]
 
     def saved(self) -> dict:
