@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import model_config
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.distributions import Categorical, Normal, kl_divergence
 
 from vaelib import losses
 from vaelib.config import TrainConfig
@@ -29,13 +29,6 @@ def test_gaussian_nll_is_that_of_a_normal(log_sigma):
     x, recon = torch.rand(2, 4, 1, 5, 7)
     want = -Normal(recon, math.exp(log_sigma)).log_prob(x).sum((1, 2, 3))
     assert torch.allclose(losses.gaussian_nll(x, recon, torch.tensor(log_sigma)), want, rtol=1e-5)
-
-
-def test_the_best_sigma_is_the_root_of_the_mse():
-    x, recon = torch.rand(2, 4, 1, 5, 7)
-    best = (x - recon).square().mean().sqrt().log().requires_grad_()
-    losses.gaussian_nll(x, recon, best).mean().backward()
-    assert best.grad.abs() < 1e-4
 
 
 @pytest.mark.parametrize("prior_mean", [0.0, 1.5])
@@ -167,16 +160,6 @@ def test_before_the_mixture_is_ready_the_plain_bound_is_used():
     assert set(found.terms) == {"nll", "kl"} and torch.equal(found.total(), plain.total())
     heavy = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"mixture": 5.0, "kl": 0.5})
     assert heavy.weights == {"nll": 1.0, "kl_z": 2.5, "kl_c": 2.5}
-
-
-def test_the_mixture_log_likelihood_is_a_density():
-    model = vade(4).requires_grad_(False)
-    grid = torch.linspace(-12, 12, 400)
-    z = torch.cartesian_prod(grid, grid)
-    density = torch.logsumexp(model.log_likelihoods(z) + model.log_weights(), 1).exp()
-    prior = Independent(components_of(model), 1)
-    assert float(density.sum() * (grid[1] - grid[0]) ** 2) == pytest.approx(1, abs=1e-3)
-    assert torch.allclose(model.log_likelihoods(z[:9]), prior.log_prob(z[:9, None]), rtol=1e-5)
 
 
 # --- schedules ---

@@ -1,5 +1,6 @@
 """Planning, finding and opening runs, and what an opened run makes of its clips."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY, write_tones
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vaelib.config import InputError
 from vaelib.models import MODELS
@@ -105,7 +108,11 @@ def test_a_finished_run_has_its_files_and_a_short_name(tiny_runs):
         ("config.json", None, "cannot be read"),
         ("config.json", lambda b: b[:-100], "config.json cannot be read"),
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latent": 9'), "of another shape"),
-        ("config.json", lambda b: b.replace(b'"latent": 8', b'"latent": 4611686018427387904'), "no model has the sizes"),
+        (
+            "config.json",
+            lambda b: b.replace(b'"latent": 8', b'"latent": 4611686018427387904'),
+            "no model has the sizes",
+        ),
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latents": 8'), "did you mean 'latent'"),
         ("config.json", lambda b: b.replace(b"tones-tiny.zarr", b"gone.zarr"), "no mel store at"),
         ("config.json", lambda b: b.replace(b'"hop": 2048', b'"hop": 1024'), "made with front end"),
@@ -119,6 +126,18 @@ def test_a_damaged_run_is_a_sentence(copied, name, damage, message):
         (folder / name).write_bytes(damage(before))
         assert (folder / name).read_bytes() != before
     with pytest.raises(InputError, match=message):
+        open_run(folder)
+
+
+@given(data=st.data())
+def test_a_run_with_any_damage_opens_or_is_refused(tiny_runs, tmp_path, data):
+    folder = shutil.copytree(tiny_runs["vade"].folder, tmp_path / "run", dirs_exist_ok=True)
+    path = folder / data.draw(st.sampled_from(["config.json", "done.json", "best.safetensors"]))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, min(len(content), 4000) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(content) if data.draw(st.booleans()) else b"\x80\x04" + bytes(content)[2:])
+    with contextlib.suppress(InputError):
         open_run(folder)
 
 

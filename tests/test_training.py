@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from conftest import LANGUAGES, ROOT, model_config
 
 from vaelib import losses, optimization, training
 from vaelib.checkpoints import environment, read_tensors, write_tensors
-from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig
+from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig, UnwritableError
 from vaelib.initialization import init_mixture, start_on_components
 from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
@@ -426,6 +427,24 @@ def test_a_damaged_checkpoint_is_a_sentence(store, stop_at, damage, message):
     damage(config.folder / "last.safetensors")
     with pytest.raises(InputError, match=message):
         train(config, store, show=False)
+
+
+def test_a_full_disk_keeps_the_last_whole_checkpoint(store, stop_at):
+    config = settings(store, "conv_vae")
+    go_on = stop_at(2)
+    with pytest.raises(TrainingInterruptedError):
+        train(config, store, show=False)
+    go_on()
+    before = read_tensors(config.folder / "last.safetensors")[1]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may be larger, as on a full disk
+    try:
+        with pytest.raises(UnwritableError, match=r"cannot write .*best.safetensors.*make room"):
+            train(config, store, show=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_tensors(config.folder / "last.safetensors")[1] == before
+    assert train(config, store, show=False) == config.folder
 
 
 def test_a_store_that_does_not_suit_is_refused(store, monkeypatch):
