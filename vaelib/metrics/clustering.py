@@ -278,8 +278,10 @@ def nearest(
 
 
 def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarray:
-    """A map (clip, 2) of codes (clip, L), for looking only: PCA, t-SNE (van der Maaten & Hinton 2008) or UMAP (McInnes
-    et al. 2018). With fewer than 10 clips every method is PCA, because neighbourhoods need neighbours.
+    """A map (clip, 2) of codes (clip, L), for looking only: no metric is computed in it.
+
+    PCA, t-SNE (van der Maaten & Hinton 2008) or UMAP (McInnes et al. 2018). With fewer than 10 clips every method is
+    PCA, because neighbourhoods need neighbours.
 
     Raises:
         InputError: unknown method.
