@@ -33,6 +33,7 @@ from traitlets.config import Config
 
 from . import report
 from .config import InputError, code_version, digest, notebooks_dir, one_of, outputs_dir, papermill_dir, write_atomic
+from .progress import clock
 from .store import fingerprint_of
 from .workers import NOTEBOOK, Workers, connected, kernel_environment
 
@@ -142,11 +143,6 @@ class Outcome:
     def __str__(self) -> str:
         took = clock(self.seconds) if self.state in ("done", "failed") else ""
         return f"{self.state:<12} {took:>9}  {self.job.title}  {self.path or self.reason}"
-
-
-def clock(seconds: float) -> str:
-    """`75` → `1:15 min`."""
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

@@ -189,7 +189,7 @@ def named(file: str) -> str:
 
 
 def frame_of(found: Embedded, neighbours: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
-    """One row per file or segment: what was heard, `z0` …, `p_<class>` …, `near_1`, `near_1_distance` …"""
+    """One row per file or segment: what was heard, `z0` …, `p_<class>` …, `near_1`, `near_1_distance` and so on."""
     table = found.table.assign(file=[named(f) for f in found.table["file"]]).reset_index(drop=True)
     codes = pd.DataFrame(found.means, columns=[f"z{i}" for i in range(found.means.shape[1])])
     shares = pd.DataFrame(found.shares, columns=[f"p_{g}" for g in found.groups])
