@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
+import traitlets
 
 from ..audio import Scaler, to_sound
 from ..config import FrontEnd, write_atomic
@@ -19,6 +20,12 @@ from .offline import page, still
 
 Values = dict[str, float | str]
 Sound = tuple[np.ndarray, int]  # wave (samples,) in [-1, 1] and its rate
+
+
+class PromptSlider(widgets.FloatSlider):
+    """ipywidgets' slider without the echo that a kernel sends back before it answers a move: it delays the picture."""
+
+    value = traitlets.CFloat(0.0).tag(sync=True, echo_update=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Slider:
 
     def widget(self) -> widgets.Widget:
         form = "d" if float(self.step).is_integer() else ".2f"
-        return widgets.FloatSlider(self.start, min=self.low, max=self.high, step=self.step, readout_format=form)
+        return PromptSlider(self.start, min=self.low, max=self.high, step=self.step, readout_format=form)
 
 
 @dataclass(frozen=True)
