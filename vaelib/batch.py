@@ -62,29 +62,17 @@ class NotebookFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook with parameters.
+    """One notebook with parameters."""
 
-    Attributes:
-        notebook: Name without suffix, e.g. `03_conv_vae`.
-        parameters: Values for its parameters cell.
-        label: Added to the name of the executed notebook, e.g. `language`.
-        page: Whether the executed notebook becomes an HTML page, with explorers in it.
-        again: Execute it also where it is done.
-        needs: Numbers of earlier jobs of the batch without which this one is left out.
-        after: Numbers of earlier jobs that it waits for, whatever comes of them.
-        check: Called before it starts: a reason to leave it out, or "".
-        seconds: About how long it takes.
-    """
-
-    notebook: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    label: str = ""
-    page: bool = True
-    again: bool = False
-    needs: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-    check: Callable[[], str] | None = None
-    seconds: float = 60.0
+    notebook: str  # name without suffix, e.g. `03_conv_vae`
+    parameters: dict[str, Any] = field(default_factory=dict)  # values for its parameters cell
+    label: str = ""  # part of the title, e.g. `language`
+    page: bool = True  # whether it becomes an HTML page, with explorers in it
+    again: bool = False  # execute it also where it is done
+    needs: tuple[int, ...] = ()  # numbers of earlier jobs without which this one is left out
+    after: tuple[int, ...] = ()  # numbers of earlier jobs that it waits for, whatever comes of them
+    check: Callable[[], str] | None = None  # called before it starts: a reason to leave it out, or ""
+    seconds: float = 60.0  # about how long it takes
 
     @property
     def title(self) -> str:
@@ -124,25 +112,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job.
-
-    Attributes:
-        job: The job.
-        state: `done`, `already done`, `failed`, `refused` (by the notebook: bad input) or `left out`.
-        seconds: Time it took.
-        path: The executed notebook, or what is kept of a failed one.
-        reason: Why it failed, was refused or left out.
-    """
+    """What came of a job."""
 
     job: Job
-    state: str
+    state: str  # `done`, `already done`, `failed`, `refused` (by the notebook: bad input) or `left out`
     seconds: float = 0.0
-    path: Path | None = None
-    reason: str = ""
-
-    def __str__(self) -> str:
-        took = clock(self.seconds) if self.state in ("done", "failed") else ""
-        return f"{self.state:<12} {took:>9}  {self.job.title}  {self.path or self.reason}"
+    path: Path | None = None  # the executed notebook, or what is kept of a failed one
+    reason: str = ""  # why it failed, was refused or left out
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:
@@ -273,16 +249,16 @@ def execute(job: Job, show: Show = lambda line: None) -> Outcome:
     """
     started, state, path, reason = time.monotonic(), "already done", None, ""
     try:
-        values = checked(job.notebook, job.parameters)
-        with _locked(papermill_dir() / ".locks" / f"{job.name}.lock", show):
+        values, final = checked(job.notebook, job.parameters), job.final
+        with _locked(papermill_dir() / ".locks" / f"{final.stem}.lock", show):
             if job.again or not job.is_done():
-                _execute(job, values, show)
+                _execute(job, values, final, show)
                 state = "done"
-        path = job.final
+        path = final
     except InputError as e:
         state, reason = "refused", str(e)
     except Exception as e:  # a notebook that failed, a full disk, or the like
-        failed = job.final.with_suffix(".failed.ipynb")
+        failed = final.with_suffix(".failed.ipynb")
         state, path, reason = "failed", failed if failed.is_file() else None, str(e)
     with suppress(OSError):  # a page that cannot be written does not undo the run
         report.update_index()
@@ -300,8 +276,7 @@ def _locked(path: Path, show: Show) -> FileLock:
     return lock
 
 
-def _execute(job: Job, values: dict[str, Any], show: Show) -> None:
-    final = job.final
+def _execute(job: Job, values: dict[str, Any], final: Path, show: Show) -> None:
     partial_, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
     try:
         pm.execute_notebook(

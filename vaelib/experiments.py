@@ -40,23 +40,14 @@ EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What an experiment found.
-
-    Attributes:
-        name: Of the experiment.
-        printed: What its cells print.
-        numbers: What they keep with the run, by id.
-        text: What the numbers show, in a sentence.
-        picture: The figure, if there is one.
-        reason: Why this run cannot have it; "" if it can.
-    """
+    """What an experiment found."""
 
     name: str
-    printed: str = ""
-    numbers: dict[str, float] | None = None
-    text: str = ""
-    picture: Path | None = None
-    reason: str = ""
+    printed: str = ""  # what its cells print
+    numbers: dict[str, float] | None = None  # what they keep with the run, by id
+    text: str = ""  # what the numbers show, in a sentence
+    picture: Path | None = None  # the figure, if there is one
+    reason: str = ""  # why this run cannot have it; "" if it can
 
 
 def execute_experiments(run: Path, names: Sequence[str], **special: Any) -> list[Finding]:

@@ -53,19 +53,12 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus of a plan.
+    """A corpus of a plan."""
 
-    Attributes:
-        name: Its name there; a corpus with a list of values is several corpora of one name.
-        store: Its mel store.
-        job: What makes it; None: it was made before.
-        is_desk: Whether it is a mixing desk, which notebook 04 trains on beside another corpus.
-    """
-
-    name: str
-    store: Path
-    job: Job | None
-    is_desk: bool
+    name: str  # its name there; a corpus with a list of values is several of one name
+    store: Path  # its mel store
+    job: Job | None  # what makes it; None: it was made before
+    is_desk: bool  # whether notebook 04 trains on it beside another corpus
 
     def is_current(self) -> bool:
         """Whether the store is made, from the files as they are now; InputError: there is no such store or folder."""
@@ -90,24 +83,14 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan file says.
-
-    Attributes:
-        path: The file.
-        corpora: Where the clips come from.
-        seeds: Seeds of every run.
-        runs: `model`, names of its `corpora`, and parameters of its notebook but store, desk and seed, in the order of
-            execution.
-        pages: Whether executed notebooks become HTML pages with explorers.
-        text: The plan as YAML where it is not that of the file, else "".
-    """
+    """What a plan file says."""
 
     path: Path
-    corpora: tuple[Corpus, ...]
-    seeds: tuple[int, ...]
-    runs: tuple[dict[str, Any], ...]
-    pages: bool = True
-    text: str = ""
+    corpora: tuple[Corpus, ...]  # where the clips come from
+    seeds: tuple[int, ...]  # of every run
+    runs: tuple[dict[str, Any], ...]  # `model`, its `corpora`, parameters of its notebook; in order
+    pages: bool = True  # whether executed notebooks become HTML pages with explorers
+    text: str = ""  # as YAML, where it is not that of the file
 
     @property
     def desk(self) -> Corpus | None:
@@ -353,7 +336,7 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
         minutes = max(sum(job.seconds for job in jobs) / count, *(job.seconds for job in jobs)) / 60
         print(f"{len(jobs)} notebooks, {count} at a time: about {minutes:.0f} minutes", file=sys.stderr, flush=True)
     outcomes = batch.run(jobs, workers)
-    print(*outcomes, batch.write_summary(outcomes), sep="\n", flush=True)
+    print(batch.write_summary(outcomes), flush=True)
     raise_failures(outcomes)
     return target / "model_comparison.html"
 

@@ -35,21 +35,15 @@ TLS = {"CA_FILE": "tls_ca_file", "CLIENT__CERT": "tls_client_cert", "CLIENT__KEY
 class Workers:
     """Which workers execute a batch; at most one of `gpus`, `scheduler`, `slurm` and `pbs` is given.
 
-    Attributes:
-        count: How many (default: one for each GPU, else one for each core, at most four).
-        gpus: `all`, or numbers with commas: a worker for each (or more, with `count`), which sees no other GPU.
-        scheduler: Address of a running Dask scheduler; its workers offer `--resources "notebook=1"`.
-        slurm, pbs: Name of a section of dask-jobqueue's configuration that says what a worker asks the queue for.
-
     Raises:
         InputError: two of them, or a count that a scheduler's workers cannot have.
     """
 
-    count: int | None = None
-    gpus: str = ""
-    scheduler: str = ""
-    slurm: str = ""
-    pbs: str = ""
+    count: int | None = None  # default: one for each GPU, else one for each core, at most four
+    gpus: str = ""  # `all`, or numbers with commas: a worker for each, which sees no other GPU
+    scheduler: str = ""  # address of a running one, whose workers offer `--resources "notebook=1"`
+    slurm: str = ""  # section of dask-jobqueue's configuration: what a worker asks the queue for
+    pbs: str = ""  # the same
 
     def __post_init__(self) -> None:
         given = [f"--{name}" for name in ("gpus", "scheduler", "slurm", "pbs") if getattr(self, name)]
