@@ -98,11 +98,13 @@ class Job:
         return papermill_dir() / f"{self.name}.ipynb"
 
     def runs(self, outputs: Path | str | None = None) -> list[Path]:
-        """Folders of the training runs that the executed (or failed) notebook trained or found finished."""
-        for path in (self.final, self.final.with_suffix(".failed.ipynb")):
-            if path.is_file():
-                found = nbformat.read(path, 4).metadata.get("vaelib", {}).get("runs", [])
-                return [Path(outputs or outputs_dir()) / name for name in found]
+        """Folders of the training runs of the newest notebook, executed or failed, that had these parameters."""
+        given = checked(self.notebook, self.parameters)
+        files = [p for p in papermill_dir().glob(f"{self.notebook}-*.ipynb") if not p.name.endswith(".partial.ipynb")]
+        for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True):
+            metadata = nbformat.read(path, 4).metadata
+            if metadata.get("papermill", {}).get("parameters") == given:
+                return [Path(outputs or outputs_dir()) / name for name in metadata.get("vaelib", {}).get("runs", [])]
         return []
 
     def is_done(self) -> bool:

@@ -134,7 +134,7 @@ def _local(workers: Workers, most: int) -> SpecCluster:
     for i in range(count):
         own = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
         spec[i] = {"cls": Nanny, "options": common | {"env": own, "silence_logs": logging.ERROR}}
-    scheduler = {"cls": Scheduler, "options": reached | {"protocol": "tls://"}}
+    scheduler = {"cls": Scheduler, "options": reached | {"protocol": "tls://", "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(spec, scheduler, security=security, silence_logs=logging.ERROR)
 
 
