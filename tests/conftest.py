@@ -6,7 +6,6 @@ for those that need it. `-n 0` runs all of them in this one.
 
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,13 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     sys.pycache_prefix = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode"))
     sys.dont_write_bytecode = False
 
-import dask
 import nbformat
 import numpy as np
 import pandas as pd
 import soundfile
 import torch
-from distributed import Client
 from hypothesis import HealthCheck, settings
 
-from vaelib import workers
 from vaelib.config import FrontEnd, ModelConfig
 from vaelib.runs import Run, fit, plan
 from vaelib.store import Store, build_store, open_store
@@ -42,8 +38,7 @@ LONGEST = (
     "tests/notebooks",
     "tests/browser",
     "tests/test_batch.py",
-    "tests/test_bench.py",
-    "tests/test_kills.py",
+    "tests/test_benchmarks.py",
 )
 
 # The same examples in every run, and no clock: a fuzz test never flakes. VAELIB_FUZZ=2000 looks further, at random.
@@ -53,22 +48,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )  # fmt: skip
 settings.load_profile("house")
-
-# A notebook that kills its Dask worker (SIGKILL), as many times as it is told, and then succeeds
-KILLS = """import os, signal
-from pathlib import Path
-left = Path(name)
-times = int(left.read_text()) if left.exists() else n
-if times:
-    left.write_text(str(times - 1))
-    os.kill(os.getppid(), signal.SIGKILL)
-print("alive")
-"""
-TRAINS = """from vaelib import training
-from vaelib.runs import fit, plan
-from vaelib.store import open_store
-training.SAVE_EVERY_S, opened = save_every, open_store(store)
-run = fit(plan(opened, "conv_vae", epochs=epochs, model_settings={"latent": 8}), opened)"""
 
 RATE = 22_050
 TINY = FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16)  # epochs of milliseconds
@@ -194,44 +173,3 @@ def write_notebook(path: Path, *cells: str) -> None:
     nb.cells[0].metadata["tags"] = ["parameters"]
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(nb, path)
-
-
-@pytest.fixture
-def shelf(tmp_path, monkeypatch) -> Path:
-    """A folder of notebooks of the test's own, and one for executed ones."""
-    monkeypatch.setenv("VAELIB_NOTEBOOKS", str(tmp_path / "notebooks"))
-    monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path / "runs"))
-    (tmp_path / "notebooks").mkdir()
-
-    def add(name: str, *cells: str) -> None:
-        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", *cells)
-
-    words = ["n: int = 1  # a number", "rate: float = 0.5  # a rate"]
-    words += ['name: str = ""  # a word', "flag: bool = False  # a switch"]
-    add("good", "\n".join(words), "print(n, rate, name, flag)")
-    add("bad", "n: int = 1  # a number", "print('before')", "raise ValueError('the reason')")
-    refusal = "from vaelib.config import InputError\nraise InputError('no clip is usable')"
-    add("refuses", "n: int = 1  # a number", refusal)
-    add("dead", "n: int = 1  # a number", "import os; os._exit(3)")
-    add("kills", "n: int = 1  # times\nname: str = 'times'  # of the file that counts", KILLS)
-    add(
-        "train",
-        "store: str = ''  # a mel store\nepochs: int = 2  # passes\nsave_every: float = 20.0  # seconds",
-        TRAINS,
-    )
-    return tmp_path
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """A batch's worker is a thread of the test's own process: what the test has replaced holds there too."""
-
-    @contextmanager
-    def connected(given, most=4):
-        options = {"resources": {workers.NOTEBOOK: 1}, "dashboard_address": None, "memory_limit": 0}
-        with dask.config.set(workers.SETTINGS), Client(
-            processes=False, n_workers=1, threads_per_worker=workers.THREADS, **options
-        ) as client:  # fmt: skip
-            yield client
-
-    monkeypatch.setattr("vaelib.batch.connected", connected)
