@@ -141,7 +141,7 @@ function clips(root, data, library, ask) { // ask: picture(clip), sound(clip), s
   const shown = figure(side, data.figure), facts = add(side, "dl");
   const list = listing(data.maps.length ? side : left, "clips: arrow keys choose, Enter plays", data.maps.length ? 10 : 24, line, { choose, play, hover });
 
-  function choose(clip, keeps = false) { // a neighbour is looked at, and the question stays
+  function choose(clip, keeps = false, aloud = auto.checked) { // `keeps` the question: a neighbour is looked at
     if (!keeps) similar?.ask(clip);
     Object.assign(state, { chosen: clip, aloud: -1 });
     clearTimeout(timer);
@@ -154,7 +154,7 @@ function clips(root, data, library, ask) { // ask: picture(clip), sound(clip), s
     similar?.mark(clip);
     maps?.mark();
     ask.picture(clip);
-    timer = setTimeout(() => hear(auto.checked), REST);
+    timer = setTimeout(() => hear(aloud), REST);
   }
   function hover(clip) {
     if (clip === state.hover) return;
@@ -428,7 +428,7 @@ function clips(root, data, library, ask) { // ask: picture(clip), sound(clip), s
   refresh();
 
   return {
-    choose,
+    begin: (clip) => choose(clip, false, false),
     picture(clip, frame) { if (clip === state.chosen) shown.draw(frame); },
     sound(clip, src) {
       if (clip !== state.chosen) return;
@@ -461,7 +461,7 @@ async function render({ model, el }) {
   const note = () => view.note(model.get("note").clip, model.get("note").text);
   const heard = [["change:frame", picture], ["change:sound", sound], ["change:note", note]];
   for (const [name, act] of heard) model.on(name, act);
-  if (setup.names.length) view.choose(0);
+  if (setup.names.length) view.begin(0);
   picture();
   return () => {
     for (const [name, act] of heard) model.off(name, act);
@@ -490,7 +490,7 @@ async function page(root) {
     },
     select() {},
   });
-  if (data.names.length) view.choose(Number(Object.keys(sounds)[0] ?? 0));
+  if (data.names.length) view.begin(Number(Object.keys(sounds)[0] ?? 0));
 }
 
 document.querySelectorAll(".vaelib-clips[data-saved]").forEach(page);
