@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ class Results:
     per_clip: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        sentences = [*self.texts.values(), *(f"Not tested: {reason}." for reason in self.skipped.values())]
+        return "\n\n".join(textwrap.fill(text, 100) for text in sentences)
 
 
 def keep(
@@ -73,9 +78,10 @@ def keep(
     return kept
 
 
-def skip(run: Run, experiment: str, reason: str) -> None:
+def skip(run: Run, experiment: str, reason: str) -> Results:
     """Keep why a run cannot have an experiment; the ledger then says `not tested: <reason>`."""
     write_atomic(run.folder / "results" / f"{experiment}.json", json.dumps({"skipped": reason}))
+    return Results(skipped={experiment: reason})
 
 
 def read(run: Run) -> Results:

@@ -72,8 +72,7 @@ def clustering(run: Run) -> claims.Results:
         per_clip |= {f"{label}.{name}": v for name, v in values.items()}
     if not numbers:
         reason = f"{run.store.path.name} has fewer than two genres and languages: clusters need labels to meet"
-        claims.skip(run, "clustering", reason)
-        return claims.Results(skipped={"clustering": reason})
+        return claims.skip(run, "clustering", reason)
     label = next(name for name in LABELS if f"{name}.k" in numbers)
     n = {name.removeprefix(f"{label}."): v for name, v in numbers.items()}
     # raw and input are the same where a clip's loudness and tilt stay in
@@ -105,8 +104,7 @@ def disentanglement(run: Run, shown: int = 12) -> claims.Results:
     try:
         factors = factors_of(run)
     except InputError as e:
-        claims.skip(run, "disentanglement", str(e))
-        return claims.Results(skipped={"disentanglement": str(e)})
+        return claims.skip(run, "disentanglement", str(e))
     codes, live, found = codes_of(run, factors.rows), live_dimensions(run), meanings(run)
     train, test = (np.isin(factors.rows, run.rows(split)) for split in ("train", "test"))
     pictures, seed = coarse(run.middle_windows(factors.rows)), run.config.training.seed
