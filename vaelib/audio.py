@@ -1,7 +1,6 @@
 """Sound files to log-mel spectrograms and back: decoding, the front end, scaling to [0, 1], Griffin-Lim.
 
-Notebook 01 explains and plays every step. torch is imported where it computes: reading a collection or a store needs
-none.
+Notebook 01 explains and plays every step. torch and librosa are imported where they compute: other uses start faster.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from .config import FrontEnd, InputError, JsonConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchaudio.transforms import MelSpectrogram
 
 # What is looked for in folders; what libsndfile does not know of these goes to ffmpeg.
 AUDIO_SUFFIXES = (
@@ -44,7 +43,6 @@ FULL_SCALE = 0.999  # samples beyond are counted as clipped
 BLOCK_S, BLOCK_SILENT = 0.05, 1e-3  # a block of 50 ms whose root mean square is below -60 dBFS is silent
 SEGMENT_S = 30.0  # longer files are cut into pieces of this length
 FRAMES = 256  # transformed at a time: what fits in a cache
-MOST_RATIO = 4000  # a resampling filter has so many phases at most; beyond (odd rates), soxr does it
 
 
 class UnreadableAudio(InputError):
@@ -81,11 +79,7 @@ def header(path: Path) -> Header:
 
 
 def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """Decode a file or a part of it.
-
-    Args:
-        start: Where the part begins, seconds.
-        seconds: How long it is; None: to the end.
+    """Decode a file, or a part of it: `seconds` (None: all that is left) from `start` on.
 
     Returns:
         (samples, channels) float32, full scale is 1; and the rate in Hz.
@@ -110,14 +104,11 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
         raise UnreadableAudio(_reason(path, str(e))) from e
 
 
-_open = threading.local()  # the MP3 that this thread read last, and where it stands
+_thread = threading.local()  # its `mp3`: the one that this thread read last, and the sample it stands at
 
 
 def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
-    """A part of an MP3, decoded from front to back: its decoder answers a jump with complaints on the terminal.
-
-    The file stays open, so that whoever reads one part after the other decodes it once.
-    """
+    """A part of an MP3, decoded from front to back and left open for the next part: its decoder cannot jump well."""
     import soundfile
 
     class Stream(soundfile.SoundFile):
@@ -126,13 +117,10 @@ def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarr
 
     about = path.stat()
     key = (path, about.st_mtime_ns, about.st_size)
-    known, file, at = getattr(_open, "last", (None, None, 0))
+    known, file, at = _thread.__dict__.pop("mp3", (None, None, 0))  # put back if all goes well
     if known != key or at > round(start * file.samplerate):
-        if file is not None:
-            file.close()
         file, at = Stream(str(path)), 0
     first = round(start * file.samplerate)
-    _open.last = (None, file, 0)  # where a fault leaves it is not known
     while gap := min(first, file.frames) - at:
         skipped = len(file.read(min(gap, 1 << 20), dtype="float32"))
         at += skipped
@@ -140,7 +128,7 @@ def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarr
             break
     count = max(file.frames - at, 0) if seconds is None else round(seconds * file.samplerate)
     data = file.read(count, dtype="float32", always_2d=True)
-    _open.last = (key, file, at + len(data))
+    _thread.mp3 = (key, file, at + len(data))
     return data, file.samplerate
 
 
@@ -185,8 +173,6 @@ def _reason(path: Path, error: str, remedy: str = CONVERT) -> str:
     if path.stat().st_size == 0:
         return "is empty (0 bytes); copy it again"
     line = "".join(c if c.isprintable() else " " for c in (error.strip() or "no audio").splitlines()[-1])
-    if "not a regular file" in line:  # libsndfile's word for what it does not know
-        line = "it is no audio"
     return f"cannot be decoded as audio ({line.replace(str(path), '…').strip(' :')[:120]}); {remedy}"
 
 
@@ -203,17 +189,13 @@ class Levels(NamedTuple):
 
 
 def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[tuple[float, float | None]]:
-    """Where to cut a file: a piece every `step` seconds; nothing at its end is lost.
+    """Where to cut a file of so many seconds: a piece of `length` every `step` seconds; `length` 0: never.
 
     What remains at the end belongs to the last piece (a tenth of a piece at most), or is the end of a last piece that
     overlaps the one before. With a step longer than a piece, what lies between is left out, as asked.
 
-    Args:
-        seconds: Length of the file.
-        length, step: Of a piece and from one to the next, seconds; 0: never cut.
-
     Returns:
-        (start, seconds) of each piece; (0, None) alone is the whole file.
+        (start, seconds) of each piece; seconds None: to the end of the file.
 
     Raises:
         UnreadableAudio: shorter than one window.
@@ -222,13 +204,12 @@ def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[t
     if not length or seconds <= 1.1 * length:
         return [(0.0, None)]
     count = int((seconds - length) / step + 1e-6) + 1
-    starts = [i * step for i in range(count)]
-    rest = seconds - starts[-1] - length
+    pieces = [(i * step, length) for i in range(count)]
+    last = pieces[-1][0]
+    rest = seconds - last - length
     if step > length or rest < 1e-3:
-        return [(start, length) for start in starts]
-    if rest <= 0.1 * length:
-        return [(start, length) for start in starts[:-1]] + [(starts[-1], None)]
-    return [(start, length) for start in starts] + [(seconds - length, None)]
+        return pieces
+    return [*pieces[:-1], (last, None)] if rest <= 0.1 * length else [*pieces, (seconds - length, None)]
 
 
 def frames_of(seconds: float, fe: FrontEnd) -> int:
@@ -245,46 +226,29 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     Raises:
         UnreadableAudio: the file cannot be decoded, holds NaN or infinite samples, is silent or too short.
     """
+    import soxr
     import torch
 
     data, rate = samples(path, start, seconds)
-    raw = torch.from_numpy(data)
-    peak = _peak(raw)  # two extremes tell of NaN and infinity, too
+    peak = float(np.abs(data).max(initial=0.0))
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
-    wave = raw.mean(1) if raw.shape[1] > 1 else raw[:, 0]
+    wave = data.mean(1)
     if rate != fe.sample_rate:
-        wave = _resample(wave, rate, fe.sample_rate)
+        wave = soxr.resample(wave, rate, fe.sample_rate)
     _check_length(len(wave) / fe.sample_rate, fe)
-    if (peak if raw.shape[1] == 1 else _peak(wave)) < SILENT:  # channels may cancel each other
+    if np.abs(wave).max() < SILENT:  # or channels that cancel each other
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
-    clipped = float((raw.abs() >= FULL_SCALE).float().mean()) if peak >= FULL_SCALE else 0.0
     block = int(BLOCK_S * fe.sample_rate)
-    power = wave[: len(wave) // block * block].view(-1, block).square().mean(1)
-    rms_db = 10 * math.log10(max(float(power.mean()), FLOOR))
-    levels = Levels(peak, clipped, float((power < BLOCK_SILENT**2).float().mean()), rms_db)
-    short = fe.min_samples - len(wave)
-    return torch.nn.functional.pad(wave, (0, short)) if short > 0 else wave, levels
+    power = np.square(wave[: len(wave) // block * block]).reshape(-1, block).mean(1)
+    silent, rms_db = np.mean(power < BLOCK_SILENT**2), 10 * math.log10(max(power.mean(), FLOOR))
+    levels = Levels(peak, float(np.mean(np.abs(data) >= FULL_SCALE)), float(silent), rms_db)
+    return torch.from_numpy(np.pad(wave, (0, max(fe.min_samples - len(wave), 0)))), levels
 
 
 def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
     """Decode a file, or a part of it, to mono at the front end's rate: the waveform of `read`."""
     return read(path, fe, start, seconds)[0]
-
-
-def _peak(wave: Tensor) -> float:
-    return max(abs(float(extreme)) for extreme in wave.aminmax()) if len(wave) else 0.0
-
-
-def _resample(wave: Tensor, rate: int, wanted: int) -> Tensor:
-    import soxr
-    import torch
-    import torchaudio
-
-    if max(rate, wanted) // math.gcd(rate, wanted) <= MOST_RATIO:
-        return torchaudio.functional.resample(wave, rate, wanted)
-    # Rates without a common divisor would need a filter of gigabytes.
-    return torch.from_numpy(soxr.resample(wave.numpy(), rate, wanted))
 
 
 def _check_length(seconds: float, fe: FrontEnd) -> None:
@@ -300,13 +264,11 @@ def _check_length(seconds: float, fe: FrontEnd) -> None:
 
 
 @lru_cache(maxsize=8)
-def _mel_transform(fe: FrontEnd) -> MelSpectrogram:
-    import torchaudio
+def mel_bank(fe: FrontEnd) -> csr_array:
+    """(mel, bin) weights of the mel bands (Slaney scale and normalisation): nine tenths of it are zeros."""
+    import librosa
 
-    return torchaudio.transforms.MelSpectrogram(
-        sample_rate=fe.sample_rate, n_fft=fe.n_fft, hop_length=fe.hop, n_mels=fe.n_mels, f_min=0.0,
-        f_max=fe.f_max, power=2.0, norm="slaney", mel_scale="slaney", center=True, pad_mode="constant",
-    )  # fmt: skip
+    return csr_array(librosa.filters.mel(sr=fe.sample_rate, n_fft=fe.n_fft, n_mels=fe.n_mels, fmax=fe.f_max))
 
 
 def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
@@ -320,28 +282,12 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
     """
     import torch
 
-    window = _mel_transform(fe).spectrogram.window
-    frames = torch.nn.functional.pad(wave, (fe.n_fft // 2,) * 2).unfold(0, fe.n_fft, fe.hop)
-    mel = torch.empty(len(frames), fe.n_mels)
-    for part, out in zip(frames.split(FRAMES), mel.split(FRAMES), strict=True):
-        s = torch.view_as_real(torch.fft.rfft(part * window)).square_()  # (frame, bin, 2)
-        # torchaudio takes the root and squares it again: the same to one part in 10⁷, in half of the time.
-        power = s[..., 0] + s[..., 1]
-        for bands, bins, weights in _bank(fe):
-            torch.mm(power[:, bins], weights, out=out[:, bands])
-    return mel.clamp_min_(FLOOR).log10_().mul_(10.0).T
-
-
-@lru_cache(maxsize=8)
-def _bank(fe: FrontEnd, group: int = 32) -> list[tuple[slice, slice, Tensor]]:
-    """The mel bank in pieces: bands, the bins that they hear, (bin, band) weights; nine tenths of it are zeros."""
-    bank, pieces = _mel_transform(fe).mel_scale.fb, []
-    for first in range(0, fe.n_mels, group):
-        bands = slice(first, min(first + group, fe.n_mels))
-        heard = bank[:, bands].any(1).nonzero().flatten()
-        bins = slice(int(heard[0]), int(heard[-1]) + 1) if len(heard) else slice(0, 1)
-        pieces.append((bands, bins, bank[bins, bands].contiguous()))
-    return pieces
+    window, bank, parts = torch.hann_window(fe.n_fft), mel_bank(fe), []
+    frames = torch.nn.functional.pad(wave, (fe.n_fft // 2,) * 2).unfold(0, fe.n_fft, fe.hop)  # (frame, sample)
+    for some in frames.split(FRAMES):
+        power = torch.view_as_real(torch.fft.rfft(some * window)).square_()  # (frame, bin, 2)
+        parts.append(bank @ (power[..., 0] + power[..., 1]).numpy().T)
+    return torch.from_numpy(np.concatenate(parts, axis=1)).clamp_min_(FLOOR).log10_().mul_(10.0)
 
 
 def level_and_tilt(db: np.ndarray) -> tuple[float, float]:
@@ -363,22 +309,18 @@ def level_and_tilt(db: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Scaler(JsonConfig):
-    """Affine map from dB to [0, 1], fitted on training clips and stored with the model.
+    """Affine map from dB to [0, 1], fitted on training clips and stored with the model."""
 
-    Attributes:
-        low_db, high_db: dB that become 0 and 1; values beyond are clipped.
-        detilt: Remove each clip's own loudness and spectral tilt first (a straight line over the mel bands).
-            It helps clustering and erases the energy and brightness factors.
-    """
-
-    low_db: float
-    high_db: float
+    low_db: float  # becomes 0; what lies below is clipped
+    high_db: float  # becomes 1
+    # Remove each clip's loudness and spectral tilt (a line over the mel bands) first: helps clustering, erases factors
     detilt: bool = False
 
     @classmethod
     def fit(cls, db: np.ndarray, level: np.ndarray, tilt: np.ndarray, detilt: bool = False) -> Scaler:
         """Fit on (clip, mel, frame) dB of training clips: the 99.9th percentile and at most 80 dB below it."""
-        values = _straighten(np.asarray(db, np.float32), level, tilt) if detilt else np.asarray(db, np.float32)
+        values = np.asarray(db, np.float32)
+        values = values - _line(values.shape[-2], level, tilt) if detilt else values
         low, high = np.percentile(values, [0.5, 99.9])
         return cls(float(max(low, high - RANGE_DB)), float(high), detilt)
 
@@ -386,7 +328,7 @@ class Scaler(JsonConfig):
         """(clip, mel, frame) dB → the same shape in [0, 1], float32."""
         db = np.asarray(db, np.float32)
         if self.detilt:
-            db = _straighten(db, level, tilt)
+            db = db - _line(db.shape[-2], level, tilt)
         return np.clip((db - self.low_db) / (self.high_db - self.low_db), 0, 1)
 
     def inverse(self, x: np.ndarray, level: float = 0.0, tilt: float = 0.0) -> np.ndarray:
@@ -400,20 +342,15 @@ def _line(n_mels: int, level: np.ndarray | float, tilt: np.ndarray | float) -> n
     return np.asarray(level, np.float32)[..., None, None] + np.asarray(tilt, np.float32)[..., None, None] * x
 
 
-def _straighten(db: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    return db - _line(db.shape[-2], level, tilt)
-
-
 # --- back to sound ---
 
 
-def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
+def to_sound(db: np.ndarray, fe: FrontEnd) -> np.ndarray:
     """A listenable guess of the waveform behind a log-mel spectrogram.
 
-    Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram, then
-    Griffin-Lim phases (torchaudio). librosa's non-negative least squares takes seconds for a compact window, these
-    updates 0.03 s, and their mel spectrogram is nearer to the original. The mel bank has thrown away phase and
-    detail, so this is for the ear, not for measurement.
+    Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram (in a
+    hundredth of the time of librosa's non-negative least squares, and nearer), then librosa's Griffin-Lim phases. The
+    mel bank has thrown away phase and detail, so this is for the ear, not for measurement.
 
     Args:
         db: (mel, frame) in dB.
@@ -421,37 +358,21 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 32) -> np.ndarray:
     Returns:
         (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
     """
-    import torch
-    import torchaudio
+    import librosa
 
-    mel = torch.from_numpy(np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32))
-    linear = _linear(mel, fe)
-    with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
-        torch.manual_seed(0)
-        wave = torchaudio.functional.griffinlim(
-            linear.sqrt(), torch.hann_window(fe.n_fft), fe.n_fft, fe.hop, fe.n_fft, power=1.0, n_iter=iterations,
-            momentum=0.99, length=None, rand_init=True,
-        ).numpy()  # fmt: skip
-    peak = np.abs(wave).max()
-    return (0.9 * wave / peak if peak > 0 else wave).astype(np.float32)
+    mel = np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32)
+    magnitude = np.sqrt(_linear(mel, fe))
+    wave = librosa.griffinlim(magnitude, hop_length=fe.hop, n_fft=fe.n_fft, random_state=0)
+    return (0.9 * wave / max(np.abs(wave).max(), FLOOR)).astype(np.float32)
 
 
-def _linear(mel: Tensor, fe: FrontEnd, iterations: int = 100) -> Tensor:
+def _linear(mel: np.ndarray, fe: FrontEnd, iterations: int = 100) -> np.ndarray:
     """(bin, frame) powers whose mel bands are (mel, frame) `mel`: `linear *= bankᵀ (mel / bank linear) / bankᵀ 1`."""
-    import torch
-
-    pieces = _bank(fe, 16)  # of all widths the fastest here: a fifth to a half of the time of the dense bank
-    audible = _mel_transform(fe).mel_scale.fb.sum(1)[:, None].clamp_min(FLOOR)
-    linear, heard = mel.mean().repeat(len(audible), mel.shape[1]), torch.empty_like(mel)
-    change = torch.empty_like(linear)
+    bank = mel_bank(fe)
+    back, audible = csr_array(bank.T), np.maximum(bank.sum(axis=0), FLOOR)[:, None]
+    linear = np.full((bank.shape[1], mel.shape[1]), mel.mean(), np.float32)
     for _ in range(iterations):
-        for bands, bins, weights in pieces:
-            torch.mm(weights.T, linear[bins], out=heard[bands])
-        torch.div(mel, heard.clamp_min_(FLOOR), out=heard)
-        change.zero_()
-        for bands, bins, weights in pieces:
-            change[bins].addmm_(weights, heard[bands])
-        linear.mul_(change).div_(audible)
+        linear *= back @ (mel / np.maximum(bank @ linear, FLOOR)) / audible
     return linear
 
 

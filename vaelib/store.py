@@ -452,7 +452,7 @@ def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEn
         "factors": list(corpus.factors),
         "units": units,
         "notes": list(corpus.notes),
-        "versions": {p: importlib.metadata.version(p) for p in ("torch", "torchaudio", "soundfile", "zarr")},
+        "versions": {p: importlib.metadata.version(p) for p in ("torch", "librosa", "soundfile", "zarr")},
         "coordinates": " ".join(sorted([*columns, "mel_hz"])),  # so that xarray knows them, too
     })  # fmt: skip
     return chunk
