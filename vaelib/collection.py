@@ -1,4 +1,4 @@
-"""A person's collection: its files, what a table or its folders say of them, what cannot be used, and the split.
+"""A person's collection: its files, what a table or its folders say of them, and which of them can be used.
 
 The one way in: `read_corpus` (files and labels) → `quarantine` (rows, and reasons for what is left out) →
 `vaelib.store.build_store`. Notebook 01 shows each step.
@@ -43,25 +43,15 @@ Rejected = tuple[str, str]  # path, reason
 
 @dataclass(frozen=True)
 class Corpus:
-    """Audio files found on disk.
+    """Audio files found on disk."""
 
-    Attributes:
-        name: Folder name; part of the names of stores and runs.
-        root: Folder that `path` is relative to.
-        table: One row per file: path, language, genre, family, and any further columns of a manifest.
-        factors: Numeric columns of a manifest that describe the sound (tempo, key, …) and differ between clips.
-        left_out: (path, reason) of files that are there and cannot be used, known before any is opened.
-        notes: Sentences for the owner of the collection.
-        record: Of a rendered corpus what it was rendered with (`corpus.json`); {} for a person's own music.
-    """
-
-    name: str
-    root: Path
-    table: pd.DataFrame
-    factors: tuple[str, ...]
-    left_out: tuple[Rejected, ...] = ()
-    notes: tuple[str, ...] = ()
-    record: dict[str, Any] = field(default_factory=dict)
+    name: str  # of the folder; part of the names of stores and runs
+    root: Path  # that `path` is relative to
+    table: pd.DataFrame  # a row per file: path, language, genre, family, track, and further columns of a manifest
+    factors: tuple[str, ...]  # numeric columns that describe the sound (tempo, key, …) and differ between clips
+    left_out: tuple[Rejected, ...] = ()  # files that are there and cannot be used, known before any is opened
+    notes: tuple[str, ...] = ()  # sentences for the owner of the collection
+    record: dict[str, Any] = field(default_factory=dict)  # `corpus.json` of a rendered corpus; {} for own music
 
     def fingerprint(self) -> str:
         """Digest of names, labels, sizes and both ends of every file; equal on every machine."""
@@ -108,10 +98,9 @@ def read_corpus(
     root = Path(folder).expanduser()
     if not os.path.isdir(root):  # False too where it may not be asked
         raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise InputError(f"{root} may not be read (Permission denied); allow it")
     if labels and manifest:
         raise InputError("labels and manifest exclude each other: give one of them")
+    root = root.resolve()
     files, left_out = audio_files(root)
     inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
     source = Path(manifest).expanduser() if manifest else None if labels else inside
@@ -124,18 +113,20 @@ def read_corpus(
     if own := [c for c in table if c in OWN]:
         notes.append(f"columns {', '.join(own)} are not read: the store has its own")
         table = table.drop(columns=own)
+
+    def words(column: str) -> pd.Series:
+        """A column as text, "" where nothing is known."""
+        return table[column].fillna("").astype(str) if column in table else pd.Series("", table.index)
+
     for label in LABELS:
-        known = table[label] if label in table else pd.Series(UNLABELLED, table.index)
-        table[label] = known.fillna(UNLABELLED).astype(str).replace("", UNLABELLED)
-    track = table["track"].fillna("").astype(str) if "track" in table else pd.Series("", table.index)
-    if "artist" in table and source:  # two artists may have a track of one name
-        artist = table["artist"].fillna("").astype(str)
+        table[label] = words(label).replace("", UNLABELLED)
+    track, artist = words("track"), words("artist")
+    if source:  # two artists may have a track of one name
         track = track.where(track.eq("") | artist.eq(""), artist + ": " + track)
     table["track"] = track.where(track.ne(""), table["path"])
     table = table.sort_values("path", ignore_index=True)
     numeric = [c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c])]
     factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
-    root = root.resolve()
     return Corpus(root.name, root, table, factors, tuple(left_out), tuple(notes), read_record(root))
 
 
@@ -147,7 +138,7 @@ def read_record(root: Path) -> dict[str, Any]:
         return {}
     if not isinstance(record, dict) or "rendering" not in record:
         return {}
-    if not isinstance(record.get("rungs"), dict) or not isinstance(record.get("units"), dict):
+    if "rungs" not in record or "units" not in record:
         raise InputError(
             f"{root} was rendered by an older version: render it again (`vaelib demo`), its clips are kept"
         )
@@ -166,7 +157,7 @@ def audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
     files, bad, seen = [], [], set()
 
     def refused(error: OSError) -> None:
-        bad.append((_shown(os.path.relpath(error.filename, root)), f"may not be read ({error.strerror}); allow it"))
+        bad.append((_printable(os.path.relpath(error.filename, root)), f"may not be read ({error.strerror}); allow it"))
 
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refused):
         about = os.stat(folder)
@@ -180,9 +171,9 @@ def audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
             if path.suffix.lower() not in AUDIO_SUFFIXES or _hidden(name):
                 continue
             relative = os.path.relpath(path, root)
-            if _shown(relative) != relative:
-                bad.append((_shown(relative), "has a name that is not UTF-8; rename it, e.g. with convmv"))
-            elif os.path.isfile(path):  # False where it may not be asked
+            if _printable(relative) != relative:
+                bad.append((_printable(relative), "has a name that is not UTF-8; rename it, e.g. with convmv"))
+            elif os.path.isfile(path):
                 files.append(relative)
             else:
                 bad.append((relative, "is no file (a broken link, or a device); remove it"))
@@ -194,7 +185,7 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") and not name.startswith("..")
 
 
-def _shown(path: str) -> str:
+def _printable(path: str) -> str:
     """A path that can be written: bytes that are not UTF-8 become escapes."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -207,49 +198,40 @@ def manifest_table(manifest: Path, root: Path, allow_outside: bool = False) -> p
     """
     if not manifest.is_file():
         raise InputError(f"no manifest at {manifest}: give a CSV or Parquet file, or leave it out to read the folders")
-    kind = "Parquet" if manifest.suffix.lower() in (".parquet", ".pq") else "CSV"
     try:
-        if kind == "Parquet":
+        if manifest.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(manifest)
         else:
             table = pd.read_csv(manifest, dtype=dict.fromkeys(("path", *LABELS, "artist", "track"), str))
     except Exception as e:  # the parsers raise many kinds
         line = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
-        hint = "write it as UTF-8 CSV with a header" if kind == "CSV" else "write it again"
-        raise InputError(f"{manifest} is not a readable {kind} table ({line}); {hint}") from e
+        raise InputError(
+            f"{manifest} is not a readable table ({line}); write it as Parquet, or as UTF-8 CSV with a header"
+        ) from e
     table.columns = [str(c).strip().lstrip("\ufeff") for c in table.columns]
+    table = table.loc[:, ~table.columns.duplicated()]
     if "path" not in table or table.empty:
         raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the collection)")
-    if len(twice := table.columns[table.columns.duplicated()]):
-        raise InputError(f"{manifest} has two columns named {twice[0]!r}; rename one of them")
-    below, known = root.resolve(), dict[str, bool]()
-    for row, path in enumerate(table["path"].fillna("").astype(str), start=2):
+    table = table.assign(path=table["path"].fillna("").astype(str))
+    for row, path in enumerate(table["path"], start=2):
         where = f"{manifest}, line {row}"
-        if not path.strip():
-            raise InputError(f"{where}: the path is empty; fill it in or remove the line")
-        if "\0" in path:
-            raise InputError(f"{where}: {path!r} is no path; correct it")
-        if not allow_outside and not _inside(below, path, known):
+        if not path.strip() or "\0" in path:
+            raise InputError(f"{where}: {path!r} is no path; correct it or remove the line")
+        if not allow_outside and not _inside(root, path):
             raise InputError(
                 f"{where}: {path!r} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)"
             )
-    table = table.astype({"path": str})
     for column in table.columns:  # lists, dates, mixed types: as text
         if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_complex_dtype(table[column]):
             table[column] = table[column].map(str, na_action="ignore").astype(object)
     return table.drop_duplicates("path", ignore_index=True)
 
 
-def _inside(root: Path, path: str, known: dict[str, bool]) -> bool:
-    """Whether a path stays below the resolved root: written so, and links resolved; folders are asked once."""
-    if os.path.isabs(path) or ".." in Path(path).parts:
-        return False
-    folder = os.path.dirname(path)
+def _inside(root: Path, path: str) -> bool:
+    """Whether a path stays below the resolved root: written so, and with its links resolved."""
     try:
-        if folder not in known:
-            known[folder] = (root / folder).resolve().is_relative_to(root)
-        return known[folder] and (not os.path.islink(root / path) or (root / path).resolve().is_relative_to(root))
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that is too long
+        return ".." not in Path(path).parts and (root / path).resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop of links, a name that is too long
         return False
 
 
@@ -281,19 +263,17 @@ def folder_table(root: Path, files: Sequence[str], labels: str = "") -> tuple[pd
 
 def _pattern(labels: str) -> re.Pattern[str]:
     """`{genre}/{artist} - {title}` → a regular expression with these groups."""
-    parts = re.split(r"(\{\w+\}|\*)", labels.strip("/"))
-    names = [p[1:-1] for p in parts if p.startswith("{") and p.endswith("}")]
-    if not names or len(set(names)) < len(names) or any("{" in p or "}" in p for p in parts[::2]):
+    parts = re.split(r"(\{\w+\}|\*)", labels.strip("/"))  # at odd places what stands in braces, and stars
+    names = [p[1:-1] for p in parts[1::2] if p != "*"]
+    bad = [n for n in names if n in (*OWN, "path") or n[0].isdigit()]
+    if bad or not names or len(set(names)) < len(names) or any("{" in p or "}" in p for p in parts[::2]):
         raise InputError(
-            f"labels {labels!r} is no pattern: write the levels of folders with names in braces, each once, "
-            "e.g. {language}/{genre}/{track}"
+            f"labels {labels!r} is no pattern{f', {bad[0]!r} cannot be a label' if bad else ''}: write the levels of "
+            "folders with names in braces, each once, e.g. {language}/{genre}/{artist}/{track}"
         )
-    if bad := [n for n in names if n in OWN or n == "path" or n[0].isdigit()]:
-        raise InputError(
-            f"labels {labels!r}: {bad[0]!r} cannot be a label; use language, genre, family, artist, track, …"
-        )
-    groups = [f"(?P<{p[1:-1]}>[^/]+?)" if i % 2 and p != "*" else re.escape(p) for i, p in enumerate(parts)]
-    return re.compile("".join("[^/]*" if p == "*" else g for p, g in zip(parts, groups, strict=True)), re.DOTALL)
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = ["[^/]*" if p == "*" else f"(?P<{p[1:-1]}>[^/]+?)" for p in parts[1::2]]
+    return re.compile("".join(parts), re.DOTALL)
 
 
 # --- what can be used ---
@@ -330,9 +310,7 @@ def quarantine(
         for start, seconds in places:
             frames = frames_of(about.seconds - start if seconds is None else seconds, fe)
             rows.append(i)
-            cut.append(
-                (start, np.nan if seconds is None else seconds, frames, about.rate, about.channels, about.format)
-            )
+            cut.append((start, np.nan if seconds is None else seconds, frames, *about[1:]))
     columns = ["start_s", "seconds", "n_frames", "rate", "channels", "format"]
     return corpus.table.iloc[rows].reset_index(drop=True).join(pd.DataFrame(cut, columns=columns)), bad
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .claims import read
+from .collection import LADDER
 from .config import ROOT, InputError
 from .metrics.statistics import MIN_SEEDS, judge
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .runs import Run
 
 CLAIMS = ROOT / "data" / "claims.csv"
-LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # the demo's, from easy to difficult
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 OF_NO_RUN = ("parameters", "speed")
 OUTCOMES = ("supported", "refuted", "inconclusive")
