@@ -1,9 +1,8 @@
 """What must stay together: files with the same audio, songs of an artist; and the split into train, validation, test.
 
-The same audio under two names is found by a fingerprint of every row of a store, in the spirit of Haitsma & Kalker 2002
-(A Highly Robust Audio Fingerprinting System, ISMIR): the signs of energy differences over bands and time; but of a
-fixed number of bits, whatever the length, and with a second bit beside each that says whether its sign is clear. Pure
-functions of arrays and tables; notebook 01 plays what they find.
+The same audio under two names is found by a fingerprint after Haitsma & Kalker 2002 (A Highly Robust Audio
+Fingerprinting System, ISMIR): the signs of energy differences over bands and time; but of a fixed number of bits, and
+with a second bit for each that says whether its sign is clear. Notebook 01 computes one and plays what is found.
 """
 
 from __future__ import annotations
@@ -38,10 +37,7 @@ BLOCK = 64  # rows compared with all others at a time
 
 @lru_cache(maxsize=64)
 def triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_array:
-    """(into, n) weights of overlapping triangles between two shares of an axis of n places; each row sums to 1.
-
-    Sparse, because NumPy's dense products start threads that wait busily, in workers that are the parallelism.
-    """
+    """(into, n) weights of overlapping triangles between two shares of an axis of n places; each row sums to 1."""
     x, step = (np.arange(n) + 0.5) / n, (high - low) / into
     centres = low + step * (np.arange(into) + 0.5)
     weights = np.clip(1 - np.abs(x - centres[:, None]) / max(wide * step, 1 / n), 0, None)
@@ -51,11 +47,11 @@ def triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_ar
 def fingerprint(db: np.ndarray) -> np.ndarray:
     """Fingerprint of one row: 512 signs, then 512 bits that say which of them are clear.
 
-    Both front ends give about the same one. It survives lossy encoders, another gain or sampling rate and an offset of
-    a few milliseconds; it does not survive another tempo, another pitch or another beginning.
+    It survives lossy encoders, another gain, sampling rate or front end, and an offset of a few milliseconds; not
+    another tempo, pitch or beginning.
 
     Args:
-        db: (mel, frame) in dB, only the frames that hold sound or silence of the row (no padding).
+        db: (mel, frame) in dB, without padding.
 
     Returns:
         (`BYTES`,) uint8.
@@ -69,19 +65,6 @@ def fingerprint(db: np.ndarray) -> np.ndarray:
     return np.packbits(np.concatenate([change > 0, np.abs(change) >= CLEAR_DB]))
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare fingerprints (n, `BYTES`) pair by pair.
-
-    Returns:
-        (n,) each: share of all signs that differ, share of those clear in both that differ, number clear in both.
-    """
-    signs = np.bitwise_xor(a, b)[:, : BYTES // 2]
-    clear = np.bitwise_and(a, b)[:, BYTES // 2 :]
-    n = np.bitwise_count(clear).sum(1, dtype=int)
-    share = np.bitwise_count(signs & clear).sum(1, dtype=int) / np.maximum(n, 1)
-    return np.bitwise_count(signs).sum(1, dtype=int) / (BANDS * TIMES), share, n
-
-
 def groups(fingerprints: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Join the rows that hold the same audio: every row is compared with every other (100,000 rows: some minutes).
 
@@ -92,14 +75,16 @@ def groups(fingerprints: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     Returns:
         (n,) the number of the first row with the same audio: its own where it is the first, or alone.
     """
-    signs = np.ascontiguousarray(fingerprints[:, : BYTES // 2]).view(np.uint64)
+    signs, clear = (np.ascontiguousarray(half).view(np.uint64) for half in np.hsplit(fingerprints, 2))  # (n, 8)
     pairs = [np.zeros((2, 0), int)]
     for start in range(0, len(signs), BLOCK):
         some, others = signs[start : start + BLOCK], signs[start:]
         differ = sum(np.bitwise_count(a[:, None] ^ b).astype(np.uint16) for a, b in zip(some.T, others.T, strict=True))
         i, j = np.nonzero(differ <= MOST_DIFFERENT * BANDS * TIMES) + np.array(start)
-        _, share, n = distances(fingerprints[i], fingerprints[j])
-        same = (i < j) & (share <= MOST_CLEAR_DIFFERENT) & (n >= FEWEST_CLEAR)
+        both = clear[i] & clear[j]
+        n = np.bitwise_count(both).sum(1, dtype=int)
+        unlike = np.bitwise_count(both & (signs[i] ^ signs[j])).sum(1, dtype=int)
+        same = (i < j) & (n >= FEWEST_CLEAR) & (unlike <= MOST_CLEAR_DIFFERENT * n)
         same &= np.abs(seconds[i] - seconds[j]) <= SECONDS_APART
         pairs.append(np.stack([i[same], j[same]]))
     return _firsts(*np.concatenate(pairs, axis=1), len(signs))
@@ -159,18 +144,14 @@ def together(*columns: Sequence) -> np.ndarray:
 
 
 def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") -> np.ndarray:
-    """Assign clips to train, validation and test, stratified by `by`; what belongs together is never torn apart.
-
-    Clips belong together that have the same artist, the same track (or, without one, the same path), or the same sound
-    (`duplicate_of`).
+    """Assign clips to train, validation and test; what belongs together (`_groups`) is never torn apart.
 
     Args:
-        by: Column of the classes; None: not stratified.
+        by: Column of the classes that the split is stratified by; None: not stratified.
 
     Returns:
-        (clip,) of `train`, `validation` or `test`. With too few groups in a class the test split is served
-        after train, and validation last, so that every class is trained on; where no class has enough for all three,
-        some classes with two groups to train on give one to validation.
+        (clip,) of `train`, `validation` or `test`. A class with few groups serves train first, then test, then
+        validation; where no class has enough for all three, some with two groups to train on give one to validation.
     """
     group = _groups(table)
     rng = np.random.default_rng(seed)
@@ -198,11 +179,9 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray:
-    """(clip,) name of the group that a clip belongs to: groups that share a clip are one."""
-    empty = pd.Series("", table.index)
-    track, artist, sound = (
-        table[c].fillna("").astype(str) if c in table else empty for c in ("track", "artist", "duplicate_of")
-    )
+    """(clip,) name of the group of each clip: of one artist, one track (without one: path) or one sound, all linked."""
+    known = table.reindex(columns=["track", "artist", "duplicate_of"]).astype(object).fillna("").astype(str)
+    track, artist, sound = (known[c] for c in known)
     path = table["path"].astype(str)
     track, sound = track.where(track.ne(""), path), sound.where(sound.ne(""), path)
     name = ("artist:" + artist).where(artist.ne(""), "track:" + track).to_numpy()
