@@ -1,7 +1,6 @@
 """Cluster scores against brute force, spaces without training against scikit-learn and librosa, neighbours."""
 
 import itertools
-import warnings
 
 import librosa
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, mutual_info_score, silhouette_score
 
-from vaelib.config import InputError
 from vaelib.metrics import clustering as c
 
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -23,9 +21,6 @@ def entropy(x):
 
 def rand_index(a, b):
     return np.mean([(a[i] == a[j]) == (b[i] == b[j]) for i, j in itertools.combinations(range(len(a)), 2)])
-
-
-# --- clusters against labels ---
 
 
 def test_scores_against_enumeration_of_all_permutations():
@@ -52,14 +47,11 @@ def test_clips_that_are_a_class_each_agree_with_nothing_not_even_by_rounding(n):
     assert c.cluster_scores(alone, alone[::-1])["ami"] == 1
 
 
-def test_names_do_not_matter_one_cluster_says_nothing_and_lengths_must_agree():
+def test_names_do_not_matter_and_one_cluster_says_nothing():
     text = np.array(["metal", "metal", "arab", "arab"])
     assert set(c.cluster_scores(text, np.array([7, 7, 2, 2])).values()) == {1.0}
     collapsed = c.cluster_scores(LABELS, np.zeros(6, int))
     assert collapsed["ari"] == collapsed["ami"] == collapsed["nmi"] == collapsed["homogeneity"] == 0
-    for labels, clusters in ((LABELS, THREE[:5]), ([], [])):
-        with pytest.raises(InputError, match="one of each per clip"):
-            c.cluster_scores(labels, clusters)
 
 
 def test_geometry_by_hand():
@@ -67,8 +59,6 @@ def test_geometry_by_hand():
     assert scores["silhouette"] == pytest.approx(np.mean([1 - 1 / 10.5, 1 - 1 / 9.5]))
     assert scores["davies_bouldin"] == pytest.approx((0.5 + 0.5) / 10)
     assert scores["calinski_harabasz"] == pytest.approx(100 / (1 / 2))
-    flat = c.geometry_scores(np.array([[0.0], [0], [5], [5]]), np.array([0, 0, 1, 1]))
-    assert flat == {"silhouette": 1.0, "davies_bouldin": 0.0, "calinski_harabasz": np.inf}
 
 
 @pytest.mark.parametrize(
@@ -82,15 +72,6 @@ def test_geometry_by_hand():
 )
 def test_geometry_is_nan_where_undefined(points, groups):
     assert np.isnan(list(c.geometry_scores(points, np.array(groups)).values())).all()
-
-
-def test_permutation_null_is_centred_where_the_metric_is_adjusted_and_only_there():
-    rng = np.random.default_rng(0)
-    labels, assign = rng.integers(3, size=90), rng.integers(30, size=90)
-    scores = [lambda a, b, k=k: c.cluster_scores(a, b)[k] for k in ("ari", "purity")]
-    ari, purity = (c.permutation_null(score, labels, assign, 100, 0) for score in scores)
-    assert abs(ari.mean) < 0.01 and ari.p95 == pytest.approx(np.percentile(ari.values, 95))
-    assert purity.mean > 0.5  # many clusters look pure by chance: why ARI and AMI come first
 
 
 def test_leave_one_out_values_have_the_mean_of_the_score_and_its_spread():
@@ -111,39 +92,20 @@ def test_all_scores_of_a_clustering_by_id():
     codes = np.repeat(np.eye(3) * 9, 10, axis=0) + rng.normal(size=(30, 3))
     chance = rng.integers(0, 3, 30)
     numbers, per_clip = c.clustering_scores(labels, np.repeat([1, 0, 2], 10), codes, {"pca": chance})
-    assert numbers["ari"] == numbers["ami"] == 1 and numbers["ari.null_p95"] < 0.3
+    assert numbers["ari"] == numbers["ami"] == 1 and 0 < numbers["ari.null_p95"] < 0.3
     assert numbers["ari.pca"] == adjusted_rand_score(labels, chance)
     assert numbers["silhouette"] == pytest.approx(silhouette_score(codes, labels))
     assert set(per_clip) == {"ari", "ami", "silhouette", "ari.pca", "ami.pca"}
     assert all(v.mean() == pytest.approx(numbers[name]) and v.shape == (30,) for name, v in per_clip.items())
 
 
-# --- the clusterer ---
-
-
-def blobs(centers, n, seed):
-    rng = np.random.default_rng(seed)
-    truth = np.repeat(np.arange(len(centers)), n)
-    return np.asarray(centers, float)[truth] + rng.normal(size=(len(truth), 2)), truth
-
-
-def test_kmeans_finds_blobs_on_clips_it_did_not_see():
-    centers = [[0, 0], [20, 0], [0, 20]]
-    (train, _), (test, truth) = blobs(centers, 40, 0), blobs(centers, 15, 1)
+def test_kmeans_finds_blobs_on_clips_it_did_not_see_and_survives_collapse():
+    rng, truth = np.random.default_rng(0), np.repeat([0, 1, 2], 40)
+    train, test = (np.array([[0.0, 0], [20, 0], [0, 20]])[truth] + rng.normal(size=(120, 2)) for _ in range(2))
     found = c.kmeans_assign(train, test, 3, 0)
     assert c.cluster_scores(truth, found)["ari"] == 1
     np.testing.assert_array_equal(found[:5], c.kmeans_assign(train, test[:5], 3, 0))  # fitted on train alone
-
-
-def test_kmeans_refuses_the_impossible_and_survives_collapse():
-    with pytest.raises(InputError, match="4 clusters asked of 3 training clips"):
-        c.kmeans_assign(np.eye(3), np.eye(3), 4, 0)
-    with pytest.raises(InputError, match="not finite"):
-        c.kmeans_assign(np.full((5, 2), np.nan), np.eye(2), 2, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = c.kmeans_assign(np.zeros((30, 4)), np.zeros((10, 4)), 5, 0)
-    assert len(np.unique(found)) == 1
+    assert len(np.unique(c.kmeans_assign(np.zeros((30, 4)), np.zeros((10, 4)), 5, 0))) == 1
 
 
 # --- spaces without training ---
@@ -155,9 +117,9 @@ def windows(n, w=1, seed=0):
 
 def test_principal_components_are_those_of_scikit_learn_averaged_over_windows():
     train, test = windows(20, 3), windows(7, 2, seed=1)
-    exact = PCA(4, svd_solver="full").fit(train.reshape(60, 30))
-    expected = [exact.transform(x.reshape(-1, 30)).reshape(len(x), -1, 4).mean(1) for x in (train, test)]
-    found = c.pca_codes(train, test, dims=4)
+    exact = PCA(30, svd_solver="full").fit(train.reshape(60, 30))
+    expected = [exact.transform(x.reshape(-1, 30)).reshape(len(x), -1, 30).mean(1) for x in (train, test)]
+    found = c.pca_codes(train, test)
     signs = np.sign((found[0] * expected[0]).sum(0))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a * signs, b, atol=1e-2)
@@ -165,9 +127,9 @@ def test_principal_components_are_those_of_scikit_learn_averaged_over_windows():
 
 
 def test_the_cepstrum_is_librosas_and_windows_are_pooled():
-    x = windows(3).astype(np.float32)
-    for clip, found in zip(x[:, 0], c.mfcc_statistics(x, coefficients=4), strict=True):
-        expected = librosa.feature.mfcc(S=clip, n_mfcc=4)
+    x = np.random.default_rng(0).uniform(size=(3, 1, 24, 5)).astype(np.float32)
+    for clip, found in zip(x[:, 0], c.mfcc_statistics(x), strict=True):
+        expected = librosa.feature.mfcc(S=clip, n_mfcc=20)
         np.testing.assert_allclose(found, [*expected.mean(1), *expected.std(1)], atol=1e-5)
     several = windows(2, 3)
     joined = np.concatenate(list(several.transpose(1, 0, 2, 3)), axis=2)[:, None]  # a clip's windows after each other
@@ -194,9 +156,8 @@ def points():
 def test_the_nearest_are_those_of_brute_force(points, metric):
     queries = np.random.default_rng(4).normal(size=(7, 5))
     for q, at, d in zip(queries, *c.nearest(queries, points, 4, metric), strict=True):
-        if metric == "euclidean":
-            expected = np.linalg.norm(points - q, axis=1)
-        else:
+        expected = np.linalg.norm(points - q, axis=1)
+        if metric == "cosine":
             expected = 1 - points @ q / np.linalg.norm(points, axis=1) / np.linalg.norm(q)
         assert at.tolist() == np.argsort(expected)[:4].tolist()
         np.testing.assert_allclose(d, np.sort(expected)[:4], atol=1e-7)
@@ -210,12 +171,6 @@ def test_the_own_group_is_passed_over_and_others_take_its_place(points):
         assert at.tolist() == np.argsort(expected)[:6].tolist()
     places, far = c.nearest(points[:4], points[:4], 3, groups=(np.array([0, 0, 0, 1]),) * 2)
     assert places[0].tolist() == [3, -1, -1] and np.isnan(far[0, 1:]).all() and np.isfinite(far[0, 0])
-
-
-@pytest.mark.parametrize(("k", "metric", "says"), [(0, "cosine", "one or more"), (1, "cosin", "did you mean 'cosine'")])
-def test_what_cannot_be_asked_of_neighbours(points, k, metric, says):
-    with pytest.raises(InputError, match=says):
-        c.nearest(points, points, k, metric)
 
 
 def test_a_map_of_few_clips_is_linear(points):

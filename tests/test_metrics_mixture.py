@@ -5,19 +5,18 @@ import pytest
 
 from vaelib.metrics import mixture as m
 
-CONFIDENCE = np.array([0.05, 0.55, 0.6, 0.65, 0.95, 1.0])
-CORRECT = np.array([0, 1, 0, 1, 1, 1], dtype=bool)
-
 
 def test_reliability_table_by_hand():
-    table = m.reliability(CONFIDENCE, CORRECT, bins=5)
-    np.testing.assert_array_equal(table.count, [1, 0, 1, 2, 2])  # 0.6 on an edge: upper bin
-    np.testing.assert_allclose(table.confidence, [0.05, np.nan, 0.55, 0.625, 0.975])
-    np.testing.assert_allclose(table.accuracy, [0, np.nan, 1, 0.5, 1])
+    confidence = np.array([0.05, 0.55, 0.6, 0.65, 0.95, np.float32(1) + np.float32(1e-7)])  # a softmax rounds above 1
+    correct = np.array([0, 1, 0, 1, 1, 1], dtype=bool)
+    table = m.reliability(confidence, correct)
+    np.testing.assert_array_equal(table.count, [1, 0, 0, 0, 0, 1, 2, 0, 0, 2])  # 0.6 on an edge: upper bin
+    filled = table.count > 0
+    np.testing.assert_allclose(table.confidence[filled], [0.05, 0.55, 0.625, 0.975])
+    np.testing.assert_allclose(table.accuracy[filled], [0, 1, 0.5, 1])
+    assert np.isnan(table.accuracy[~filled]).all()
     expected = (1 * 0.05 + 1 * 0.45 + 2 * 0.125 + 2 * 0.025) / 6
-    assert m.calibration_errors(CONFIDENCE, CORRECT, bins=5).mean() == pytest.approx(expected)
-    rounded = np.array([np.float32(1) + np.float32(1e-7)])
-    assert m.reliability(rounded, np.array([1])).count[-1] == 1
+    assert m.calibration_errors(confidence, correct).mean() == pytest.approx(expected)
 
 
 def test_calibration_error_of_honest_and_boasting_confidence():
@@ -38,7 +37,6 @@ def test_a_temperature_turns_boasting_into_honest_confidence_and_back(scale):
     assert temperature == pytest.approx(scale, rel=0.1)
     soft = m.tempered(boasting, temperature)
     np.testing.assert_allclose(soft.sum(1), 1)
-    np.testing.assert_array_equal(soft.argmax(1), honest.argmax(1))
     assert m.calibration_errors(soft.max(1)[2000:], (soft.argmax(1) == truth)[2000:]).mean() < 0.05
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from vaelib.config import InputError
 from vaelib.metrics import spectrogram as s
 
 # --- reconstruction ---
@@ -15,35 +14,34 @@ def x():
     return np.random.default_rng(0).uniform(size=(6, 8, 40)).astype(np.float32)
 
 
+def scores(x, xhat, mean=0.0):
+    return s.reconstruction_scores(x, xhat, mean)[0]
+
+
 def test_r2_is_one_zero_and_negative_where_it_should(x):
     mean = x.mean(0)
-    assert s.r2_against_mean(x, x, mean) == pytest.approx(np.ones(6))
-    assert s.r2_against_mean(x, np.broadcast_to(mean, x.shape), mean) == pytest.approx(np.zeros(6))
-    assert s.r2_against_mean(x, mean + (x - mean) / 2, mean).mean() == pytest.approx(0.75, abs=1e-6)
-    assert s.r2_against_mean(x, 1 - x, mean).mean() < -0.5
-    assert np.isnan(s.r2_against_mean(np.full((2, 3, 4), 0.5), np.zeros((2, 3, 4)), np.full((3, 4), 0.5))).all()
+    r2 = [scores(x, y, mean)["rec.r2"] for y in (x, np.broadcast_to(mean, x.shape), mean + (x - mean) / 2, 1 - x)]
+    assert r2[:3] == pytest.approx([1, 0, 0.75]) and r2[3] < -0.5
+    assert np.isnan(scores(np.full((2, 3, 4), 0.5), np.zeros((2, 3, 4)), np.full((3, 4), 0.5))["rec.r2"])
 
 
 def test_edges_of_identity_blur_and_half_contrast(x):
-    def kept(other):
-        return [s.edges_kept(x, other, axis).mean() for axis in ("time", "frequency")]
+    def kept(x, other):
+        return [scores(x, other)[f"rec.edges_{axis}"] for axis in ("time", "freq")]
 
-    assert kept(x) == pytest.approx([1, 1]) and kept(0.5 * x) == pytest.approx([0.25, 0.25])
-    in_time, in_frequency = kept(gaussian_filter1d(x, 1.5, axis=2)), kept(gaussian_filter1d(x, 1.5, axis=1))
+    assert kept(x, x) == pytest.approx([1, 1]) and kept(x, 0.5 * x) == pytest.approx([0.25, 0.25])
+    in_time, in_frequency = (kept(x, gaussian_filter1d(x, 1.5, axis=axis)) for axis in (2, 1))
     assert in_time[0] < in_time[1] < 1 and in_frequency[1] < in_frequency[0] < 1
     bands = np.tile(np.arange(4.0)[None, :, None], (1, 1, 5))
-    assert np.isnan(s.edges_kept(bands, 2 * bands, "time")).all()  # flat along time: undefined
-    assert s.edges_kept(bands, 2 * bands, "frequency").mean() == pytest.approx(4)
+    flat, four = kept(bands, 2 * bands)
+    assert np.isnan(flat) and four == pytest.approx(4)  # flat along time: undefined
 
 
-def test_onsets_by_hand_and_their_correlations(x):
-    hand = np.array([[[0, 1, 1, 0.5], [0.2, 0, 0.3, 0.3]]])  # (1, 2, 4)
-    np.testing.assert_allclose(s.onset_envelope(hand), [[0, 1, 0.3, 0]])  # rises only
+def test_onsets_are_rises_summed_over_bands(x):
+    rises, same = np.array([[[0, 1, 1, 0.5], [0.2, 0, 0.3, 0.3]]]), np.array([[[0, 1, 1.3, 1.3], [0, 0, 0, 0]]])
+    assert s.onset_correlations(rises, same) == pytest.approx(1)
     assert s.onset_correlations(x, 0.3 * x + 0.1) == pytest.approx(np.ones(6), abs=1e-5)
     assert abs(s.onset_correlations(x, x[:, :, ::-1]).mean()) < 0.3
-    noisy = np.random.default_rng(1).normal(0, 0.1, x.shape) + x
-    envelopes = zip(s.onset_envelope(x)[:, 1:], s.onset_envelope(noisy)[:, 1:], strict=True)
-    np.testing.assert_allclose(s.onset_correlations(x, noisy), [np.corrcoef(a, b)[0, 1] for a, b in envelopes])
 
 
 def test_a_flat_reconstruction_keeps_no_onset_and_a_silent_original_is_left_out(x):
@@ -53,7 +51,6 @@ def test_a_flat_reconstruction_keeps_no_onset_and_a_silent_original_is_left_out(
     silent[0] = 0
     numbers, per_clip = s.reconstruction_scores(silent, x, x.mean(0))
     assert numbers["rec.onset_r"] == pytest.approx(1) and "rec.onset_r" not in per_clip
-    assert np.isnan(s.onset_correlations(silent, x)[0])
 
 
 def test_all_scores_of_a_reconstruction_by_id(x):
@@ -64,13 +61,6 @@ def test_all_scores_of_a_reconstruction_by_id(x):
     assert numbers["rec.mse_mean"] == pytest.approx(x.var(0).mean())
     assert numbers["rec.r2"] == pytest.approx(1 - numbers["rec.mse"] / numbers["rec.mse_mean"])
     assert all(v.mean() == pytest.approx(numbers[name]) and v.shape == (6,) for name, v in per_clip.items())
-
-
-@pytest.mark.parametrize("metric", [s.mse_per_clip, s.mse_by_band, s.onset_correlations])
-def test_shapes_must_agree(metric, x):
-    for a, b in ((x, x[:, :, :-1]), (x[0], x[0])):
-        with pytest.raises(InputError, match="must both be"):
-            metric(a, b)
 
 
 # --- paths ---
@@ -112,11 +102,9 @@ def test_a_decoder_that_hardly_moves_is_collapsed_beside_its_originals():
     assert score(faint, distance)["collapsed"] and not score(path, distance)["collapsed"]
 
 
-def test_many_paths_are_scored_one_by_one_and_one_step_is_no_path():
+def test_many_paths_are_scored_one_by_one():
     scores = s.paths_smoothness(np.stack([T[:, None] * np.ones(5), JUMP, np.zeros((33, 5))]))
     np.testing.assert_allclose(scores["step_ratio"], [1, 32, np.inf])
-    with pytest.raises(InputError, match="two steps"):
-        s.paths_smoothness(np.zeros((1, 1, 5)))
 
 
 # --- patterns ---
@@ -140,7 +128,7 @@ def test_a_ripple_has_all_its_power_at_its_own_modulation():
 
 
 def test_ripples_cover_both_axes_and_both_directions_once():
-    found = s.ripples((64, 64), steps=6, phases=4)
+    found = s.ripples((64, 64))
     assert found.images.shape == (6 + 6 + 2 * 6 * 6, 4, 64, 64) and found.images.dtype == np.float32
     pairs = set(zip(found.temporal, found.spectral, strict=True))
     assert len(pairs) == len(found.temporal) and (0, 0) not in pairs

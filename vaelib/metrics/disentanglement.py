@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy.stats import entropy, ortho_group
 from sklearn.decomposition import PCA, FastICA
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score, recall_score
 
-from vaelib.config import InputError
-from vaelib.metrics.statistics import Null, bootstrap_interval, mean_known
+from vaelib.metrics.statistics import Scores, bootstrap_interval, mean_known
 
 Factors = Mapping[str, np.ndarray]
 BINS = 20  # of every dimension and every continuous factor, as in Locatello et al. 2019, arXiv:1811.12359
@@ -36,19 +34,16 @@ class GapScore(NamedTuple):
 
 
 class DciScore(NamedTuple):
-    """DCI, in [0, 1], higher better; informativeness per factor; importances (L, K), columns sum to 1."""
+    """DCI, each in [0, 1], higher better."""
 
     disentanglement: float
     completeness: float
     informativeness: float
-    per_factor: dict[str, float]
-    importance: np.ndarray
 
 
 def is_continuous(values: np.ndarray) -> bool:
     """Whether a factor is measured (float, more than `BINS` distinct values) and not a set of classes."""
-    values = np.asarray(values)
-    return np.issubdtype(values.dtype, np.floating) and len(np.unique(values)) > BINS
+    return np.issubdtype(np.asarray(values).dtype, np.floating) and len(np.unique(values)) > BINS
 
 
 def discretize(values: np.ndarray) -> np.ndarray:
@@ -59,20 +54,15 @@ def discretize(values: np.ndarray) -> np.ndarray:
     return np.minimum((share * BINS).astype(int), BINS - 1)
 
 
-def mutual_information(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Empirical mutual information of every code with every factor, nats.
+def _levels(values: np.ndarray) -> np.ndarray:
+    return discretize(values) if is_continuous(values) else np.unique(values, return_inverse=True)[1]
 
-    Args:
-        codes: Discrete codes, integers from 0, (N, L).
-        factors: Discrete factors, integers from 0, (N, K).
 
-    Returns:
-        (L, K). Biased upwards by about (levels - 1)² / 2N nats: compare it with a null, not with 0.
+def mutual_information(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """(L,) empirical mutual information of discrete codes (N, L) with a discrete factor (N,), integers from 0, nats.
+
+    Biased upwards by about (levels - 1)² / 2N nats: compare it with a null, not with 0.
     """
-    return np.stack([_information(codes, v) for v in factors.T], axis=1)
-
-
-def _information(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
     dims, bins, levels = codes.shape[1], codes.max() + 1, factor.max() + 1
     cell = (np.arange(dims) * bins + codes) * levels + factor[:, None]  # one histogram for all dimensions
     joint = np.bincount(cell.ravel(), minlength=dims * bins * levels).reshape(dims, bins, levels)
@@ -80,56 +70,39 @@ def _information(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
     return np.maximum(h_code + entropy(np.bincount(factor)) - h_joint, 0.0)  # rounding dips below 0
 
 
-def _levels(values: np.ndarray) -> np.ndarray:
-    return discretize(values) if is_continuous(values) else np.unique(values, return_inverse=True)[1]
-
-
 def _gap(matrix: np.ndarray, names: Sequence[str]) -> GapScore:
     ranked = np.sort(np.vstack([np.zeros(matrix.shape[1]), matrix]), axis=0)  # a single dimension: its gap is against 0
-    gaps = dict(zip(names, (ranked[-1] - ranked[-2]).tolist(), strict=True))  # nan columns stay nan
-    return GapScore(mean_known(gaps.values()), gaps, matrix)
+    gaps = ranked[-1] - ranked[-2]  # nan columns stay nan
+    return GapScore(mean_known(gaps), dict(zip(names, gaps.tolist(), strict=True)), matrix)
 
 
 def mig(codes: np.ndarray, factors: Factors) -> GapScore:
     """Mutual information gap: (highest - second highest MI with a factor) / entropy of the factor.
 
-    Chen et al. 2018, arXiv:1802.04942, with binned codes and empirical entropies as in disentanglement_lib.
-
-    Args:
-        codes: Posterior means, or samples for the sampled variant, (N, L).
-        factors: Name to values, (N,).
+    Chen et al. 2018, arXiv:1802.04942, with binned codes (N, L) and empirical entropies as in disentanglement_lib.
 
     Returns:
         The mean gap, each factor's (nan for a constant factor), and MI / entropy, (L, K), in [0, 1].
-
-    Raises:
-        InputError: A factor has missing values.
     """
-    for name, values in factors.items():
-        if pd.isna(values).any():
-            raise InputError(f"factor {name!r} has missing values: leave those clips out")
-    levels = np.stack([_levels(values) for values in factors.values()], axis=1)  # (N, K)
-    entropies = np.array([entropy(np.bincount(v)) for v in levels.T])  # (K,)
-    information = mutual_information(discretize(codes), levels)  # (L, K)
-    return _gap(information / np.where(entropies > 0, entropies, np.nan), list(factors))
+    bins, columns = discretize(codes), []
+    for values in factors.values():
+        levels = _levels(values)
+        h = entropy(np.bincount(levels))
+        columns.append(mutual_information(bins, levels) / (h if h > 0 else np.nan))
+    return _gap(np.stack(columns, axis=1), list(factors))
 
 
 def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndarray:
-    """(N,) whose mean is the MIG: what each clip adds to it, so that an interval over clips can be given.
+    """(N,) whose mean is the MIG `score` of codes and factors: with them it has an interval over clips.
 
     Mutual information is the mean of log p(z, v) / p(z) p(v) over clips; here that of the best dimension minus that of
     the second best, over the entropy, averaged over factors.
-
-    Args:
-        codes, factors: What `mig` was given.
-        score: What it returned.
     """
     parts = []
     for values, column in zip(factors.values(), score.matrix.T, strict=True):
         if np.isnan(column).any():
             continue
-        v = _levels(values)
-        z = discretize(codes[:, np.argsort(-column, kind="stable")[:2]])
+        v, z = _levels(values), discretize(codes[:, np.argsort(-column, kind="stable")[:2]])
         known = [_pointwise(d, v) for d in z.T]
         parts.append((known[0] - sum(known[1:])) / entropy(np.bincount(v)))
     return np.mean(parts, axis=0) if parts else np.full(len(codes), np.nan)
@@ -147,7 +120,7 @@ def sap(codes: np.ndarray, factors: Factors) -> GapScore:
 
     Kumar et al. 2018, arXiv:1711.00848. Continuous factors: R² of a linear fit. Discrete ones: balanced accuracy of the
     nearest class mean, rescaled so that chance is 0 and perfect is 1 like R²; the paper's linear SVM cannot single out
-    a middle class on one axis. Arguments and nan as `mig`; the matrix holds the scores.
+    a middle class on one axis. The matrix holds the scores; nan as `mig`.
     """
     codes = np.asarray(codes, dtype=float)
     columns = [_r2(codes, v) if is_continuous(v) else _nearest_mean(codes, v) for v in factors.values()]
@@ -184,28 +157,20 @@ def dci(
     """Disentanglement, completeness, informativeness from the importances of tree ensembles.
 
     Eastwood & Williams 2018 (openreview By-7dz-AZ), with extremely randomised trees for their forests: one ensemble per
-    factor, fitted on train. Informativeness is measured on test, floored at 0 and higher better: R² of a continuous
-    factor, balanced accuracy above chance of a discrete one. Disentanglement of each dimension is weighted by its
-    importance; a latent that tells nothing scores 0.
-
-    Args:
-        codes_train, codes_test: (N, L) and (M, L).
-        factors_train, factors_test: Name to values, (N,) and (M,).
-        seed: Seed of the trees.
-
-    Returns:
-        The scores. A factor that is constant in train or test is nan and left out; with a single factor
-        (dimension) disentanglement (completeness) is undefined and nan.
+    factor, fitted on train (N, L). Informativeness is measured on test (M, L), floored at 0: R² of a continuous factor,
+    balanced accuracy above chance of a discrete one. Disentanglement of each dimension is weighted by its importance; a
+    latent that tells nothing scores 0. A factor that is constant in train or test is left out; with a single factor
+    (dimension) disentanglement (completeness) is undefined and nan.
     """
-    codes_train, codes_test = np.asarray(codes_train, float), np.asarray(codes_test, float)
-    importance, scores = np.full((codes_train.shape[1], len(factors_train)), np.nan), {}
+    importance, scores = np.full((codes_train.shape[1], len(factors_train)), np.nan), []
     for k, (name, y) in enumerate(factors_train.items()):
-        importance[:, k], scores[name] = _explain(codes_train, y, codes_test, factors_test[name], seed)
+        importance[:, k], score = _explain(codes_train, y, codes_test, factors_test[name], seed)
+        scores.append(score)
     known = importance[:, ~np.isnan(importance).any(axis=0)]  # (L, factors that vary)
     weights = known.sum(axis=1)
     disentanglement = _concentration(known) @ (weights / weights.sum() if weights.any() else weights)
     completeness = _concentration(known.T).mean() if known.size else np.nan
-    return DciScore(float(disentanglement), float(completeness), mean_known(scores.values()), scores, importance)
+    return DciScore(float(disentanglement), float(completeness), mean_known(scores))
 
 
 def _explain(
@@ -219,7 +184,7 @@ def _explain(
         y, y_test = np.asarray(y).astype(str), np.asarray(y_test).astype(str)
     kind = ExtraTreesRegressor if continuous else ExtraTreesClassifier
     # Every dimension at every split: drawn subsets would hand importance to noise dimensions. One thread: several sum
-    # the trees in the order in which they finish, and are no faster.
+    # the trees in the order in which they finish.
     model = kind(50, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=1, random_state=seed)
     guess = model.fit(x, y).predict(x_test)
     if continuous:
@@ -251,15 +216,6 @@ def permuted_scores(codes: np.ndarray, factors: Factors, seed: int = 0) -> list[
     return [mig(codes, {k: v[order] for k, v in factors.items()}) for order in orders]
 
 
-def rotation_control(codes: np.ndarray, factors: Factors, seed: int = 0) -> np.ndarray:
-    """(ROTATIONS,) MIG after random rotations of the latent space: the same information, off its axes.
-
-    A MIG that rotation does not lower is no evidence of axes. Pass the live dimensions only: diluting the signal over
-    dead ones would make the control easy to beat.
-    """
-    return np.array([mig(codes @ q, factors).mean for q in random_rotations(codes.shape[1], ROTATIONS, seed)])
-
-
 def separates(numbers: Mapping[str, float]) -> bool:
     """Whether the axes mean more than chance: over clips, MIG above permuted factors and above random rotations."""
     return numbers["mig.low"] > max(numbers["mig.null_p95"], numbers["mig.rotated_p95"])
@@ -277,10 +233,9 @@ def axes_verdict(numbers: Mapping[str, float]) -> str:
 def main_share(effects: np.ndarray) -> np.ndarray:
     """How pure directions are: the share of a direction's effect on factors that its main factor takes.
 
-    Effects are averaged over starts first; a direction that moves nothing counts as moving all factors alike.
-
     Args:
-        effects: (D, S, K) what D directions move of K factors, from S starts.
+        effects: (D, S, K) what D directions move of K factors, from S starts. They are averaged over starts first; a
+            direction that moves nothing counts as moving all factors alike.
 
     Returns:
         (S,) values whose mean is the mean share over directions, and whose spread is its own (jackknife over starts).
@@ -299,17 +254,10 @@ def main_share(effects: np.ndarray) -> np.ndarray:
 
 
 def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Principal and independent components of single windows, fitted on train: linear baselines of disentanglement.
+    """`n` principal and as many independent components of windows, fitted on train: linear baselines.
 
     FastICA (Hyvärinen & Oja 2000) turns the whitened principal components until they are as independent as it can.
-
-    Args:
-        train: (N, F, T).
-        x: (M, F, T).
-        n: Components; fewer if there are fewer windows.
-
-    Returns:
-        (M, n) principal components and (M, n) independent ones.
+    Windows (N, F, T) and (M, F, T) → (M, n) twice; fewer if there are fewer windows.
     """
     flat = train.reshape(len(train), -1)
     pca = PCA(min(n, *flat.shape), random_state=seed).fit(flat)
@@ -322,17 +270,12 @@ def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> 
 
 
 def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) -> dict[int, tuple[str, float]]:
-    """The factor after which each live dimension may be named ("" for most), and what it knows of its best one.
+    """The factor after which each `live` dimension may be named ("" for most), and what it knows of its best one.
 
-    A dimension is named after a factor only where their mutual information exceeds what permuted factors reach (95th
+    A dimension is named after a factor only where their mutual information exceeds what `permuted` factors reach (95th
     percentile of the largest among all live dimensions and factors), and where, after subtraction of the mean under
-    permutation, which is bias, it is at least a tenth of the factor's entropy and twice what the dimension knows of
-    any other factor.
-
-    Args:
-        score: MIG of the codes.
-        permuted: Of the same codes, from `permuted_scores`.
-        live: Indices of the live dimensions.
+    permutation, which is bias, it is at least `KNOWN` of the factor's entropy and twice what the dimension knows of any
+    other factor.
     """
     names = list(score.per_factor)
     chance = np.percentile([np.nanmax(p.matrix[live]) for p in permuted], 95)
@@ -354,7 +297,7 @@ def disentanglement_scores(
     test: np.ndarray,
     others: Mapping[str, np.ndarray],
     seed: int = 0,
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+) -> Scores:
     """MIG, SAP and DCI of codes with permuted factors, random rotations and other codes of the same clips.
 
     MIG and SAP are measured on every clip, not on test alone: nothing is fitted to the factors, and mutual information
@@ -363,39 +306,38 @@ def disentanglement_scores(
     Args:
         codes: (N, L) posterior means.
         factors: Name to values, (N,).
-        live: Indices of the live dimensions, of which rotations and DCI are.
+        live: Indices of the live dimensions, of which rotations and DCI are: diluting the signal over dead ones would
+            make the control easy to beat.
         train, test: (N,) bool.
         others: Name, e.g. `pca`, to codes (N, …), scored by MIG beside them.
         seed: Of permutations, rotations and trees.
 
     Returns:
-        Numbers by id (`mig.mean`, `mig.null_p95`, `dci.disentanglement`, …), and for every MIG the values of clips
-        whose mean it is.
+        `mig.mean`, `mig.null_p95`, `dci.disentanglement`, …; per clip every MIG.
     """
-    score, permuted = mig(codes, factors), permuted_scores(codes, factors, seed)
-    null, rotated = Null.of([p.mean for p in permuted]), Null.of(rotation_control(codes[:, live], factors, seed))
-    turn = random_rotations(len(live), 1, seed)[0]
+    score, permuted, alive = mig(codes, factors), permuted_scores(codes, factors, seed), codes[:, live]
+    null = [p.mean for p in permuted]
+    rotated = [mig(alive @ q, factors).mean for q in random_rotations(len(live), ROTATIONS, seed)]
     fit, held = ({k: v[part] for k, v in factors.items()} for part in (train, test))
-    straight, turned = (
-        dci(codes[train][:, live] @ q, fit, codes[test][:, live] @ q, held, seed) for q in (np.eye(len(live)), turn)
-    )
+    turns = np.eye(len(live)), random_rotations(len(live), 1, seed)[0]
+    straight, turned = (dci(alive[train] @ q, fit, alive[test] @ q, held, seed) for q in turns)
     scores = {"mean": score} | {name: mig(z, factors) for name, z in others.items()}
     per_clip = {f"mig.{n}": mig_by_clip({"mean": codes, **others}[n], factors, s) for n, s in scores.items()}
     own = [name for name, _ in best_known(score, permuted, live).values() if name]
     numbers = {
         **{f"mig.{name}": s.mean for name, s in scores.items()},
         "mig.low": bootstrap_interval(per_clip["mig.mean"][None]).low,
-        "mig.null_mean": null.mean,
-        "mig.null_p95": null.p95,
-        "mig.rotated_p95": rotated.p95,
-        "mig.factors": float(len(factors)),
+        "mig.null_mean": np.mean(null),
+        "mig.null_p95": np.percentile(null, 95),
+        "mig.rotated_p95": np.percentile(rotated, 95),
+        "mig.factors": len(factors),
         **{f"mig.of.{name}": gap for name, gap in score.per_factor.items()},
         "sap.mean": sap(codes, factors).mean,
         "dci.disentanglement": straight.disentanglement,
         "dci.rotated": turned.disentanglement,
         "dci.completeness": straight.completeness,
         "dci.informativeness": straight.informativeness,
-        "live.named": float(len(own)),
-        "live.own": float(sum(own.count(name) == 1 for name in set(own))),
+        "live.named": len(own),
+        "live.own": sum(own.count(name) == 1 for name in set(own)),
     }
-    return numbers, per_clip
+    return Scores({name: float(value) for name, value in numbers.items()}, per_clip)

@@ -8,45 +8,39 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+EDGES = np.arange(1, 10) / 10  # of ten bins of confidence; linspace misses 0.6 by one rounding
+
 
 class Reliability(NamedTuple):
-    """Of every confidence bin, (bins,): clips, mean confidence and share that is right (nan if empty)."""
+    """Of every confidence bin, (10,): clips, mean confidence and share that is right (nan if empty)."""
 
     count: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> Reliability:
-    """Accuracy against confidence in bins of equal width over [0, 1] (Guo et al. 2017, arXiv:1706.04599).
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> Reliability:
+    """Accuracy against confidence in ten bins of equal width over [0, 1] (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
-        confidence: Highest responsibility of each clip, (N,), in [0, 1].
+        confidence: Highest responsibility of each clip, (N,), in [0, 1]; on an edge it belongs to the upper bin.
         correct: Whether the clip is of its component's class, (N,).
-        bins: Number of bins; a value on an edge belongs to the upper bin, 1 to the last.
     """
-    place, correct = _bins(confidence, bins), np.asarray(correct, dtype=float)
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    place, bins = np.digitize(confidence, EDGES), len(EDGES) + 1
     count = np.bincount(place, minlength=bins)
     filled = np.where(count > 0, count, np.nan)
-    confidences, accuracies = (np.bincount(place, v, bins) / filled for v in (np.asarray(confidence, float), correct))
-    return Reliability(count, confidences, accuracies)
+    return Reliability(count, *(np.bincount(place, v, bins) / filled for v in (confidence, correct)))
 
 
-def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """(N,) the bin of each confidence; the softmax of float32 may exceed 1 by rounding."""
-    edges = np.arange(1, bins) / bins  # linspace misses 0.6 by one rounding
-    return np.searchsorted(edges, np.asarray(confidence, dtype=float), side="right")
-
-
-def calibration_errors(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> np.ndarray:
+def calibration_errors(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """(N,) values whose mean is the expected calibration error: the mean distance of accuracy and confidence by bin.
 
-    A clip's value is what it adds, in the direction in which its bin is off; 0 throughout is calibrated. Arguments
-    as `reliability`.
+    A clip's value is what it adds, in the direction in which its bin is off. Arguments as `reliability`.
     """
-    table = reliability(confidence, correct, bins)
+    table = reliability(confidence, correct)
     gap = np.asarray(correct, dtype=float) - np.asarray(confidence, dtype=float)
-    return gap * np.sign(table.accuracy - table.confidence)[_bins(confidence, bins)]
+    return gap * np.sign(table.accuracy - table.confidence)[np.digitize(confidence, EDGES)]
 
 
 def tempered(log_responsibilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -61,9 +55,9 @@ def margins(log_responsibilities: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(log_responsibilities: np.ndarray, correct: np.ndarray) -> float:
-    """The temperature at which the highest responsibility is the best forecast of `correct`, by its log loss.
+    """The temperature, 0.1 to 10⁴, at which the highest responsibility best forecasts `correct`, by its log loss.
 
-    One number for all clips (Guo et al. 2017, arXiv:1706.04599), between 0.1 and 10⁴; no cluster changes by it.
+    One number for all clips (Guo et al. 2017); no cluster changes by it.
 
     Args:
         log_responsibilities: (N, K) of clips that are neither trained nor tested on.

@@ -9,94 +9,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaelib.config import InputError
-from vaelib.metrics.statistics import mean_known, ratio_values
+from vaelib.metrics.statistics import Scores, mean_known, ratio_values
 
 OBLIQUE = np.tan(np.pi / 8)  # a modulation within 22.5° of an axis counts as lying on it: four equal sectors
 FLAT = 1e-3  # standard deviation under which a pattern in [0, 1] shows nothing
 
-# --- reconstruction ---
 
-
-def _pair(x: np.ndarray, xhat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # float64: a mean over millions of float32 bins drifts
-    x, xhat = np.asarray(x, dtype=float), np.asarray(xhat, dtype=float)
-    if x.shape != xhat.shape or x.ndim != 3 or x.size == 0:
-        raise InputError(
-            f"original and reconstruction must both be (clips, bands, frames), not {x.shape}, {xhat.shape}"
-        )
-    return x, xhat
-
-
-def mse_per_clip(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
-    """Mean squared error per bin of each clip, (N,); both (N, F, T). InputError if the shapes differ."""
-    x, xhat = _pair(x, xhat)
-    return ((x - xhat) ** 2).mean(axis=(1, 2))
-
-
-def mse_by_band(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
-    """Mean squared error of each mel band, (F,); arguments as `mse_per_clip`."""
-    x, xhat = _pair(x, xhat)
-    return ((x - xhat) ** 2).mean(axis=(0, 2))
-
-
-def r2_against_mean(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> np.ndarray:
-    """Share of the variance explained beyond always answering the mean training spectrogram.
-
-    Args:
-        x: Originals, (N, F, T).
-        xhat: Reconstructions, (N, F, T).
-        mean_spectrogram: Mean of the training clips, (F, T).
-
-    Returns:
-        (N,) values whose mean is the R² of all clips together (`ratio_values`): 1 is perfect, 0 no better than the
-        mean, negative worse; nan if the originals are that mean.
-
-    Raises:
-        InputError: The shapes differ.
-    """
-    x, xhat = _pair(x, xhat)
-    spread = ((x - np.asarray(mean_spectrogram, dtype=float)) ** 2).mean(axis=(1, 2))
-    return 1 - ratio_values(mse_per_clip(x, xhat), spread)
-
-
-def edge_energy(x: np.ndarray, axis: str) -> np.ndarray:
-    """Sum of squared differences of neighbouring bins along `time` or `frequency`, per clip, (N,)."""
-    return (np.diff(np.asarray(x, dtype=float), axis={"time": 2, "frequency": 1}[axis]) ** 2).sum(axis=(1, 2))
-
-
-def edges_kept(x: np.ndarray, xhat: np.ndarray, axis: str) -> np.ndarray:
-    """Gradient energy of the reconstructions along `time` or `frequency` over that of the originals.
-
-    Below 1 is blurred, above 1 sharper or noisier than the original (noise has edges: read it beside the MSE).
-
-    Returns:
-        (N,) values whose mean is the ratio of all clips together (`ratio_values`); nan where the originals are flat.
-
-    Raises:
-        InputError: The shapes differ.
-    """
-    x, xhat = _pair(x, xhat)
-    return ratio_values(edge_energy(xhat, axis), edge_energy(x, axis))
-
-
-def onset_envelope(x: np.ndarray) -> np.ndarray:
-    """Onset strength: rectified spectral flux summed over bands; (N, F, T) to (N, T), the first frame 0.
-
-    Source: Böck & Widmer 2013 (DAFx), without their maximum filter.
-    """
-    flux = np.maximum(np.diff(np.asarray(x, dtype=float), axis=2), 0).sum(axis=1)  # (N, T-1)
-    return np.pad(flux, ((0, 0), (1, 0)))
+def edge_energy(x: np.ndarray, axis: int) -> np.ndarray:
+    """Sum of squared differences of neighbouring bins along frequency (axis 1) or time (2), per clip, (N,)."""
+    return (np.diff(x, axis=axis) ** 2).sum(axis=(1, 2))
 
 
 def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
-    """Pearson correlation of the onset envelopes of original and reconstruction, (N,).
+    """Pearson correlation of the onset envelopes of original and reconstruction, both (N, F, T), (N,).
 
-    A reconstruction without any onset scores 0, not nan: it kept nothing. A clip whose original has none is nan.
-    Arguments and errors as `mse_per_clip`.
+    The envelope is the rectified spectral flux summed over bands (Böck & Widmer 2013, DAFx, without their maximum
+    filter). A reconstruction without any onset scores 0, not nan: it kept nothing. A clip whose original has none is
+    nan.
     """
-    x, xhat = _pair(x, xhat)
-    a, b = (onset_envelope(each)[:, 1:] for each in (x, xhat))  # the padded frame would correlate with itself
+    a, b = (np.maximum(np.diff(each, axis=2), 0).sum(axis=1) for each in (x, xhat))  # (N, T - 1)
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     scale_a, scale_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     live = (scale_a > 1e-9) & (scale_b > 1e-9)  # float noise of a flat envelope is no onset
@@ -105,36 +36,30 @@ def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
     return found
 
 
-class ReconstructionScores(NamedTuple):
-    """Numbers by id (`rec.mse`, …), and for those that are means the values per clip (see `claims`)."""
-
-    numbers: dict[str, float]
-    per_clip: dict[str, np.ndarray]
-
-
-def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> ReconstructionScores:
-    """Everything that reconstructions are compared by; arguments and errors as `r2_against_mean`.
+def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> Scores:
+    """Everything that reconstructions are compared by; `x` and `xhat` (N, F, T), the training clips' mean (F, T).
 
     Returns:
-        `rec.mse` per bin, in all and in three equal parts of the bands, and that of the mean spectrogram; `rec.r2`;
-        `rec.edges_time` and `rec.edges_freq`, the edge energy kept; `rec.onset_r`, over clips that have an onset.
+        `rec.mse` per bin, in all and in three equal parts of the bands, and that of the mean spectrogram; `rec.r2`, the
+        variance explained beyond always answering that mean (1 perfect, 0 no better; nan if the originals are it);
+        `rec.edges_time` and `rec.edges_freq`, the edge energy over that of the originals (below 1 blurred, above 1
+        sharper or noisier: noise has edges; nan where all are flat); `rec.onset_r`, over clips that have an onset.
     """
+    x, xhat = np.asarray(x, dtype=float), np.asarray(xhat, dtype=float)  # a mean of millions of float32 bins drifts
+    error = (x - xhat) ** 2
+    mse, spread = error.mean((1, 2)), ((x - np.asarray(mean_spectrogram, dtype=float)) ** 2).mean((1, 2))
     values = {
-        "rec.mse": mse_per_clip(x, xhat),
-        "rec.r2": r2_against_mean(x, xhat, mean_spectrogram),
-        "rec.edges_time": edges_kept(x, xhat, "time"),
-        "rec.edges_freq": edges_kept(x, xhat, "frequency"),
+        "rec.mse": mse,
+        "rec.r2": 1 - ratio_values(mse, spread),
+        "rec.edges_time": ratio_values(edge_energy(xhat, 2), edge_energy(x, 2)),
+        "rec.edges_freq": ratio_values(edge_energy(xhat, 1), edge_energy(x, 1)),
         "rec.onset_r": onset_correlations(x, xhat),
     }
     numbers = {name: float(v.mean()) for name, v in values.items()}
-    numbers["rec.onset_r"] = mean_known(values["rec.onset_r"])
-    numbers["rec.mse_mean"] = float(((x - mean_spectrogram) ** 2).mean())
-    for part, bands in zip(("low", "middle", "high"), np.array_split(mse_by_band(x, xhat), 3), strict=True):
+    numbers |= {"rec.onset_r": mean_known(values["rec.onset_r"]), "rec.mse_mean": float(spread.mean())}
+    for part, bands in zip(("low", "middle", "high"), np.array_split(error.mean((0, 2)), 3), strict=True):
         numbers[f"rec.mse_{part}"] = float(bands.mean())
-    return ReconstructionScores(numbers, {name: v for name, v in values.items() if not np.isnan(v).any()})
-
-
-# --- paths ---
+    return Scores(numbers, {name: v for name, v in values.items() if not np.isnan(v).any()})
 
 
 def paths_smoothness(
@@ -149,19 +74,12 @@ def paths_smoothness(
             decoder that hardly moves is smooth for the wrong reason.
 
     Returns:
-        Arrays of (P,): `step_ratio`, largest step / mean step (1 even, steps - 1 one jump); `length_ratio`,
-        path length / distance of its ends (1 straight); `collapsed`. A collapsed path has both ratios inf, the
-        worst value, so that no average or median calls it smooth.
-
-    Raises:
-        InputError: Fewer than two steps.
+        Arrays of (P,): `step_ratio`, largest step / mean step (1 even, steps - 1 one jump); `length_ratio`, path length
+        / distance of its ends (1 straight); `collapsed`. A collapsed path has both ratios inf, the worst value, so that
+        no average or median calls it smooth.
     """
-    paths = np.asarray(paths, dtype=float)
-    if paths.ndim < 2 or paths.shape[1] < 2:
-        raise InputError(f"a path needs at least two steps, (paths, steps, ...), not the shape {paths.shape}")
-    flat = paths.reshape(len(paths), paths.shape[1], -1)  # (P, steps, D)
+    flat = np.asarray(paths, dtype=float).reshape(len(paths), len(paths[0]), -1)  # (P, steps, D)
     steps = np.linalg.norm(np.diff(flat, axis=1), axis=2)  # (P, steps - 1)
-    length = steps.sum(axis=1)
     ends = np.linalg.norm(flat[:, -1] - flat[:, 0], axis=1)
     reach = np.linalg.norm(flat - flat[:, :1], axis=2).max(axis=1)  # a length would add up jitter
     least = 1e-6 * np.maximum(1.0, np.linalg.norm(flat[:, 0], axis=1))
@@ -170,11 +88,10 @@ def paths_smoothness(
     collapsed = ~(reach > least)  # nan counts as collapsed
     with np.errstate(divide="ignore", invalid="ignore"):
         step_ratio = np.where(collapsed, np.inf, steps.max(axis=1) / steps.mean(axis=1))
-        length_ratio = np.where(collapsed, np.inf, length / ends)  # a path that returns to its start: inf
+        length_ratio = np.where(collapsed, np.inf, steps.sum(axis=1) / ends)  # a path that returns to its start: inf
     return {"step_ratio": step_ratio, "length_ratio": length_ratio, "collapsed": collapsed}
 
 
-# --- patterns ---
 # A modulation is a pair of frequencies on the (mel, frame) grid, in cycles per window: along time (rhythm) and along
 # frequency (bands, partials). A positive spectral modulation falls over time, a negative one rises.
 
@@ -187,35 +104,26 @@ class Ripples(NamedTuple):
     spectral: np.ndarray
 
 
-def ripples(shape: tuple[int, int], steps: int = 6, phases: int = 4) -> Ripples:
+def ripples(shape: tuple[int, int]) -> Ripples:
     """Spectro-temporal gratings 0.5 + 0.5 cos(2π(ω_t t + ω_f f) + φ), the same set for every pattern of a shape.
 
-    Chi et al. 1999 (doi:10.1121/1.428100) and Elliott & Theunissen 2009 (doi:10.1371/journal.pcbi.1000302).
-
-    Args:
-        shape: (mel bands, frames), at least 8 each.
-        steps: Non-zero frequencies of each axis, whole cycles spaced by ratio from 1 to 3/8 of the bins; both
-            directions of every oblique grating, and the gratings along one axis only.
-        phases: Evenly spaced phases.
+    Six frequencies of each axis, whole cycles spaced by ratio from 1 to 3/8 of the bins, both directions of every
+    oblique grating and the gratings along one axis only; four phases. Chi et al. 1999 (doi:10.1121/1.428100) and
+    Elliott & Theunissen 2009 (doi:10.1371/journal.pcbi.1000302). `shape`: mel bands and frames, at least 8 each.
     """
-    f_cycles, t_cycles = (np.unique(np.geomspace(1, 3 * n / 8, steps).round()) for n in shape)
+    f_cycles, t_cycles = (np.unique(np.geomspace(1, 3 * n / 8, 6).round()) for n in shape)
     both = np.r_[-f_cycles[::-1], 0, f_cycles]
-    grid = [(t, f) for t in t_cycles for f in both] + [(0, f) for f in f_cycles]
-    temporal, spectral = np.array(grid).T
+    temporal, spectral = np.array([(t, f) for t in t_cycles for f in both] + [(0, f) for f in f_cycles]).T
     f, t = (np.arange(n) / n for n in shape)
     turns = temporal[:, None, None] * t + spectral[:, None, None] * f[:, None]  # (modulation, mel, frame)
-    angles = 2 * np.pi * (turns[:, None] + (np.arange(phases) / phases)[:, None, None])
+    angles = 2 * np.pi * (turns[:, None] + (np.arange(4) / 4)[:, None, None])
     return Ripples((0.5 + 0.5 * np.cos(angles)).astype(np.float32), temporal, spectral)
 
 
 def selectivity(responses: np.ndarray) -> np.ndarray:
-    """How few modulations a unit answers: 1 - H / log M, H the entropy of its power over the M modulations.
+    """How few modulations a unit answers: 1 - H / log M, H the entropy of its power (unit, M) over the M modulations.
 
-    Args:
-        responses: (unit, modulation) power, not negative, at least two modulations.
-
-    Returns:
-        (unit,) 0 for the same answer to all, 1 for an answer to a single one, nan for a unit that never answers.
+    (unit,): 0 for the same answer to all, 1 for an answer to a single one, nan for a unit that never answers.
     """
     power = np.asarray(responses, dtype=float)
     total = power.sum(1, keepdims=True)
@@ -245,11 +153,8 @@ def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
 
     A name needs more than half of the power: within 22.5° of the spectral axis a `frequency band`, of the temporal
     axis an `onset`, or a `rhythm` where it repeats (a quarter on the axis itself: a product of both has none there);
-    in one direction, with three times that of the other, a sweep. Otherwise `mixed`: checkerboard, spot, noise.
-
-    Args:
-        pattern: One pattern; its modulations are counted on its own window, whatever its size.
-        frame_seconds: Seconds per frame: a rhythm gets its rate, "rhythm at 2.2 Hz".
+    in one direction, with three times that of the other, a sweep. Otherwise `mixed`: checkerboard, spot, noise. With
+    `frame_seconds`, of one frame, a rhythm gets its rate, "rhythm at 2.2 Hz".
     """
     x = np.asarray(pattern, dtype=float)
     (power,), spectral, temporal = modulation_spectrum(x[None])

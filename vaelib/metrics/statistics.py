@@ -1,10 +1,7 @@
-"""Intervals over seeds and clips, nulls, and the verdict on a claim."""
+"""Intervals over seeds and clips, and the verdict on a claim; notebook 07 explains both."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +10,7 @@ from scipy.stats import beta, norm, t
 
 Verdict = Literal["supported", "refuted", "supported in this run", "refuted in this run", "inconclusive", "not tested"]
 MIN_SEEDS = 3
+RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
@@ -24,53 +22,42 @@ class Interval(NamedTuple):
     n: int
 
 
-@contextmanager
-def many_classes() -> Iterator[None]:
-    """No warning of scikit-learn's that so many classes may be numbers; also a decorator."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        yield
+class Scores(NamedTuple):
+    """Numbers by id (`rec.mse`, `ari.pca`, …), and for some of them values (N,) per clip (see `claims.Results`)."""
+
+    numbers: dict[str, float]
+    per_clip: dict[str, np.ndarray]
 
 
-def mean_known(values: Iterable[float]) -> float:
-    """Mean of the values that are not nan; nan without any."""
-    known = [v for v in values if not np.isnan(v)]
-    return float(np.mean(known)) if known else np.nan
+def mean_known(values: np.ndarray) -> float:
+    """Mean of the values (N,) that are not nan; nan without any."""
+    known = np.asarray(values)[~np.isnan(values)]
+    return float(known.mean()) if len(known) else np.nan
 
 
-class Null(NamedTuple):
-    """A metric under permuted labels: mean, 95th percentile, and every value, shape (n,)."""
+def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is sum(numerator) / sum(denominator) and whose spread is that of the ratio.
 
-    mean: float
-    p95: float
-    values: np.ndarray
+    The ratio linearised clip by clip (Cochran 1977, Sampling Techniques, §6.3): with them a ratio of sums has an
+    interval over clips like any mean. nan where the denominators (N,) are all 0.
+    """
+    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    if not denominator.any():
+        return np.full(len(denominator), np.nan)
+    ratio = numerator.sum() / denominator.sum()
+    return ratio + (numerator - ratio * denominator) / denominator.mean()
 
-    @classmethod
-    def of(cls, values: Sequence[float] | np.ndarray) -> Null:
-        array = np.asarray(values, dtype=float)
-        return cls(float(array.mean()), float(np.percentile(array, 95)), array)
 
+def bootstrap_interval(values: np.ndarray, bounds: tuple[float, float] | None = None) -> Interval:
+    """95 % bootstrap interval of a mean over seeds, (S,), or over seeds and clips, (S, N).
 
-def bootstrap_interval(
-    values: np.ndarray, n: int = 2000, seed: int = 0, bounds: tuple[float, float] | None = None
-) -> Interval:
-    """95 % bootstrap interval of a mean over seeds, or over seeds and clips.
+    Seeds and clips are resampled independently, as every seed scores the same clips (the pigeonhole bootstrap; Owen
+    2007, doi:10.1214/07-AOAS122). A percentile interval of 3 values can at best cover 75 %, so its arms are widened by
+    sqrt(m / (m - 1)) · t / z (after Hesterberg 2015, doi:10.1080/00031305.2015.1089789): of a number that cannot leave
+    `bounds` (a share: 0 and 1) on the logit scale. Clips that are all at a bound get Jeffreys' interval (Brown, Cai &
+    DasGupta 2001, doi:10.1214/ss/1009213286).
 
-    Seeds (rows) and clips (columns) are resampled independently, as every seed scores the same clips (the
-    pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122). A percentile interval of 3 values can at best
-    cover 75 %, so its arms are widened by sqrt(m / (m - 1)) · t / z (after Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789), of a bounded number on the logit scale. Explained in notebook 07.
-
-    Args:
-        values: One number per seed, (S,), or per seed and clip, (S, N); one seed's clips are (1, N).
-        n: Resamples.
-        seed: Seed of the resampling.
-        bounds: What the number cannot leave, (0, 1) for a share; the interval does not leave it either. Clips that
-            are all at a bound get Jeffreys' interval of their number (Brown, Cai & DasGupta 2001,
-            doi:10.1214/ss/1009213286).
-
-    Returns:
-        The interval; its ends are nan for a single number, and equal to the mean if that is nan or infinite.
+    The ends are nan for a single number, and equal to the mean if that is nan or infinite.
     """
     x = np.asarray(values, dtype=float).reshape(len(values), -1)  # (S, N)
     seeds, clips = x.shape
@@ -79,9 +66,9 @@ def bootstrap_interval(
         return Interval(mean, mean, mean, seeds)
     if x.size == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    rng = np.random.default_rng(seed)
-    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n) / seeds  # (n, S)
-    columns = rng.multinomial(clips, np.full(clips, 1 / clips), size=n) / clips  # (n, N)
+    rng = np.random.default_rng(0)
+    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds  # (resample, S)
+    columns = rng.multinomial(clips, np.full(clips, 1 / clips), size=RESAMPLES) / clips  # (resample, N)
     low, high = np.percentile(((rows @ x) * columns).sum(1), [2.5, 97.5])
     m = seeds if seeds > 1 else clips
     widen = np.sqrt(m / (m - 1)) * t.ppf(0.975, m - 1) / norm.ppf(0.975)
@@ -99,43 +86,6 @@ def bootstrap_interval(
     return Interval(mean, float(least + span * ends[0]), float(least + span * ends[1]), seeds)
 
 
-def verdict(
-    interval: Interval,
-    threshold: tuple[float, float],
-    direction: Literal["above", "below", "within"],
-    min_seeds: int = MIN_SEEDS,
-    of_this_run: bool = False,
-) -> Verdict:
-    """Judge a claim by its interval.
-
-    Args:
-        interval: What was measured.
-        threshold: The ends (low, high) of the range, itself included; twice the value to pass for `above`, `below`.
-        direction: The claim: the value is `above` or `below` the threshold, or `within` the range.
-        min_seeds: Fewer seeds than these cannot decide; 1 for what is counted.
-        of_this_run: The interval is over the clips (or turns) of fewer seeds: what it decides holds `in this run`.
-
-    Returns:
-        `supported` or `refuted` if the whole interval says so, `inconclusive` if it covers the threshold or
-        rests on too few seeds, `not tested` if the value is nan.
-    """
-    mean, low, high, n = interval
-    if np.isnan(mean):
-        return "not tested"
-    if (n < min_seeds and not of_this_run) or np.isnan(low) or np.isnan(high):
-        return "inconclusive"
-    if direction == "above":
-        yes, no = low > threshold[0], high < threshold[0]
-    elif direction == "below":
-        yes, no = high < threshold[1], low > threshold[1]
-    else:
-        yes = threshold[0] <= low and high <= threshold[1]
-        no = high < threshold[0] or low > threshold[1]
-    if not (yes or no):
-        return "inconclusive"
-    return ("supported" if yes else "refuted") + (" in this run" if of_this_run else "")
-
-
 def judge(
     values: np.ndarray,
     against: np.ndarray | None = None,
@@ -146,7 +96,7 @@ def judge(
     exact: bool = False,
     turns: bool = False,
 ) -> tuple[Interval, Verdict]:
-    """Interval and verdict of what was measured. Explained in notebook 07.
+    """Interval and verdict of what was measured.
 
     From three seeds on the interval is over seeds, and over clips too where they are given. With fewer it is over the
     clips of these runs, and what it decides holds `in this run`.
@@ -154,17 +104,17 @@ def judge(
     Args:
         values: One number per seed, (S,), or per seed and test clip, (S, N).
         against: The same of the baseline or other model, paired by seed, for `difference` and `ratio`.
-        how: The measured `value` itself, its `difference` from `against`, or the `ratio` of the two. A ratio of or to
-            nothing, or less, is not known; the mean of ratios is the geometric one, their interval is positive.
+        how: What is judged. The mean of ratios is the geometric one; a ratio of or to nothing, or less, is not known.
         direction: The claim holds `above` or `below` the threshold, or `within` the range.
-        threshold: The threshold twice, or the ends of the range.
+        threshold: The threshold twice, or the ends of the range, themselves included.
         share: The number is a share or a score of at most 1 (ARI, MIG): its interval does not leave [0, 1], or
             [-1, 1] for differences and for scores that fall below 0.
         exact: Counted, not estimated: a single value decides.
         turns: One number per turn of a stopwatch in one process, (S,), which is no seed.
 
     Returns:
-        The interval of the value, difference or ratio (`n`: seeds, or turns), and the verdict.
+        The interval (`n`: seeds, or turns), and `supported` or `refuted` if all of it says so, `inconclusive` if it
+        covers the threshold or rests on too few seeds, `not tested` if the value is nan.
     """
     x = np.asarray(values, dtype=float)
     if how == "difference":
@@ -178,10 +128,29 @@ def judge(
     if exact:
         found = Interval(*[float(x.mean())] * 3, 1)
     else:
-        found = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds=bounds)
+        found = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds)
     if how == "ratio":
         found = Interval(*np.exp(found[:3]).tolist(), seeds)
-    return found._replace(n=seeds), verdict(found, threshold, direction, 1 if exact else MIN_SEEDS, of_this_run)
+    found = found._replace(n=seeds)
+    if np.isnan(found.mean):
+        return found, "not tested"
+    decides = exact or of_this_run or seeds >= MIN_SEEDS
+    side = _side(found, threshold, direction) if decides else "inconclusive"
+    return found, side + (" in this run" if of_this_run and side != "inconclusive" else "")
+
+
+def _side(found: Interval, threshold: tuple[float, float], direction: str) -> str:
+    """Which side of the threshold the whole interval is on; nan ends are on none."""
+    if direction == "above":
+        yes, no = found.low > threshold[0], found.high < threshold[0]
+    elif direction == "below":
+        yes, no = found.high < threshold[1], found.low > threshold[1]
+    else:
+        yes = threshold[0] <= found.low and found.high <= threshold[1]
+        no = found.high < threshold[0] or found.low > threshold[1]
+    if yes:
+        return "supported"
+    return "refuted" if no else "inconclusive"
 
 
 def _log_ratio(x: np.ndarray, against: np.ndarray) -> np.ndarray:
@@ -192,16 +161,3 @@ def _log_ratio(x: np.ndarray, against: np.ndarray) -> np.ndarray:
         return np.log(ratio)
     clips = [ratio_values(a, b) / r for a, b, r in zip(x, against, ratio, strict=True)]  # delta method
     return np.log(ratio)[:, None] + np.stack(clips) - 1
-
-
-def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """(N,) values whose mean is sum(numerator) / sum(denominator) and whose spread is that of the ratio.
-
-    The ratio linearised clip by clip (Cochran 1977, Sampling Techniques, §6.3): with them a ratio of sums has an
-    interval over clips like any mean. nan where the denominators (N,) are all 0.
-    """
-    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    if not denominator.any():
-        return np.full(len(denominator), np.nan)
-    ratio = numerator.sum() / denominator.sum()
-    return ratio + (numerator - ratio * denominator) / denominator.mean()
