@@ -1,7 +1,7 @@
 """The mel store: one self-describing Zarr file per corpus and front end, how it is made and how it is read.
 
-It is made region by region, in threads or by Dask's workers; an interrupted build continues with the regions that are
-not done, and ends with the same bytes. Notebook 01 makes one and shows what is in it.
+It is made chunk by chunk, in threads or by Dask's workers; an interrupted build continues with the chunks that are not
+done, and ends with the same bytes. Notebook 01 makes one and shows what is in it.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ import importlib.metadata
 import json
 import os
 import shutil
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import zarr
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from zarr.codecs import BloscCodec
 
 from . import audio, splits
 from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
 from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, unwritable, write_atomic
-from .progress import Progress, clock
+from .progress import Progress
 from .splits import SPLITS, choose_split
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ if TYPE_CHECKING:
 WINDOWS = ("start", "anywhere")  # every window is the first one of its clip, or windows are cut anywhere in it
 CUT = ("segment_seconds", "hop_seconds")  # how long files are cut
 REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its header looked sound
-CHUNK_BYTES = 2 << 20  # at most: what is read from the store for one clip
-REGION_CLIPS = 32  # at most, of a task: little is lost when its worker dies
-REGIONS = 4  # at least, for each thread, if chunks are small enough: they end at about the same time
+CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most: read for one clip; lost when a worker dies
 UNITS = {"level_db": "dB", "tilt_db": "dB", "rms_db": "dB re full scale", "seconds": "s", "start_s": "s", "rate": "Hz"}
 
 
@@ -48,11 +45,7 @@ UNITS = {"level_db": "dB", "tilt_db": "dB", "rms_db": "dB re full scale", "secon
 
 
 def store_path(corpus_name: str, profile: str, windows: str = "") -> Path:
-    """Where the store of a corpus and a front end lies.
-
-    Args:
-        windows: `start` or `anywhere` where that is not the default of such a corpus.
-    """
+    """Where the store of a corpus and a front end lies; `windows` where that is not the default of such a corpus."""
     return data_dir() / "stores" / f"{corpus_name}{windows and f'-{windows}'}-{profile}.zarr"
 
 
@@ -71,19 +64,9 @@ def choose_windows(rendered: bool, windows: str) -> tuple[str, str]:
     return chosen, "" if chosen == usual else chosen
 
 
-def is_current(
-    corpus: Corpus | Path | str,
-    fe: FrontEnd,
-    split_seed: int = 0,
-    segment_seconds: float = audio.SEGMENT_S,
-    hop_seconds: float = 0.0,
-    windows: str = "",
-) -> bool:
-    """Whether the store of a corpus is there and made from the files as they are now, in this way."""
-    corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    chosen, named = choose_windows(bool(corpus.record), windows)
-    wanted = _identity(corpus, fe, split_seed, _check_cut(fe, segment_seconds, hop_seconds), chosen)
-    return _is(store_path(corpus.name, fe.name, named), wanted)
+def is_current(corpus: Corpus | Path | str, fe: FrontEnd, **how: Any) -> bool:
+    """Whether the store of a corpus is there and made from the files as they are now, in this way (`build_store`)."""
+    return _is(*_identity(corpus if isinstance(corpus, Corpus) else read_corpus(corpus), fe, **how))
 
 
 def fingerprint_of(path: Path | str) -> str:
@@ -103,36 +86,39 @@ def _is(path: Path, wanted: dict[str, Any]) -> bool:
     return attributes(path).items() >= wanted.items()
 
 
-def _check_cut(fe: FrontEnd, segment_seconds: float, hop_seconds: float) -> tuple[float, float]:
-    """Length of the segments of long files, and the step from one to the next, in seconds."""
-    window = fe.min_samples / fe.sample_rate
-    if segment_seconds and not segment_seconds >= window - 1e-3:
+def _identity(
+    corpus: Corpus,
+    fe: FrontEnd,
+    split_seed: int = 0,
+    segment_seconds: float = audio.SEGMENT_S,
+    hop_seconds: float = 0.0,
+    windows: str = "",
+) -> tuple[Path, dict[str, Any]]:
+    """Where a store lies, and the attributes that tell it from others; arguments as of `build_store`."""
+    if segment_seconds and not segment_seconds >= fe.min_samples / fe.sample_rate - 1e-3:
         raise InputError(
             f"segments of {segment_seconds:g} s are shorter than one window of the {fe.name!r} front end "
-            f"({window:.2f} s): use longer ones, or 0 to leave files whole"
+            f"({fe.min_samples / fe.sample_rate:.2f} s): use longer ones, or 0 to leave files whole"
         )
     if not 0 <= hop_seconds < float("inf"):
         raise InputError(f"a hop of {hop_seconds:g} s is none: use a positive one, or 0 for segments end to end")
-    return float(segment_seconds), float(hop_seconds or segment_seconds)
-
-
-def _identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, float], windows: str) -> dict[str, Any]:
-    """Attributes that tell one store from another: corpus, fingerprint, front end, cut, windows, seed of the split."""
+    cut = float(segment_seconds), float(hop_seconds or segment_seconds)
+    chosen, named = choose_windows(bool(corpus.record), windows)
     # Another split, or another cut, is another store to a run: its test clips may be those it was trained on.
-    fingerprint = corpus.fingerprint() + ("-start" if windows == "start" else "")
+    fingerprint = corpus.fingerprint() + ("-start" if chosen == "start" else "")
     fingerprint += f"-cut{cut[0]:g}-{cut[1]:g}" if cut != (audio.SEGMENT_S, audio.SEGMENT_S) else ""
     fingerprint += f"-split{split_seed}" if split_seed else ""
     own = f"{corpus.name} (own music)" if corpus.name in LADDER else corpus.name  # never taken for the rendered one
-    return {
+    return store_path(corpus.name, fe.name, named).absolute(), {
         "corpus": corpus.name,
         "fingerprint": fingerprint,
         "front_end": json.dumps(fe.to_dict()),
         "segment_seconds": cut[0],
         "hop_seconds": cut[1],
         "split_seed": split_seed,
-        "windows": windows,
+        "windows": chosen,
         "rendered": bool(corpus.record),
-        "rung": corpus.record["rungs"][windows] if corpus.record else own,
+        "rung": corpus.record["rungs"][chosen] if corpus.record else own,
     }
 
 
@@ -141,20 +127,14 @@ def _identity(corpus: Corpus, fe: FrontEnd, split_seed: int, cut: tuple[float, f
 
 @dataclass(frozen=True)
 class Store:
-    """An opened mel store: labels in memory, spectrograms read on demand.
-
-    Attributes:
-        path: Where it lies.
-        table: One row per usable clip (a file, or a segment of a long one): path, track, labels, factors, split,
-            n_frames, level_db, tilt_db, start_s, seconds, peak, clipped, silent, rms_db, rate, channels, format.
-        log_mel: Zarr array (clip, mel, frame), dB, float16; `table.index` are its rows.
-        attrs: Corpus name, fingerprint, front end, versions.
-    """
+    """An opened mel store: labels in memory, spectrograms read on demand."""
 
     path: Path
+    # A row per usable clip (a file, or a segment of a long one): path, track, labels, factors, split, n_frames,
+    # level_db, tilt_db, start_s, seconds, peak, clipped, silent, rms_db, rate, channels, format, duplicate_of
     table: pd.DataFrame
-    log_mel: zarr.Array
-    attrs: dict[str, Any]
+    log_mel: zarr.Array  # (clip, mel, frame) dB, float16; `table.index` are its rows
+    attrs: dict[str, Any]  # corpus, fingerprint, front end, versions
 
     @property
     def front_end(self) -> FrontEnd:
@@ -203,11 +183,7 @@ class Store:
         return self.table.index[self.table["split"] == split].to_numpy()
 
     def tracks(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of some rows belong to one track.
-
-        Returns:
-            (track,) the first row of each track, in the order of `rows`; (row,) number of each row's track.
-        """
+        """(track,) the first of some rows that belong to each track, in their order; (row,) number of a row's track."""
         number, _ = pd.factorize(self.table.loc[rows, "track"])
         return np.asarray(rows)[np.unique(number, return_index=True)[1]], number
 
@@ -236,14 +212,13 @@ class Store:
         rows = self.rows("train")
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).astype(int))]
         t = self.table.loc[rows]
-        shortest = int(t["n_frames"].min())
-        db = self.decibels(rows)[..., :shortest]
+        db = self.decibels(rows)[..., : t["n_frames"].min()]
         return audio.Scaler.fit(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy(), detilt)
 
     def spectrogram(self, row: int, scaler: audio.Scaler) -> np.ndarray:
         """(mel, frame) of one clip in [0, 1]."""
         t = self.table.loc[[row]]
-        db = self.decibels([row])[..., : int(t["n_frames"].iloc[0])]
+        db = self.decibels([row])[..., : t["n_frames"].iloc[0]]
         return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy())[0]
 
 
@@ -312,42 +287,37 @@ def build_store(
 ) -> Path:
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
-    The result is the same whichever workers compute it, and whether or not it was interrupted. Memory does not grow
-    with the number of clips, but for their table, nor with the length of a song. Unusable files are listed with the
-    reason in `<store>.rejected.csv` and left out.
+    The result is the same whichever workers compute it, and whether or not it was interrupted. Unusable files are
+    left out and listed with the reason in `<store>.rejected.csv`.
 
     Args:
         corpus: What `vaelib.collection.read_corpus` found, or the folder.
         split_seed: Seed of the train/validation/test split written into the store.
         segment_seconds: Longer files are cut into segments of this length, a row of the store each; 0: never.
         hop_seconds: From the start of one segment to the next; 0: end to end.
-        windows: Which windows models see: `start`, the first one of every row, or `anywhere`. Default: `start` for a
-            rendered corpus, `anywhere` for other music.
+        windows: Which windows models see (`choose_windows`).
         workers: Threads of this process, if it does the work; default: one per core.
         client: Dask workers that do it instead; they must see the same folders under the same names. Default: those
             of the scheduler at `$DASK_SCHEDULER_ADDRESS`, if it is set (`vaelib batch` sets it for its notebooks).
 
     Raises:
-        InputError: no corpus, no usable clip, segments shorter than a window, another folder of the same name was
-            preprocessed before, the store cannot be written, no scheduler answers, or workers die or do not see the
-            files.
+        InputError: no corpus, no usable clip, segments shorter than a window, a store of another folder of that name,
+            a store that cannot be written, no scheduler, or workers that die or do not see the files.
     """
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    cut = _check_cut(fe, segment_seconds, hop_seconds)
-    chosen, named = choose_windows(bool(corpus.record), windows)
-    path = store_path(corpus.name, fe.name, named).absolute()
-    wanted = _identity(corpus, fe, split_seed, cut, chosen)
+    path, wanted = _identity(corpus, fe, split_seed, segment_seconds, hop_seconds, windows)
+    if _is(path, wanted):
+        return path
     other = Path(attributes(path).get("corpus_root", corpus.root))
-    if other != corpus.root and other.is_dir() and not _is(path, wanted):
+    if other != corpus.root and other.is_dir():
         raise InputError(
             f"{path.name} already holds another folder of that name, {other}: rename {corpus.root} or remove the store"
         )
-    if not _is(path, wanted):
-        from .workers import executor  # here: Dask takes a third of a second
+    from .workers import executor  # here: Dask takes a third of a second
 
-        with _writing(path), _alone(path), executor(client, workers) as (pool, threads):
-            if not _is(path, wanted):  # another process may have made it meanwhile
-                _make(path, corpus, fe, wanted, cut, pool, threads)
+    with _writing(path), FileLock(path.with_name(f".{path.stem}.lock")), executor(client, workers) as pool:
+        if not _is(path, wanted):  # another process may have made it meanwhile
+            _make(path, corpus, fe, wanted, pool)
     return path
 
 
@@ -363,44 +333,24 @@ def _writing(path: Path) -> Iterator[None]:
         raise InputError(f"{unwritable(e.filename or path, e)} (another folder: $VAELIB_DATA)") from e
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process makes a store; the lock of one that is killed is free again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.stem}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is making {path.stem}; waiting for it", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _make(
-    path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, cut: tuple[float, float], pool: Executor, threads: int
-) -> None:
+def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor) -> None:
     unfinished, rejected = path.with_suffix(".partial.zarr"), path.with_suffix(".rejected.csv")
-    table, bad = quarantine(corpus, fe, *cut, pool.map)
+    table, bad = quarantine(corpus, fe, *(wanted[name] for name in CUT), pool.map)
     _write_rejected(rejected, bad)
     if table.empty:
         raise InputError(f"none of the {len(bad)} files of {corpus.root} is usable; the reasons are in {rejected}")
     choose_split(table, wanted["split_seed"])  # too few are refused before they are decoded
     # Which files are usable depends on the decoders that are installed, too: other rows are another build.
     wanted = wanted | {"rows": digest(table.to_csv(index=False))}
-    done = unfinished.with_suffix(".done")  # what became of the clips of each region that is done
-    if not (_is(unfinished, wanted) and (done / "step.json").exists()):
+    done = path.with_suffix(".partial.done")  # what became of the clips of each chunk that is done
+    if not _is(unfinished, wanted):
         for left in (unfinished, done):
             shutil.rmtree(left, ignore_errors=True)
-        chunk = _write_template(unfinished, corpus, table, fe, wanted)
-        step = max(1, min(len(table) // (REGIONS * threads), REGION_CLIPS) // chunk) * chunk
-        write_atomic(done / "step.json", json.dumps(step))  # the template is complete
+        _write_template(unfinished, table, fe, wanted)
     clips = _fill(unfinished, done, corpus.root, table, fe, wanted, pool)
     bad += [(p, clip.reason) for p, clip in zip(table["path"], clips, strict=True) if clip.reason]
     _write_rejected(rejected, bad)
-    _finish(unfinished, corpus, table, clips, wanted["split_seed"])
+    _finish(unfinished, corpus, table, clips, fe, wanted)
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
     shutil.rmtree(done)
@@ -410,91 +360,52 @@ def _write_rejected(path: Path, rows: list[Rejected]) -> None:
     write_atomic(path, pd.DataFrame(rows, columns=["path", "reason"]).to_csv(index=False))
 
 
-def _write_template(path: Path, corpus: Corpus, table: pd.DataFrame, fe: FrontEnd, wanted: dict) -> int:
-    """Lay out the whole store, labels filled in, spectrograms empty; returns the clips of a chunk."""
+def _write_template(path: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict) -> None:
+    """Lay out the spectrograms; the attributes, written last, say that all of them are there."""
     n, frames = len(table), int(table["n_frames"].max())
-    chunk = max(1, min(n, REGION_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
-    columns = {c: np.zeros(n, np.float32) for c in MEASURED}
-    for c in table.columns.drop(["n_frames", "seconds"]):
-        if c in corpus.factors:
-            columns[c] = table[c].to_numpy(np.float64, na_value=np.nan)
-        elif c in ("start_s", "rate", "channels"):
-            columns[c] = table[c].to_numpy()
-        else:
-            columns[c] = table[c].fillna("").astype(str).to_numpy(object)
-    columns["asked_s"] = table["seconds"].to_numpy()  # nan: to the end of the file
-    columns["n_frames"] = np.zeros(n, np.int32)
-    columns |= {"split": np.full(n, REJECTED, object), "duplicate_of": np.full(n, "", object)}
-    units = {f: corpus.record["units"][f] for f in corpus.factors if corpus.record.get("units", {}).get(f)}
+    chunk = max(1, min(n, CHUNK_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    for name, values in sorted(columns.items()):
-        unit = (UNITS | units).get(name)
-        group.create_array(
-            name, shape=(n,), dtype=str if values.dtype == object else values.dtype, chunks=(n,),
-            dimension_names=("clip",), attributes={"units": unit} if unit else {},
-        )[:] = values  # fmt: skip
-    hertz = audio.mel_frequencies(fe).astype(np.float32)
-    group.create_array("mel_hz", data=hertz, dimension_names=("mel",), attributes={"units": "Hz"})
     group.create_array(
-        "log_mel",
-        shape=(n, fe.n_mels, frames),
-        chunks=(chunk, fe.n_mels, frames),
-        dtype="float16",
+        "log_mel", shape=(n, fe.n_mels, frames), chunks=(chunk, fe.n_mels, frames), dtype="float16", fill_value=-100.0,
         # Smaller than Zarr's default, in a third of its time (full front end: 0.87 instead of 0.88 of the raw size)
         compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2),
-        dimension_names=("clip", "mel", "frame"),
-        attributes={"units": "dB re full scale, power"},
-        fill_value=-100.0,
-    )
-    group.attrs.put(wanted | {
-        "title": f"log-mel spectrograms of {corpus.name}, {fe.name} front end",
-        "corpus_root": str(corpus.root),
-        "factors": list(corpus.factors),
-        "units": units,
-        "notes": list(corpus.notes),
-        "versions": {p: importlib.metadata.version(p) for p in ("torch", "librosa", "soundfile", "zarr")},
-        "coordinates": " ".join(sorted([*columns, "mel_hz"])),  # so that xarray knows them, too
-    })  # fmt: skip
-    return chunk
+        dimension_names=("clip", "mel", "frame"), attributes={"units": "dB re full scale, power"},
+    )  # fmt: skip
+    group.attrs.put(wanted)
 
 
 def _fill(
     path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, pool: Executor
 ) -> list[Clip]:
-    """Have the regions computed that are not there yet; what became of every row."""
-    step = json.loads((done / "step.json").read_text())
+    """Have the chunks computed that are not there yet; what became of every row."""
+    step = zarr.open_array(path / "log_mel", mode="r").chunks[0]
     places = list(zip(*(table[c].tolist() for c in ("path", "start_s", "seconds")), strict=True))
-    regions = {done / f"{i}.json": i for i in range(0, len(places), step)}
-    todo = {
-        pool.submit(_write, root, places[i : i + step], fe, path, wanted, i, file): i
-        for file, i in regions.items()
-        if not file.exists()
-    }
-    progress, begun = Progress("log-mel"), time.monotonic()
-    for count, future in enumerate(as_completed(todo), start=len(regions) - len(todo) + 1):
+    chunks = {done / f"{i}.json": i for i in range(0, len(places), step)}
+    write = partial(_write, root, fe, path, wanted)
+    todo = {pool.submit(write, places[i : i + step], i, f): places[i] for f, i in chunks.items() if not f.exists()}
+    progress = Progress("log-mel")
+    for count, future in enumerate(as_completed(todo), start=len(chunks) - len(todo) + 1):
         try:
             future.result()
         except Exception as e:
-            part = places[todo[future] : todo[future] + step]
-            e.add_note(f"{part[0][0]} to {part[-1][0]}")
+            e.add_note(f"{step} clips from {todo[future][0]} on")
             raise
         progress.show(f"{min(count * step, len(places)):,} of {len(places):,} clips")
-    progress.close(f"{len(places):,} clips in {clock(time.monotonic() - begun)}")
-    return [Clip(*clip) for file in regions for clip in json.loads(file.read_text())]
+    progress.close(f"{len(places):,} clips")
+    return [Clip(*clip) for file in chunks for clip in json.loads(file.read_text())]
 
 
-def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: dict, first: int, done: Path) -> None:
-    """Write the log-mels of `places` to the rows from `first` on, a whole region, and what became of them to `done`."""
+def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Place], first: int, done: Path) -> None:
+    """Write the log-mels of `places` to the rows from `first` on, a whole chunk, and what became of them to `done`."""
     import torch
 
     for folder in (root, path):
         require_seen(folder)
     keep_freed_memory()
     torch.set_num_threads(1)  # the workers are the parallelism
-    # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it, and every thread
-    # waits meanwhile. (`config` of `open_array` is for new arrays.)
+    # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
-    block = torch.full((len(places), *array.shape[1:]), -100.0, dtype=torch.float16)
+    block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
     found: list[Clip] = []
     for row, (name, start, length) in zip(block, places, strict=True):
         seconds = None if np.isnan(length) else length
@@ -503,36 +414,57 @@ def _write(root: Path, places: list[Place], fe: FrontEnd, path: Path, wanted: di
         except audio.UnreadableAudio as e:
             found.append(Clip(reason=f"{e} (from {start:.1f} s on)" if start or seconds else str(e)))
             continue
-        mel = audio.log_mel(wave, fe)[:, : row.shape[1]]
-        row[:, : mel.shape[1]] = mel.half()  # as they lie, then turned: a third of the time
-        db, heard = mel.numpy(), len(wave) / fe.sample_rate
+        db = audio.log_mel(wave, fe)[:, : row.shape[1]].numpy()
+        row[:, : db.shape[1]] = db
         mark = splits.fingerprint(db).tobytes().hex()
-        found.append(Clip(db.shape[1], *audio.level_and_tilt(db), heard, *levels, mark))
+        found.append(Clip(db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels, mark))
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
     with _writing(path):
-        array[first : first + len(places)] = block.numpy()
-        write_atomic(done, json.dumps(found))  # only now does the region count as done
+        array[first : first + len(places)] = block
+        write_atomic(done, json.dumps(found))  # only now does the chunk count as done
 
 
-def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], split_seed: int) -> None:
-    """Add lengths, levels, which files are copies of others, and the split."""
+def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], fe: FrontEnd, wanted: dict) -> None:
+    """Add labels and factors, lengths and levels, which files are copies of others, the split, and the attributes."""
     found = pd.DataFrame(clips, columns=Clip._fields)
     good = found["n_frames"].to_numpy() > 0
     if not good.any():
         raise InputError(f"no clip of {path.name} could be decoded; the reasons are in the rejected list beside it")
     for left in (path / "log_mel").rglob("*.partial"):
         left.unlink()  # of a worker that was killed while it wrote
-    split, duplicates = np.full(len(table), REJECTED, object), np.full(len(table), "", object)
-    table = table[good].reset_index(drop=True)
+    measured = found[list(MEASURED)].astype(np.float32).astype({"n_frames": np.int32})
+    table = table.drop(columns="n_frames").rename(columns={"seconds": "asked_s"}).join(measured)  # nan: to the end
+    numbers = {*corpus.factors, *MEASURED, "start_s", "asked_s", "rate", "channels"}
+    table = table.assign(split=REJECTED, duplicate_of="")
+    usable = table[good].reset_index(drop=True)
     if not corpus.record:  # rendered clips are each other's near copies by design
         prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"])), np.uint8).reshape(-1, splits.BYTES)
-        same = splits.groups(prints, found["seconds"][good].to_numpy(np.float32))
-        table["duplicate_of"] = duplicates[good] = splits.duplicate_of(table["path"].tolist(), same)
-    split[good], note = choose_split(table, split_seed)
+        same = splits.groups(prints, usable["seconds"].to_numpy())
+        usable["duplicate_of"] = splits.duplicate_of(usable["path"].tolist(), same)
+    usable["split"], note = choose_split(usable, wanted["split_seed"])
+    table.loc[good, ["duplicate_of", "split"]] = usable[["duplicate_of", "split"]].to_numpy()
     group = zarr.open_group(path, mode="a")
-    group.attrs["notes"] = [*corpus.notes, *([note] if note else [])]
-    for name, values in {c: found[c].to_numpy() for c in MEASURED}.items():
-        group[name][:] = values.astype(group[name].dtype)
-    group["split"][:], group["duplicate_of"][:] = split, duplicates
+    units = {f: u for f, u in corpus.record.get("units", {}).items() if u and f in corpus.factors}
+    for name, values in table.items():
+        if name in numbers:
+            column = values.to_numpy(np.float64 if name in corpus.factors else values.dtype, na_value=np.nan)
+        else:
+            column = values.fillna("").astype(str).to_numpy(object)
+        unit = (UNITS | units).get(name)
+        group.create_array(
+            name, shape=column.shape, chunks=column.shape, dtype=column.dtype if name in numbers else str,
+            dimension_names=("clip",), attributes={"units": unit} if unit else {}, overwrite=True,
+        )[:] = column  # fmt: skip
+    hertz = audio.mel_frequencies(fe).astype(np.float32)
+    group.create_array("mel_hz", data=hertz, dimension_names=("mel",), attributes={"units": "Hz"}, overwrite=True)
+    group.attrs.put(wanted | {
+        "title": f"log-mel spectrograms of {corpus.name}, {fe.name} front end",
+        "corpus_root": str(corpus.root),
+        "factors": list(corpus.factors),
+        "units": units,
+        "notes": [*corpus.notes, *([note] if note else [])],
+        "versions": {p: importlib.metadata.version(p) for p in ("torch", "librosa", "soundfile", "zarr")},
+        "coordinates": " ".join(sorted([*table.columns, "mel_hz"])),  # so that xarray knows them, too
+    })  # fmt: skip

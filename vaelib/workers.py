@@ -161,8 +161,8 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
 
 
 @contextmanager
-def executor(client: Client | None, threads: int | None) -> Iterator[tuple[Executor, int]]:
-    """Who computes, and how many at a time: threads of this process, or the workers of a Dask scheduler."""
+def executor(client: Client | None, threads: int | None) -> Iterator[Executor]:
+    """Who computes: threads of this process, or the workers of a Dask scheduler."""
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if client or address:
         with _dask(client, address) as found:
@@ -172,14 +172,14 @@ def executor(client: Client | None, threads: int | None) -> Iterator[tuple[Execu
 
     before, pool = torch.get_num_threads(), ThreadPoolExecutor(threads or CPU_COUNT)
     try:
-        yield pool, threads or CPU_COUNT
+        yield pool
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
 
 @contextmanager
-def _dask(client: Client | None, address: str | None) -> Iterator[tuple[Executor, int]]:
+def _dask(client: Client | None, address: str | None) -> Iterator[Executor]:
     try:
         client = client or Client(address, timeout=SECONDS, set_as_default=False)
     except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
@@ -188,11 +188,10 @@ def _dask(client: Client | None, address: str | None) -> Iterator[tuple[Executor
             "do the work"
         ) from e
     try:
-        threads = sum(client.nthreads().values())
-        if not threads:
+        if not client.nthreads():
             print(f"waiting for a worker of {client.scheduler.address}", file=sys.stderr, flush=True)
         pool = client.get_executor(pure=False)
-        yield pool, threads or 1
+        yield pool
     except KilledWorker as e:
         where = getattr(e, "__notes__", ["the headers of the files"])[-1]
         raise InputError(
