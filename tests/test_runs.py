@@ -95,7 +95,7 @@ def test_a_finished_run_has_its_files_and_a_short_name(tiny_runs):
     files = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "done.json"}
     assert files <= {p.name for p in run.folder.iterdir()}
     assert run.conditional and not run.model.training and run.summary["parameters"] == run.model.parameter_count()
-    assert len(repr(run).splitlines()) == 5 and "cvae-language-fixed" in repr(run) and str(run.folder) in repr(run)
+    assert len(repr(run).splitlines()) == 4 and "cvae-language-fixed" in repr(run) and str(run.folder) in repr(run)
     assert "24 / 6 / 6 clips" in describe(run.store)
 
 
@@ -108,11 +108,6 @@ def test_a_finished_run_has_its_files_and_a_short_name(tiny_runs):
         ("config.json", None, "cannot be read"),
         ("config.json", lambda b: b[:-100], "config.json cannot be read"),
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latent": 9'), "of another shape"),
-        (
-            "config.json",
-            lambda b: b.replace(b'"latent": 8', b'"latent": 4611686018427387904'),
-            "no model has the sizes",
-        ),
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latents": 8'), "did you mean 'latent'"),
         ("config.json", lambda b: b.replace(b"tones-tiny.zarr", b"gone.zarr"), "no mel store at"),
         ("config.json", lambda b: b.replace(b'"hop": 2048', b'"hop": 1024'), "made with front end"),

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO_TABLES = ROOT / "data" / "demo"
 # What the operating system says of a full disk, and of a folder that may not be written to
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class InputError(ValueError):
-    """Bad input from a person: the message is one sentence saying what is wrong, where, and what to do."""
+    """Bad input from a person: one sentence that says what is wrong, where, and what to do."""
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it: a notebook shows the sentence alone
         return [f"InputError: {self}"]
@@ -74,27 +73,22 @@ def digest(value: Any, length: int = 8) -> str:
 
 
 # Modules that decide what a training computes
-TRAINING = ("audio", "store", "windows", "models", "losses", "initialization", "optimization", "training")
+TRAINING = ("audio", "store", "windows", "models", "losses", "optimization", "training")
 
 
 @cache
 def code_version(modules: tuple[str, ...] = TRAINING) -> str:
     """Digest of the code of some modules, without comments, docstrings and layout."""
     trees = [ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")) for name in modules]
-    for node in (n for tree in trees for n in ast.walk(tree) if hasattr(n, "body") and isinstance(n.body, list)):
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    for node in (n for tree in trees for n in ast.walk(tree)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return digest([ast.unparse(tree) for tree in trees])
 
 
 @cache
 def keep_freed_memory() -> None:
-    """What this process frees it keeps for its next block, instead of giving it back to the system at once.
-
-    A training step or a spectrogram that needs the same few megabytes again and again otherwise pays for every page
-    anew: up to half of the time of a spectrogram, a tenth of a training step. Only where the C library is GNU's.
-    """
+    """Let this process keep freed memory for its next block (GNU's C library): spectrograms take half of the time."""
     with suppress(OSError, AttributeError):  # another C library
         set_option = ctypes.CDLL(None).mallopt
         set_option(-3, 32 << 20)  # M_MMAP_THRESHOLD: larger blocks go back at once (the most that glibc takes)
@@ -106,7 +100,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when all went well, and is removed when not.
+    """A file to write beside `path`, which takes its place when all went well.
 
     Raises:
         UnwritableError: the disk is full, or the folder may not be written to; the old file is as it was.
@@ -141,12 +135,9 @@ def unwritable(path: Path | str, error: OSError) -> UnwritableError:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; InputError if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError, RecursionError) as e:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as e:
         raise InputError(f"{path} cannot be read ({getattr(e, 'strerror', None) or e})") from e
-    return found
 
 
 # --- settings ---
@@ -163,7 +154,6 @@ class JsonConfig:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The settings in a JSON object; InputError says which one is wrong."""
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        _require(isinstance(values, dict), f"the settings of {cls.__name__} are no JSON object; write the run again")
         for key, value in values.items():
             kind = kinds[one_of(f"setting of {cls.__name__}", key, kinds)]
             _require(_is_a(kind, value), f"{cls.__name__}: {key} must be {kind}, not {repr(value)[:80]}")
@@ -176,13 +166,11 @@ class JsonConfig:
 def _is_a(kind: str, value: Any) -> bool:
     """Whether a value that came from JSON is what a field's annotation says; numbers are finite."""
     if kind.startswith("tuple["):
-        items = kind[6:-1].split(", ")
-        fits = isinstance(value, list | tuple) and (items[-1] == "..." or len(items) == len(value))
-        return fits and all(_is_a(items[0], v) for v in value)
+        return isinstance(value, list | tuple) and all(_is_a(kind[6:].partition(",")[0], v) for v in value)
     if kind == "int":
-        return isinstance(value, Integral) and not isinstance(value, bool) and abs(value) < 2**63
+        return isinstance(value, Integral) and not isinstance(value, bool)
     if kind == "float":
-        return math.isfinite(value) if isinstance(value, float) else _is_a("int", value)
+        return _is_a("int", value) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, {"str": str, "bool": bool}.get(kind, dict | JsonConfig))
 
 
@@ -266,12 +254,10 @@ class ModelConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class TrainConfig(JsonConfig):
-    """How a model is trained.
+    """How a model is trained; explained in notebooks 02 and 04.
 
-    β and σ are one knob: only β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021,
-    arXiv:2006.13202). With `target` `other` the bound is that of log p(other window | this one), not of log p(x): the
-    code keeps what a clip's windows share. With `start_components` the code starts on independent components of the
-    training windows (`vaelib.initialization.start_on_components`). Explained in notebooks 02 and 04.
+    Only β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021, arXiv:2006.13202). With `target`
+    `other` the bound is that of log p(other window | this one): the code keeps what a clip's windows share.
     """
 
     epochs: int = 16  # passes over the training clips, one random window of each clip per pass
@@ -281,15 +267,13 @@ class TrainConfig(JsonConfig):
     mixture_lr: float = 1e-2  # peak learning rate of VaDE's mixture
     beta: float = 1.0  # weight of the KL term after warm-up
     mixture_weight: float = 1.0  # weight of VaDE's mixture terms in the joint phase
-    class_weight: float = (
-        100.0  # weight of the class head's cross-entropy: a few nats beside thousands of the likelihood
-    )
+    class_weight: float = 100.0  # of the class head's cross-entropy: a few nats beside thousands of the likelihood
     kl_warmup: float = 0.25  # share of the epochs over which the KL weight rises linearly from 0
     grad_clip: float = 1e3  # largest norm of the gradient
     weight_decay: float = 1e-4  # AdamW's
     sigma: float = 0.0  # standard deviation of the likelihood, fixed; 0: one σ for all bins, learned
     sigma_end: float = 0.0  # what a fixed σ moves to during training, geometrically; 0: it stays
-    start_components: int = 0  # latent dimensions that start as independent components; 0: random start
+    start_components: int = 0  # latent dimensions that start on components (`optimization.start_on_components`)
     held: float = 0.4  # share of the epochs for which the encoder is held at that start
     target: str = "same"  # window that the decoder must answer with: the `same`, or an `other` one of the clip
     eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
@@ -297,21 +281,20 @@ class TrainConfig(JsonConfig):
     seed: int = 0  # of weights, order, crops and noise
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "eval_windows", "lr", "mixture_lr", "grad_clip"):
-            _require(getattr(self, key) > 0, f"{key} must be positive, not {getattr(self, key)}")
-        for key in ("pretrain_epochs", "beta", "mixture_weight", "class_weight", "weight_decay", "seed",
-                    "sigma", "sigma_end", "start_components"):  # fmt: skip
-            _require(getattr(self, key) >= 0, f"{key} must not be negative, not {getattr(self, key)}")
-        for key in ("kl_warmup", "held"):
-            _require(0 <= getattr(self, key) < 1, f"{key} must be in [0, 1), not {getattr(self, key)}")
-        _require(self.seed < 2**63, f"seed must be below 2 to the 63rd, not {self.seed}")
+        for key, value in vars(self).items():
+            if key in ("epochs", "eval_windows", "lr", "mixture_lr", "grad_clip"):
+                _require(value > 0, f"{key} must be positive, not {value}")
+            elif key in ("kl_warmup", "held"):
+                _require(0 <= value < 1, f"{key} must be in [0, 1), not {value}")
+            elif not isinstance(value, str):
+                _require(value >= 0, f"{key} must not be negative, not {value}")
         _require(self.sigma > 0 or not self.sigma_end, "sigma_end needs a fixed sigma to start from")
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
         one_of("target", self.target, ("same", "other"))
 
     @property
     def first_phase(self) -> int:
-        """Epochs as a plain VAE: the pretraining of VaDE, all epochs of the others; what `--epochs` asks for."""
+        """Epochs as a plain VAE, which `--epochs` asks for: the pretraining of VaDE, all epochs of the others."""
         return self.pretrain_epochs or self.epochs
 
     @property
@@ -322,7 +305,7 @@ class TrainConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class RunConfig(JsonConfig):
-    """One training run: the store it read, the model and the training. Its digest names the run's folder."""
+    """One training run: the store it read, the model and the training; its digest names the run's folder."""
 
     corpus: str
     fingerprint: str
@@ -341,11 +324,7 @@ class RunConfig(JsonConfig):
 
     @property
     def variant(self) -> str:
-        """Model name with what sets it apart, without seed and epochs: the row of the comparison table.
-
-        Condition and prior; a β that is not the model's own (`b8`); a σ that is not learned (`sigma0.2`); `components`
-        where the codes start on independent components; `other` for cross-window targets; `detilt`.
-        """
+        """Model name with what sets it apart, without seed and epochs: the row of the comparison table."""
         m, t = self.model, self.training
         parts = [m.name, *([m.condition, m.prior] if m.condition else [])]
         parts += [f"b{t.beta:g}"] if t.beta != DEFAULT_BETA.get(m.name, 1.0) else []

@@ -6,15 +6,16 @@ all where `key_strength` is low.
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 import os
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pandas as pd
 
@@ -35,10 +36,9 @@ _C_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.
 
 
 def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
-    """Describe one clip; everything but `loudness` is independent of its level.
+    """Describe one clip; everything but `loudness` is independent of its level. Used in notebook 04.
 
-    - `tempo`, bpm: peak of the autocorrelated onset envelope under a log-normal prior around 120 bpm
-      (`librosa.feature.tempo`); nan with fewer than two onsets.
+    - `tempo`, bpm: `librosa.feature.tempo`; nan with fewer than two onsets.
     - `onset_rate`, per second: peaks of the onset envelope (`librosa.onset.onset_detect`).
     - `loudness`, dB re full scale: root mean square without the mean, floored at -100 dB.
     - `centroid`, Hz: centre of mass of the mean magnitude spectrum (`librosa.feature.spectral_centroid`).
@@ -51,11 +51,8 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
         rate: Hz.
 
     Returns:
-        A value for each of `NAMES`. All but `loudness` are nan for silence (also a constant) and for less than one
-        window of `KEY_FFT` samples; all are nan for no samples and for samples that are not finite.
+        A value for each of `NAMES`; nan where silence, less than `KEY_FFT` samples or none say nothing.
     """
-    import librosa
-
     found = dict.fromkeys(NAMES, np.nan)
     wave = np.asarray(wave, np.float32)
     if not wave.size or not np.isfinite(wave).all():
@@ -80,8 +77,6 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
 
 def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
     """The key's tonic and the correlation of its profile with the mean chroma."""
-    import librosa
-
     spectrum = np.abs(librosa.stft(wave, n_fft=KEY_FFT, hop_length=KEY_FFT // 2, center=False))
     # weighted around 310 Hz, where the notes are: higher up are their overtones, the fifth first among them
     chroma = librosa.feature.chroma_stft(S=spectrum, sr=rate, n_fft=KEY_FFT, tuning=0.0, ctroct=3.5, octwidth=1.0)
@@ -96,8 +91,7 @@ def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
 def describe(store: Store) -> pd.DataFrame:
     """Describe every clip of a store from its audio file, once: the values are kept in `<store>.descriptors.csv`.
 
-    What the store holds of a clip is measured, mono and at the front end's rate. Interrupted work continues;
-    values that another corpus, front end, librosa or code gave are measured again.
+    Interrupted work continues; what another corpus, front end, librosa or code gave is measured again.
 
     Returns:
         (row of the store, `NAMES`), see `measure`. A clip that cannot be read is nan, with one warning for all such
@@ -107,52 +101,51 @@ def describe(store: Store) -> pd.DataFrame:
         InputError: no clip can be read, for instance because the corpus was moved.
     """
     known = _read_cache(store)
-    todo = [row for row in store.rows().tolist() if row not in known]
-    reasons = _measure_rows(store, todo, known) if todo else {}
+    todo = store.rows()[~np.isin(store.rows(), known.index)].tolist()
+    reasons: dict[int, str] = {}
+    if todo:
+        known = _measure_rows(store, todo, known, reasons)
     if reasons:
-        counts = Counter(reason.split(";")[0] for reason in reasons.values())
+        common = Counter(reason.split(";")[0] for reason in reasons.values()).most_common(3)
         message = (
             f"{len(reasons)} of {len(store.table)} clips of {store.path.name} have no descriptors: "
-            + ", ".join(f"{n} × {reason!r}" for reason, n in counts.most_common(3))
+            + ", ".join(f"{n} × {reason!r}" for reason, n in common)
             + f", the first {store.audio_path(min(reasons))}; put the audio back, or preprocess the corpus as it is now"
         )
-        if not known:
+        if known.empty:
             raise InputError(message)
         warnings.warn(message, stacklevel=2)
-    return _table(known).reindex(store.table.index)
+    return known.reindex(store.table.index)
 
 
-def _measure_rows(store: Store, todo: list[int], known: dict[int, dict]) -> dict[int, str]:
-    """Add the rows `todo` to `known`, block by block on disk too; returns why a row could not be measured."""
-    fe, frames, longest = store.front_end, store.table["n_frames"], store.log_mel.shape[2]
-
-    def one(row: int) -> dict[str, float] | str:
-        try:
-            wave = store.load(row).numpy()
-        except audio.UnreadableAudio as e:
-            return str(e)
-        if min(len(wave) // fe.hop + 1, longest) != frames[row]:
-            return "has another length than when it was preprocessed"
-        return measure(wave, fe.sample_rate)
-
-    measure(np.random.default_rng(0).standard_normal(fe.sample_rate), fe.sample_rate)  # librosa compiles in one thread
-    reasons: dict[int, str] = {}
-    progress = Progress("descriptors", len(todo), "clips")
+def _measure_rows(store: Store, todo: list[int], known: pd.DataFrame, reasons: dict[int, str]) -> pd.DataFrame:
+    """Measure rows block by block, on disk too; `reasons` gets why a row could not be measured."""
+    measure(np.random.default_rng(0).standard_normal(FFT * 8), 22_050)  # librosa compiles, in one thread
+    progress = Progress("descriptors")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(todo), BLOCK):
             rows = todo[start : start + BLOCK]
-            for row, found in zip(rows, pool.map(one, rows), strict=True):
-                (reasons if isinstance(found, str) else known)[row] = found
-                progress.step()
-            if known:
-                text = _table(known).join(store.table["path"]).to_csv(index_label="row")
+            found = dict(zip(rows, pool.map(partial(_measure_row, store), rows), strict=True))
+            reasons |= {row: why for row, why in found.items() if isinstance(why, str)}
+            measured = {row: values for row, values in found.items() if row not in reasons}
+            if measured:
+                known = pd.concat([known, pd.DataFrame.from_dict(measured, orient="index", dtype=float)])
+                text = known.join(store.table["path"]).to_csv(index_label="row")
                 write_atomic(_cache_path(store), f"{_identity(store)}\n{text}")
+            progress.show(f"{start + len(rows):,} of {len(todo):,} clips")
     progress.close()
-    return reasons
+    return known
 
 
-def _table(known: dict[int, dict]) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(known, orient="index", columns=list(NAMES))
+def _measure_row(store: Store, row: int) -> dict[str, float] | str:
+    """The descriptors of one clip, or why there are none."""
+    try:
+        wave = store.load(row).numpy()
+    except audio.UnreadableAudio as e:
+        return str(e)
+    if min(len(wave) // store.front_end.hop + 1, store.log_mel.shape[2]) != store.table.loc[row, "n_frames"]:
+        return "has another length than when it was preprocessed"
+    return measure(wave, store.front_end.sample_rate)
 
 
 def _cache_path(store: Store) -> Path:
@@ -160,19 +153,19 @@ def _cache_path(store: Store) -> Path:
 
 
 def _identity(store: Store) -> str:
-    """First line of the cache."""
-    made_from = {key: store.attrs[key] for key in ("corpus", "fingerprint", "front_end")}
-    made_with = {"librosa": importlib.metadata.version("librosa"), "code": code_version(("audio", "descriptors"))}
+    """First line of the cache: what the values were made from, and with."""
+    made = {key: store.attrs[key] for key in ("corpus", "fingerprint", "front_end")}
+    made |= {"librosa": librosa.__version__, "code": code_version(("audio", "descriptors"))}
     where = [c for c in ("path", "start_s", "asked_s") if c in store.table]  # a long file is several clips
-    return "# " + json.dumps(made_from | {"clips": digest(store.table[where].to_dict())} | made_with)
+    return "# " + json.dumps(made | {"clips": digest(store.table[where].to_dict())})
 
 
-def _read_cache(store: Store) -> dict[int, dict[str, float]]:
+def _read_cache(store: Store) -> pd.DataFrame:
     """Descriptors of the rows measured so far; none if the file is absent, damaged or made from something else."""
     try:
         first, _, rest = _cache_path(store).read_text(encoding="utf-8").partition("\n")
-        if first != _identity(store):
-            return {}
-        return pd.read_csv(io.StringIO(rest), index_col="row")[list(NAMES)].astype(float).to_dict("index")
+        if first == _identity(store):
+            return pd.read_csv(io.StringIO(rest), index_col="row")[list(NAMES)].astype(float)
     except (OSError, ValueError, KeyError):
-        return {}
+        pass
+    return pd.DataFrame(columns=list(NAMES), dtype=float)

@@ -1,7 +1,6 @@
 """Losses as pure functions of (input, output, weights), in nats; and the schedules of weights and learning rates.
 
-Everything is summed over bins and latent dimensions and averaged over the batch, so that β = 1 is the evidence
-lower bound and β = 4 means what the β-VAE paper means.
+Everything is summed over bins and latent dimensions and averaged over the batch: β = 1 is the evidence lower bound.
 """
 
 from __future__ import annotations
@@ -48,15 +47,14 @@ def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tenso
 
 
 def mixture_kl(posterior: Posterior, log_gamma: Tensor, model: VaDE) -> tuple[Tensor, Tensor]:
-    """The two terms that replace the KL of a plain VAE (Jiang et al. 2017, eq. 8), per clip.
+    """The two terms (B,) that replace the KL of a plain VAE (Jiang et al. 2017, eq. 8); explained in notebook 06.
 
     Args:
         posterior: q(z|x) of B · W windows, those of a clip after each other.
         log_gamma: (B, K) log q(c|x), one cluster variable per clip.
-        model: Gives π, μ and Σ.
 
     Returns:
-        (B,) Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and (B,) KL(γ || π).
+        Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π).
     """
     gamma, logvar = log_gamma.exp(), model.component_logvars()
     mean, q_logvar = posterior.mean.float()[:, None], posterior.logvar.float()[:, None]
@@ -85,11 +83,7 @@ def conditional_elbo(
 
 
 def mixture_elbo(model: VaDE, x: Tensor, out: VAEOutput, y: Tensor | None, weights: dict[str, float]) -> LossTerms:
-    """VaDE's bound once the mixture is initialised; the plain bound before.
-
-    `weights["windows"]` windows of each clip follow each other in the batch and share a cluster variable; the
-    terms are per window.
-    """
+    """VaDE's bound per window once the mixture is initialised, `weights["windows"]` to a clip; the plain one before."""
     if weights["mixture"] == 0:
         return elbo(model, x, out, y, weights)
     windows = int(weights["windows"])
@@ -113,13 +107,10 @@ OBJECTIVES: dict[str, Callable[..., LossTerms]] = {
 
 
 def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> dict[str, float]:
-    """Weights of the loss terms: the KL warm-up and, for VaDE, the phase; and the fixed σ (0: it is learned).
-
-    Every model warms its KL up over the same share of its first phase; VaDE's joint phase needs none, because its
-    mixture starts on the pretrained codes.
+    """Weights of the loss terms, and the fixed σ (0: it is learned).
 
     Args:
-        mixture: Whether this is VaDE's joint phase.
+        mixture: Whether this is VaDE's joint phase; it needs no warm-up, its mixture starts on the pretrained codes.
         windows: Windows of a clip that share a cluster variable in the joint phase.
     """
     share = min(1.0, epoch / cfg.first_phase)
@@ -135,10 +126,7 @@ def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) 
 
 
 def rate_at(cfg: TrainConfig, epoch: float, clips: int, warmup: int = 20, floor: float = 0.02) -> float:
-    """Learning-rate factor with `clips` training clips: a short linear rise, then half a cosine down to `floor`.
-
-    Each phase has its own rise and fall.
-    """
+    """Learning-rate factor with `clips` training clips: in each phase a linear rise, then half a cosine to `floor`."""
     first, per_epoch = cfg.pretrain_epochs, -(-clips // cfg.batch_size)
     start, length = (0, first) if epoch < first else (first, cfg.epochs)
     step, steps = round((epoch - start) * per_epoch), length * per_epoch

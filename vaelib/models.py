@@ -26,39 +26,30 @@ BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
 
 
 def conv_sizes(size: int, layers: int = len(CHANNELS)) -> list[int]:
-    """Lengths along one axis through `layers` convolutions of kernel 4, stride 2, padding 1.
-
-    Raises:
-        ValueError: `size` is too small for so many halvings.
-    """
+    """Lengths along one axis through `layers` convolutions of kernel 4, stride 2, padding 1."""
     if size < 2**layers:
-        raise ValueError(f"size {size} is too small for {layers} halvings; it needs at least {2**layers}")
+        raise InputError(f"input size {size} is too small for {layers} convolutions; it needs at least {2**layers}")
     return [size // 2**i for i in range(layers + 1)]
 
 
 def normal_init(tensor: Tensor, std: float) -> Tensor:
-    """Fill with N(0, std²), and return it; not where a tensor has a shape and no values.
-
-    There, PyTorch's own would load its compiler: seconds of imports in every process that opens a run.
-    """
+    """Fill with N(0, std²) and return it, but not on the meta device: there PyTorch would import its compiler."""
     return tensor if tensor.is_meta else nn.init.normal_(tensor, std=std)
 
 
 def he_init(module: nn.Module) -> None:
     """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU; use with `module.apply`.
 
-    PyTorch's default shrinks the signal at every ReLU layer; after four convolutions without normalisation the
-    codes of different clips would hardly differ, and training would spend its first epochs undoing that.
+    PyTorch's default shrinks the signal at every ReLU layer: after four convolutions the codes of different clips
+    would hardly differ.
     """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        fan_in = module.in_channels * prod(module.kernel_size)
-        if isinstance(module, nn.ConvTranspose2d):
-            fan_in /= prod(module.stride)  # only every stride-th tap meets an input
-        normal_init(module.weight, (2 / fan_in) ** 0.5)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Linear):
-        normal_init(module.weight, (2 / module.in_features) ** 0.5)
-        nn.init.zeros_(module.bias)
+    if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        return
+    fan_in = module.in_features if isinstance(module, nn.Linear) else module.in_channels * prod(module.kernel_size)
+    if isinstance(module, nn.ConvTranspose2d):
+        fan_in /= prod(module.stride)  # only every stride-th tap meets an input
+    normal_init(module.weight, (2 / fan_in) ** 0.5)
+    nn.init.zeros_(module.bias)
 
 
 def _dense(n_in: int, n_out: int, dropout: float) -> list[nn.Module]:
@@ -131,13 +122,9 @@ def encoder_and_decoder(kind: str, shape: tuple[int, int], code: int, dropout: f
 
 
 def orthogonal_means(n: int, latent: int, distance: float, seed: int = 0) -> Tensor:
-    """(n, latent) points on orthogonal axes (randomly rotated), every pair `distance` apart.
-
-    Raises:
-        ValueError: more points than dimensions.
-    """
+    """(n, latent) points on orthogonal axes (randomly rotated), every pair `distance` apart."""
     if n > latent:
-        raise ValueError(f"{n} orthogonal class means need at least {n} latent dimensions, not {latent}")
+        raise InputError(f"{n} orthogonal class means need at least {n} latent dimensions, not {latent}")
     if torch.get_default_device().type == "meta":
         return torch.empty(n, latent)  # as in `normal_init`
     generator = torch.Generator().manual_seed(seed)
@@ -147,6 +134,8 @@ def orthogonal_means(n: int, latent: int, distance: float, seed: int = 0) -> Ten
 
 # --- the contract ---
 
+Draw = Callable[[Tensor], Tensor]  # standard normal noise of a tensor's shape
+
 
 class Posterior(NamedTuple):
     """Diagonal Gaussian q(z|x): `mean` and `logvar`, each (B, L); conditional models add `class_logits` (B, C)."""
@@ -155,8 +144,8 @@ class Posterior(NamedTuple):
     logvar: Tensor
     class_logits: Tensor | None = None
 
-    def rsample(self, draw: Callable[[Tensor], Tensor] = torch.randn_like) -> Tensor:
-        """(B, L): one reparametrised draw; `draw` gives standard normal noise like the mean (B, L)."""
+    def rsample(self, draw: Draw = torch.randn_like) -> Tensor:
+        """(B, L): one reparametrised draw."""
         return self.mean + draw(self.mean) * torch.exp(0.5 * self.logvar)
 
 
@@ -177,10 +166,11 @@ def centred(x: Tensor) -> Tensor:
 class VAE(nn.Module):
     """The contract and what all five share: two Gaussian heads, a sigmoid output and one learned σ.
 
-    Labels `y` are class indices (B,) with -1 for unknown, or class probabilities (B, C). Models without a
-    condition ignore them.
+    Labels `y` are class indices (B,) with -1 for unknown, or class probabilities (B, C); models without a condition
+    ignore them. Kingma & Welling 2014, arXiv:1312.6114; the learned σ: Rybkin et al. 2021, arXiv:2006.13202.
 
-    Kingma & Welling 2014, arXiv:1312.6114; the shared learned σ: Rybkin et al. 2021, arXiv:2006.13202.
+    Raises:
+        InputError: sizes that do not fit.
     """
 
     backbone = "conv"
@@ -188,10 +178,7 @@ class VAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        try:
-            self._build()
-        except ValueError as e:
-            raise InputError(f"model {config.name!r} cannot be built for input {config.input_shape}: {e}") from e
+        self._build()
         self.log_sigma = nn.Parameter(torch.tensor(-1.5))
 
     def _build(self) -> None:
@@ -212,11 +199,7 @@ class VAE(nn.Module):
         return torch.zeros_like(z)
 
     def forward(
-        self,
-        x: Tensor,
-        y: Tensor | None = None,
-        sample: bool = True,
-        draw: Callable[[Tensor], Tensor] = torch.randn_like,
+        self, x: Tensor, y: Tensor | None = None, sample: bool = True, draw: Draw = torch.randn_like
     ) -> VAEOutput:
         """Encode, draw (see `Posterior.rsample`; or take the mean with `sample=False`), decode."""
         posterior = self.encode(x, y)
@@ -228,40 +211,28 @@ class VAE(nn.Module):
 
     @torch.inference_mode()
     def sample(
-        self,
-        n: int,
-        y: Tensor | None = None,
-        temperature: float = 1.0,
-        seed: int | None = None,
-        shared: bool = False,
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
     ) -> Tensor:
-        """Draw from the prior and decode.
+        """(n, 1, F, T) in [0, 1], drawn from the prior and decoded.
 
         Args:
-            n: Number of samples.
             y: (n,) classes of a conditional model, components of a mixture; drawn when None.
             temperature: Scale of the prior's standard deviation.
-            seed: Same seed, same samples.
             shared: One draw for all `n`, which then differ in nothing but `y`.
-
-        Returns:
-            (n, 1, F, T) in [0, 1].
         """
-        generator = torch.Generator().manual_seed(seed) if seed is not None else None
+        generator = torch.Generator().manual_seed(seed)
         noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)
         z, y = self._from_prior(noise.to(self.log_sigma.device), y, generator)
         return self.decode_in_blocks(z, y)
+
+    def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        return noise, None
 
     @torch.inference_mode()
     def decode_in_blocks(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """`decode` of any number of codes: the layers' activations of a few hundred full windows take gigabytes."""
         labels = repeat(None) if y is None else y.split(BLOCK)
         return torch.cat([self.decode(*block) for block in zip(z.split(BLOCK), labels, strict=False)])
-
-    def _from_prior(
-        self, noise: Tensor, y: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor | None]:
-        return noise, None
 
     def parameter_count(self) -> int:
         """Trainable parameters, the shared σ included."""
@@ -285,9 +256,9 @@ class BetaVAE(ConvVAE):
 class ConditionalVAE(VAE):
     """Convolutional VAE that is given the class (Sohn et al. 2015; the head q(y|x): Kingma et al. 2014).
 
-    Features (256) and a class embedding (64) are concatenated before the latent heads; the decoder gets the code
-    and the embedding. Unknown labels are inferred by a class head on the features. The prior is N(0, I), or
-    N(μ_y, I) with class means that are fixed and orthogonal, or learned (`config.prior`).
+    The latent heads get features and a class embedding, the decoder the code and the embedding. Unknown labels are
+    inferred by a class head on the features. The prior is N(0, I), or N(μ_y, I) with class means that are fixed and
+    orthogonal, or learned (`config.prior`).
     """
 
     FEATURES, EMBEDDING = 256, 64
@@ -295,7 +266,7 @@ class ConditionalVAE(VAE):
     def _build(self) -> None:
         c = self.config
         if len(c.classes) < 2:
-            raise ValueError("a conditional model needs at least two classes of its condition")
+            raise InputError("a conditional model needs at least two classes of its condition")
         n = len(c.classes)
         self.encoder, self.decoder = encoder_and_decoder("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
@@ -326,13 +297,7 @@ class ConditionalVAE(VAE):
         return Posterior(*self.heads(torch.cat([h, embedded], 1)), logits)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B, L) and labels → (B, 1, F, T).
-
-        Raises:
-            InputError: no labels given.
-        """
-        if y is None:
-            raise InputError("a conditional model decodes with labels: pass y, class indices (B,)")
+        """(B, L) and labels, which may not be missing → (B, 1, F, T)."""
         return super().decode(torch.cat([z, self.probabilities(y) @ self.embedding.weight], 1))
 
     def prior_mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -340,20 +305,14 @@ class ConditionalVAE(VAE):
             return torch.zeros_like(z)
         return (self.probabilities(y) @ self.class_means).float()
 
-    def _from_prior(
-        self, noise: Tensor, y: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         if y is None:
             y = torch.randint(len(self.config.classes), (len(noise),), generator=generator).to(noise.device)
         return noise + self.prior_mean(noise, y), y
 
 
 class VaDE(VAE):
-    """VAE with a mixture of Gaussians as its prior (Jiang et al. 2017, arXiv:1611.05148).
-
-    π, μ and Σ (diagonal) are parameters; `responsibilities` are p(c|z). The windows of one clip can share a
-    cluster variable.
-    """
+    """VAE with a mixture of Gaussians π, μ, Σ (diagonal) as its prior (Jiang et al. 2017, arXiv:1611.05148)."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.backbone = config.backbone
@@ -381,15 +340,7 @@ class VaDE(VAE):
         return -0.5 * (squares + logvar + torch.log(torch.tensor(2 * torch.pi))).sum(2)
 
     def responsibilities(self, z: Tensor, windows: int = 1) -> Tensor:
-        """log p(c|z), in log space and fp32.
-
-        Args:
-            z: (B · windows, L), the windows of a clip after each other.
-            windows: Windows that share one cluster variable; their log-likelihoods are summed.
-
-        Returns:
-            (B, K) log-probabilities.
-        """
+        """(B, K) log p(c|z) of codes (B · windows, L); the windows of a clip follow each other and share one c."""
         joint = self.log_likelihoods(z).unflatten(0, (-1, windows)).sum(1)
         return functional.log_softmax(joint + self.log_weights(), 1)
 
@@ -401,9 +352,7 @@ class VaDE(VAE):
         self.mixture["logvars"].copy_(variances.clamp_min(1e-3).log())
         self.mixture_ready.fill_(True)
 
-    def _from_prior(
-        self, noise: Tensor, y: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         if y is None:
             weights = self.log_weights().exp().cpu()
             y = torch.multinomial(weights, len(noise), replacement=True, generator=generator)
@@ -421,9 +370,5 @@ MODELS: dict[str, Callable[[ModelConfig], VAE]] = {
 
 
 def build(config: ModelConfig) -> VAE:
-    """The model that `config` describes.
-
-    Raises:
-        InputError: unknown name, or sizes that do not fit.
-    """
+    """The model that `config` describes; InputError for an unknown name, or sizes that do not fit."""
     return MODELS[one_of("model", config.name, MODELS)](config)

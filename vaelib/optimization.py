@@ -1,6 +1,6 @@
-"""The one optimisation step, on whatever device Lightning Fabric finds; the same in training and in a benchmark.
+"""The one optimisation step, on whatever device Lightning Fabric finds, and where a training starts.
 
-Imports only what a bare GPU host has.
+Importing it needs only what a bare GPU host has.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import ModelConfig, TrainConfig
-from .losses import OBJECTIVES, weights_at
-from .models import MODELS, VAE, VaDE, build
+from .config import InputError, TrainConfig
+from .losses import OBJECTIVES
+from .models import VAE, VaDE
 from .windows import Clips
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-    from .store import Store
 
 SIGMA_RATE = 10.0  # σ is one number that travels far: it learns faster than the network
 # Parts that learn while the encoder is held at its start
@@ -34,8 +34,8 @@ FREE_WHILE_HELD = ("decoder", "heads.logvar", "class_head", "class_means", "log_
 def resolve_precision(precision: str, device: str) -> str:
     """What `auto` means on a kind of device (`cuda`, `cpu`, …); any other precision is returned as it is.
 
-    bf16 autocast on CUDA, and on processors where a convolution in bf16 is the faster one: 1.6 to 1.8 times with AMX
-    or avx512_bf16, but hundreds of times slower without either, so that only trying tells.
+    bf16 autocast on CUDA, and on processors where a convolution in bf16 is the faster one: 1.7 times with AMX, but
+    hundreds of times slower without, so that only trying tells.
     """
     if precision != "auto":
         return precision
@@ -73,7 +73,7 @@ def make_fabric(precision: str = "auto", devices: int = 1, accelerator: str = "a
 
 
 def make_optimizer(model: VAE, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """Fused AdamW with one learning rate for the network, one for σ and one for VaDE's mixture."""
+    """Fused AdamW with one learning rate for the network, one for a learned σ and one for VaDE's mixture."""
     mixture = list(model.mixture.parameters()) if isinstance(model, VaDE) else []
     special = {id(p) for p in [*mixture, model.log_sigma]}
     network = [p for p in model.parameters() if id(p) not in special]
@@ -88,9 +88,9 @@ def make_optimizer(model: VAE, cfg: TrainConfig) -> torch.optim.Optimizer:
 class Stepper:
     """One optimisation step: forward, loss, backward, clipped gradient, AdamW; the same for training and benchmark.
 
-    On several devices every process has its own stepper and gives it its part of each batch. Gradients are averaged,
-    and every process draws the noise of the codes for the whole batch and takes its rows, so that a network without
-    dropout and batch normalisation takes the step that one process would take.
+    On several devices every process has its own stepper and gives it its part of each batch. Every process draws the
+    noise of the codes for the whole batch and takes its rows: a network without dropout and batch normalisation takes
+    the step that one process would take.
 
     Attributes:
         model: The model itself, on the device.
@@ -114,15 +114,14 @@ class Stepper:
         """Take one step; on CUDA nothing waits for the device.
 
         Args:
-            x: Windows (B, 1, F, T) in [0, 1]; for cross-window targets and in VaDE's joint phase two windows of each
-                clip after each other.
+            x: Windows (B, 1, F, T) in [0, 1]; for cross-window targets and in VaDE's joint phase two of each clip.
             y: (B,) class indices, -1 for unknown.
             weights: Of the loss terms, see `losses.weights_at`.
             rate: Learning-rate factor.
 
         Returns:
-            Detached scalars, means of this process's examples: `loss`, the unweighted terms (`nll`, `kl`, …) in nats,
-            and `mse` per bin.
+            Detached means of this process's examples: `loss`, the unweighted terms (`nll`, `kl`, …) in nats, and `mse`
+            per bin.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
@@ -191,44 +190,99 @@ class Stepper:
         self.optimizer.load_state_dict(optimizer)
 
 
-def throughput(store: Store, rounds: int = 3, steps: int = 4, batch_size: int = 32) -> dict[str, np.ndarray]:
-    """Training speed of every model at its own objective, VaDE in its joint phase; explained in notebook 07.
+# --- where a training starts ---
 
-    A step is what training does. The models take turns in one process, so that whatever else the machine does meets
-    all of them: ratios hold even where the figures wander.
+
+def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:
+    """Set VaDE's mixture without labels: K-Means on clip means, variances plus those between a clip's windows.
+
+    With fewer clips than components the surplus ones start at random clips. Explained in notebook 06.
 
     Args:
-        store: At most 1,024 of its training clips are used; nothing is written.
-        rounds: Turns of every model, each after a step to warm up.
-        steps: Steps per turn; fewer where they would take longer than about 5 s.
-        batch_size: Clips per step.
-
-    Returns:
-        Clips per second of each model (rounds,); without a label of two classes there is no conditional model.
+        codes: (clip, window, L) posterior means of training clips.
     """
-    fabric, all_rows = make_fabric(), store.rows("train")
-    rows = all_rows[np.unique(np.linspace(0, len(all_rows) - 1, 1024).astype(int))]
-    clips = Clips.read(store, store.fit_scaler(), rows, fabric.device)
-    label = next((c for c in ("language", "genre") if store.table[c][store.table[c] != "unlabelled"].nunique() > 1), "")
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    def turn(stepper: Stepper, y: Tensor, n: int) -> float:
-        joint = isinstance(stepper.model, VaDE)
-        windows, weights, done = 1 + joint, weights_at(stepper.cfg, math.inf, joint), 0
-        started = time.perf_counter()
-        for _ in range(n):
-            x, index = next(clips.batches(min(batch_size, len(clips)), windows))
-            terms = stepper(x, y[index].repeat_interleave(windows), weights, 1.0)
-            done += len(index)
-        float(terms["loss"])  # waits for the device
-        return done / (time.perf_counter() - started)
+    means = codes.mean(1).cpu().double().numpy()
+    within = codes.var(1, unbiased=False).mean(0).cpu().double().numpy()
+    k, n = model.config.components, len(means)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the same audio under several names: fewer distinct clips
+        found = KMeans(min(k, n), n_init=10, random_state=seed).fit(means)
+    extra = np.random.default_rng(seed).integers(0, n, k - min(k, n))
+    centres = np.concatenate([found.cluster_centers_, means[extra]])
+    pooled = np.mean((means - found.cluster_centers_[found.labels_]) ** 2, 0)
+    counts = np.bincount(found.labels_, minlength=k)
+    squares = [((means[found.labels_ == c] - centre) ** 2).sum(0) for c, centre in enumerate(centres)]
+    # five pseudo-members with the pooled variance: a component of one clip must not be a point
+    variances = (np.array(squares) + 5 * pooled) / (counts[:, None] + 5) + within
+    weights = (counts + 1) / (counts + 1).sum()
+    tensors = (torch.as_tensor(a, dtype=torch.float32, device=codes.device) for a in (weights, centres, variances))
+    model.set_mixture(*tensors)
 
-    rates: dict[str, list[float]] = {name: [] for name in MODELS if label or name != "cvae"}
-    for name in [*rates] * rounds:
-        classes = tuple(store.classes(label)) if name == "cvae" else ()
-        y = store.codes(label, rows) if classes else np.full(len(rows), -1)
-        config = ModelConfig(name, store.front_end.shape, condition=label if classes else "", classes=classes)
-        given = Stepper(build(config), TrainConfig(), fabric), torch.as_tensor(y, device=fabric.device)
-        given[0].module.train()
-        turn(*given, 1)
-        rates[name].append(turn(*given, max(1, min(steps, round(5 * turn(*given, 1) / batch_size)))))
-    return {name: np.array(found) for name, found in rates.items()}
+
+@torch.no_grad()
+def start_on_components(model: VAE, clips: Clips, n: int, seed: int) -> None:
+    """Let the first `n` latent means be independent components of the clips' middle windows; no label is used.
+
+    FastICA (Hyvärinen & Oja 2000; scikit-learn) on the `n` first principal components; the mean head's rows are the
+    ridge regression of these on what the untrained encoder makes of the windows, its other rows are 0. Posteriors are
+    narrow (log-variance -3) where there is a component, and the prior's elsewhere. Explained in notebook 04.
+
+    Raises:
+        InputError: fewer windows than components.
+    """
+    from sklearn.decomposition import PCA, FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    _settle(model, clips)
+    features, windows = [], []
+    watch = model.heads.register_forward_pre_hook(lambda module, given: features.append(given[0].double()))
+    for x in _middle_windows(clips):
+        windows.append(x)
+        model.encode(x)
+    watch.remove()
+    flat = torch.cat(windows).flatten(1).cpu().numpy()
+    if min(flat.shape) < n:
+        raise InputError(f"{n} components cannot be found in {len(flat)} windows: ask for fewer start_components")
+    principal = PCA(n, random_state=seed).fit_transform(flat)
+    principal /= principal.std(0) + 1e-12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = FastICA(n, whiten="unit-variance", max_iter=2000, random_state=seed).fit_transform(principal)
+    h = torch.cat(features)
+    wanted = torch.from_numpy(found / found.std(0)).to(h)
+    centre = h.mean(0)
+    gram = (h - centre) @ (h - centre).T
+    gram += 1e-2 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
+    weight = (h - centre).T @ torch.linalg.solve(gram, wanted)  # (features, n)
+    head, spread = model.heads.mean, model.heads.logvar
+    for tensor in (head.weight, head.bias, spread.weight, spread.bias):
+        tensor.zero_()
+    head.weight[:n].copy_(weight.T)
+    head.bias[:n].copy_(-(centre @ weight))
+    spread.bias[:n].fill_(-3.0)
+
+
+def _middle_windows(clips: Clips) -> Iterator[Tensor]:
+    """The middle window of every clip, 64 (B, 1, F, T) at a time."""
+    for index in torch.arange(len(clips), device=clips.mel.device).split(64):
+        yield clips.even_windows(index, 1).squeeze(1)
+
+
+def _settle(model: VAE, clips: Clips) -> None:
+    """Give batch normalisation the statistics of the windows: those that training will use; then evaluation mode."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+    usual = [m.momentum for m in norms]
+    model.eval()
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # the mean over all batches
+        m.train()
+    for x in _middle_windows(clips) if norms else ():
+        if len(x) > 1:
+            model.encode(x)
+    for m, momentum in zip(norms, usual, strict=True):
+        m.momentum = momentum
+    model.eval()

@@ -54,7 +54,7 @@ class Run:
         scaler: dB to [0, 1] and back.
         store: The mel store that it was trained on.
         model: With the best epoch's weights, in evaluation mode, on the CPU.
-        summary: What `done.json` says: epochs, parameters, seconds, clips per second.
+        summary: What `done.json` says.
     """
 
     folder: Path
@@ -72,8 +72,7 @@ class Run:
     def __repr__(self) -> str:
         t, s = self.config.training, self.summary
         return (
-            f"Run {self.name}, seed {t.seed}, best of {s['epochs']} epochs: {s['best_epoch']}\n"
-            f"  store   {self.store.path.name}, {len(self.store.rows())} clips\n"
+            f"Run {self.name}, seed {t.seed}, of {self.store.path.name}; epoch {s['best_epoch']} of {s['epochs']}\n"
             f"  model   {self.config.model.latent} latent dimensions, {s['parameters']:,} parameters, β = {t.beta:g}\n"
             f"  trained {s['train_seconds']:.0f} s on {s['device']}, {s['clips_per_s']:,.0f} clips/s\n"
             f"  folder  {self.folder}"
@@ -81,7 +80,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Model, condition and prior: the row of the comparison table."""
+        """Its row of the comparison table (`RunConfig.variant`)."""
         return self.config.variant
 
     @cached_property
@@ -127,12 +126,7 @@ class Run:
             return encode_windows(self.model, clips, windows, y, labels == "marginal" and self.conditional)
 
     def embed(self, split: str | None, labels: str = "inferred") -> Embedding:
-        """Embed the clips of a split; kept in memory after the first call.
-
-        Args:
-            split: `train`, `validation`, `test`, or None for every clip of the store.
-            labels: See `posteriors`.
-        """
+        """Embed the clips of a split (None: all); kept in memory after the first call. `labels`: see `posteriors`."""
         return self._embedded(split, one_of("label mode", labels, LABEL_MODES) if self.conditional else "inferred")
 
     def _embed(self, split: str | None, labels: str) -> Embedding:
@@ -148,11 +142,7 @@ class Run:
         return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows)
 
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The middle window of one clip.
-
-        Returns:
-            Its posterior mean (L,), the window (mel, frame) in [0, 1], and its class index (0 if unconditional).
-        """
+        """Of a clip's middle window: posterior mean (L,), the window (mel, frame), class index (0 if unconditional)."""
         q = self.posteriors(Clips.read(self.store, self.scaler, np.array([row])), 1)
         label = 0 if q.class_logits is None else int(q.class_logits[0, 0].argmax())
         return q.mean[0, 0].numpy(), self.middle_windows(np.array([row]))[0], label
@@ -166,7 +156,6 @@ class Run:
     def log_responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
         """(clip, K) log p(c|clip) of a VaDE run: the windows of a clip share one cluster variable.
 
-        Differences between components stay exact where the probabilities themselves are rounded to 0 and 1.
         With `tracks`, (track, K): all windows of all segments of a track share it.
         """
         if not isinstance(self.model, VaDE):
@@ -190,11 +179,7 @@ class Run:
             return self.model.decode_in_blocks(codes, y).squeeze(1).numpy()
 
     def reconstruct(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Middle windows of a split and their reconstructions from the posterior mean; labels are inferred.
-
-        Returns:
-            Two arrays (clip, mel, frame) in [0, 1].
-        """
+        """Middle windows of a split and their reconstructions from the posterior mean, both (clip, mel, frame)."""
         clips = self.clips(split)
         q = self.posteriors(clips, 1)
         y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1)
@@ -204,10 +189,7 @@ class Run:
     def sample(
         self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
     ) -> np.ndarray:
-        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given.
-
-        With `shared`, one draw for all of them: they differ in nothing but `y`.
-        """
+        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given; see `VAE.sample`."""
         classes = None if y is None else torch.as_tensor(list(y))
         with self.lock:
             return self.model.sample(n, classes, temperature, seed, shared).squeeze(1).numpy()
@@ -220,11 +202,9 @@ class Run:
 def track_means(values: np.ndarray, number: np.ndarray) -> np.ndarray:
     """(clip, …) → (track, …) means; `number` (clip,) says which track each clip belongs to."""
     count = np.bincount(number)
-    if (count == 1).all() and (np.diff(number) == 1).all():
-        return np.asarray(values)
-    total = np.zeros((len(count), *np.shape(values)[1:]), np.float64)
+    total = np.zeros((len(count), *values.shape[1:]), np.float64)
     np.add.at(total, number, values)
-    return (total / count.reshape(-1, *[1] * (total.ndim - 1))).astype(np.asarray(values).dtype)
+    return (total / count.reshape(-1, *[1] * (total.ndim - 1))).astype(values.dtype)
 
 
 def plan(
@@ -235,24 +215,16 @@ def plan(
 
     Args:
         condition: Label of a conditional model.
-        model_settings: Further settings of `ModelConfig`.
-        training: Settings of `TrainConfig`.
-
-    Raises:
-        InputError: unknown model, label or setting.
+        model_settings, training: Settings of `ModelConfig` and `TrainConfig`; InputError for one that is unknown.
     """
     one_of("model", model, MODELS)
     if condition and model != "cvae":
         raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
     if model == "cvae":
         one_of("condition", condition, ("language", "genre"))
-    settings = {
-        "name": model,
-        "input_shape": store.front_end.shape,
-        "condition": condition,
-        "classes": tuple(store.classes(condition)) if condition else (),
-        "prior": prior,
-    }
+    classes = tuple(store.classes(condition)) if condition else ()
+    settings = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "classes": classes}
+    settings |= {"prior": prior} | (model_settings or {})
     training.setdefault("beta", DEFAULT_BETA.get(model, 1.0))
     corpus, windows = store.attrs["corpus"], store.attrs.get("windows", "")
     named = choose_windows(bool(store.attrs.get("rendered")), windows)[1]  # two cuts of one corpus are two
@@ -260,7 +232,7 @@ def plan(
         corpus=store_path(corpus, store.front_end.name, named).stem,
         fingerprint=store.attrs["fingerprint"],
         front_end=store.front_end,
-        model=ModelConfig.from_dict(settings | (model_settings or {})),
+        model=ModelConfig.from_dict(settings),
         training=TrainConfig.from_dict(training),
         detilt=detilt,
     )
@@ -290,7 +262,7 @@ def open_run(folder: Path | str) -> Run:
         about, summary = read_json(folder / "config.json"), read_json(folder / "done.json")
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
         path = str(about["store"])
-    except (ValueError, KeyError) as e:
+    except (ValueError, TypeError, AttributeError, KeyError) as e:
         raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
     store = open_store(path, config.front_end)
     if store.attrs["fingerprint"] != config.fingerprint:
@@ -318,11 +290,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
 
 
 def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
-    """The newest finished run that matches; one of a desk only where the corpus is named, or no other is there.
-
-    Raises:
-        InputError: none matches.
-    """
+    """The newest finished run that matches; of a desk (notebook 04) only where it is named, or no other is there."""
     folders = find_runs(root, **wanted)
     if not folders:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
@@ -338,8 +306,7 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
     """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning.
 
     Args:
-        among: Only these folders, of a plan, say; of several runs of a variant and seed then the one that was trained
-            longest. None for all.
+        among: Only these folders (of a plan); of a variant and seed then the one that was trained longest.
         wanted: As for `find_runs`.
     """
     newest, allowed = {}, None if among is None else {Path(f).resolve() for f in among}
@@ -372,6 +339,4 @@ def describe(store: Store) -> str:
 def labels_of(runs: Sequence[Run]) -> list[str]:
     """A name for each run: its variant, with the seed where several runs share the variant."""
     names = [r.name for r in runs]
-    return [
-        n if names.count(n) == 1 else f"{n}, seed {r.config.training.seed}" for n, r in zip(names, runs, strict=True)
-    ]
+    return [r.name if names.count(r.name) == 1 else f"{r.name}, seed {r.config.training.seed}" for r in runs]

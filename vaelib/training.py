@@ -6,8 +6,6 @@ A run's folder holds `config.json`, `history.csv`, `best.safetensors`, `last.saf
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -20,16 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .checkpoints import environment, load_weights, read_tensors, write_tensors
-from .config import InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, unwritable, write_atomic
-from .initialization import init_mixture, start_on_components
+from .config import InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
 from .losses import rate_at, weights_at
 from .models import VaDE, build
-from .optimization import Stepper, make_fabric
+from .optimization import Stepper, init_mixture, make_fabric, start_on_components
 from .progress import Progress, clock
 from .windows import encode_windows, load_data
 
@@ -70,21 +68,10 @@ class Trainer:
     """One run: builds the model, trains it, and leaves its folder complete.
 
     Of several processes each has a trainer of its own and a device. All of them draw the same order and windows and
-    take their part of every batch; the first one alone validates, writes and reports.
-
-    Args:
-        config: What to train.
-        store: The mel store that `config` names.
-        say: Called with every state of the live line.
-        devices: Processes that train together, this one among them.
-
-    Raises:
-        InputError: the store is another one, has too few clips, or devices cannot share a batch.
+    take their part of every batch; the first one alone validates, writes and calls `say` with the live line.
     """
 
-    def __init__(
-        self, config: RunConfig, store: Store, say: Callable[[str], None] = lambda line: None, devices: int = 1
-    ) -> None:
+    def __init__(self, config: RunConfig, store: Store, say: Callable[[str], None], devices: int = 1) -> None:
         check(config, store, devices)
         self.config, self.cfg, self.store, self.say = config, config.training, store, say
         self.folder, self.state, self.saved = config.folder, State(), (0, time.monotonic())
@@ -101,14 +88,11 @@ class Trainer:
         self.best: dict[str, Tensor] = {}
 
     def run(self) -> Path:
-        """Train to the end, from the last checkpoint if there is one; returns the run's folder.
-
-        Raises:
-            TrainingDivergedError: the loss became NaN or infinite.
-            TrainingInterruptedError: a person stopped it.
-        """
+        """Train to the end, from the last checkpoint if there is one; returns the run's folder."""
         if self.first:
-            write_config(self.config, self.store, scaler=self.scaler.to_dict(), environment=environment())
+            about = {"config": self.config.to_dict(), "scaler": self.scaler.to_dict(), "environment": environment(),
+                     "store": str(self.store.path)}  # fmt: skip
+            write_atomic(self.folder / "config.json", json.dumps(about, indent=1))
         if (self.folder / "last.safetensors").is_file():
             self._load()
         else:
@@ -129,7 +113,7 @@ class Trainer:
         return self.folder
 
     def _begin(self) -> None:
-        """Start at random, on components of the windows, or (VaDE) on a plain run of the same settings."""
+        """Start at random, on a plain run of the same settings (VaDE), or on components of the windows."""
         if isinstance(self.model, VaDE) and self.cfg.pretrain_epochs:
             self._take_pretrained()
         if self.cfg.start_components and not self.state.epoch:
@@ -137,7 +121,7 @@ class Trainer:
             self._take_from_first()
 
     def _take_pretrained(self) -> None:
-        """VaDE's first phase is the training of the plain VAE: take the end of that very run, if it is there."""
+        """VaDE's first phase is the training of the plain VAE: take the end of that run, if it is there."""
         wanted = pretraining_of(self.config)
         last = wanted.folder / "last.safetensors"
         if (wanted.folder / "done.json").is_file():
@@ -191,11 +175,7 @@ class Trainer:
         self.state.best_loss = math.inf
 
     def _pass(self, epoch: int, mixture: bool) -> tuple[dict[str, float], int]:
-        """Every training clip once: means of the terms over steps and devices, and how many windows were answered.
-
-        Raises:
-            TrainingDivergedError: one of them is not finite.
-        """
+        """Every training clip once: means of the terms over steps and devices, and how many windows were answered."""
         self.stepper.module.train()
         clips, per_clip = len(self.data.train), self._per_clip(mixture)
         size = min(self.cfg.batch_size, clips)
@@ -216,15 +196,18 @@ class Trainer:
         means = dict(zip(sums, means.tolist(), strict=True))
         wrong = [k for k, v in means.items() if not math.isfinite(v)]
         if wrong:
-            if self.first and self.best:
-                self._save_best()
-            self.fabric.barrier()  # all processes raise it: none ends before the best is written
-            kept = f"the last good checkpoint is kept in {self.folder}" if self.best else "no checkpoint was reached"
-            raise TrainingDivergedError(
-                f"training of {self.config.run_id} stopped: {', '.join(wrong)} became non-finite in epoch "
-                f"{epoch + 1}, step {int(bad)}; {kept}: lower lr or raise kl_warmup"
-            )
+            self._diverged(", ".join(wrong), int(bad))
         return means, windows * self.stepper.share[1]
+
+    def _diverged(self, terms: str, step: int) -> None:
+        if self.first and self.best:
+            self._save_best()
+        self.fabric.barrier()  # all processes raise it: none ends before the best is written
+        kept = f"the last good checkpoint is kept in {self.folder}" if self.best else "no checkpoint was reached"
+        raise TrainingDivergedError(
+            f"training of {self.config.run_id} stopped: {terms} became non-finite in epoch {self.state.epoch + 1}, "
+            f"step {step}; {kept}: lower lr or raise kl_warmup"
+        )
 
     def _per_clip(self, mixture: bool) -> int:
         return self.windows if mixture or self.cfg.target == "other" else 1
@@ -268,11 +251,7 @@ class Trainer:
 
     def _save_best(self) -> None:
         write_tensors(self.folder / "best.safetensors", self.best, {"epoch": self.state.best_epoch})
-        text = io.StringIO()
-        table = csv.DictWriter(text, dict.fromkeys(k for row in self.state.history for k in row), lineterminator="\n")
-        table.writeheader()
-        table.writerows(self.state.history)
-        write_atomic(self.folder / "history.csv", text.getvalue())
+        write_atomic(self.folder / "history.csv", pd.DataFrame(self.state.history).to_csv(index=False))
 
     def _save(self, finished: bool = False) -> None:
         self._save_best()
@@ -281,10 +260,12 @@ class Trainer:
             tensors |= {f"optimizer.{k}": v for k, v in self.stepper.state().items()}
         write_tensors(self.folder / "last.safetensors", tensors, vars(self.state))
         self.saved = self.state.epoch, time.monotonic()
-        if not finished:
-            return
+        if finished:
+            write_atomic(self.folder / "done.json", json.dumps(self._summary(), indent=1))
+
+    def _summary(self) -> dict[str, Any]:
         seconds = [row["seconds"] for row in self.state.history]
-        summary = {
+        return {
             "best_epoch": self.state.best_epoch,
             "epochs": self.state.epoch,
             "parameters": self.model.parameter_count(),
@@ -297,18 +278,14 @@ class Trainer:
             "precision": self.fabric.strategy.precision.precision,
             "devices": self.stepper.share[1],
         }
-        write_atomic(self.folder / "done.json", json.dumps(summary, indent=1))
 
     def _load(self) -> None:
         last = self.folder / "last.safetensors"
         tensors, state = read_tensors(last)
         load_weights(self.model, _part(tensors, "model."), last)
         self.best, _ = read_tensors(self.folder / "best.safetensors")
-        try:
-            self.state = State(**state)
-            self.stepper.load_state(_part(tensors, "optimizer."))
-        except (TypeError, LookupError, ValueError, RuntimeError) as e:
-            raise InputError(f"checkpoint {last} is of another training ({e}); train that run again") from e
+        self.state = State(**state)
+        self.stepper.load_state(_part(tensors, "optimizer."))
         self.saved = self.state.epoch, time.monotonic()
 
 
@@ -329,11 +306,7 @@ def pretraining_of(config: RunConfig) -> RunConfig:
 
 
 def check(config: RunConfig, store: Store, devices: int = 1) -> None:
-    """Whether a run can be trained on a store by so many devices.
-
-    Raises:
-        InputError: another store, no other windows to answer with, or a batch that they cannot share equally.
-    """
+    """InputError if a run cannot be trained on a store by so many devices."""
     if store.attrs["fingerprint"] != config.fingerprint or store.front_end != config.front_end:
         raise InputError(f"store {store.path.name} is not the one this run was configured for; open that one")
     if config.training.target == "other" and store.attrs.get("windows") == "start":
@@ -349,12 +322,6 @@ def check(config: RunConfig, store: Store, devices: int = 1) -> None:
             f"a step of {batch} clips cannot be shared equally by {devices} devices, two clips or more each: "
             "choose another batch_size or number of devices"
         )
-
-
-def write_config(config: RunConfig, store: Store, **more: Any) -> Path:
-    """Write the run's `config.json`, from which it is opened."""
-    about = {"config": config.to_dict(), **more, "store": str(store.path)}
-    return write_atomic(config.folder / "config.json", json.dumps(about, indent=1))
 
 
 def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Path:
@@ -376,41 +343,30 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
         TrainingInterruptedError: a person stopped it.
         TrainingStoppedError: one of several processes died.
     """
-    done = config.folder / "done.json"
+    done, progress = config.folder / "done.json", Progress(f"training {config.variant}")
     if done.is_file():
         return config.folder
     check(config, store, devices)
-    progress, last = Progress(f"training {config.variant}"), ""
-
-    def say(line: str) -> None:
-        nonlocal last
-        last = line
-        if show:
-            progress.show(line)
-
+    say = progress.show if show else lambda line: None
     lock = FileLock(config.folder / ".lock")
     try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            say("another process is training this run; waiting for it")
-            lock.acquire()
-    except OSError as e:
-        raise unwritable(config.folder, e) from e
+        lock.acquire(blocking=False)
+    except Timeout:
+        say("another process is training this run; waiting for it")
+        lock.acquire()
     try:
         if not done.is_file():
             _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
     finally:
         lock.release()
     if show:
-        progress.close(last)
+        progress.close()
     return config.folder
 
 
 def _train_together(config: RunConfig, store: Store, say: Callable[[str], None], devices: int) -> None:
     """Train in as many processes as devices, with their live line here: a notebook's kernel cannot become several."""
-    from torch.multiprocessing import get_context, start_processes
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

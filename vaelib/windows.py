@@ -6,6 +6,7 @@ Imports only torch and numpy: a host without the store's libraries can cut windo
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .models import VAE, Posterior
     from .store import Store
 
-BLOCK_BYTES = 16 << 20  # float32 of the clips that are read and scaled at a time; NumPy makes about four copies of it
+BLOCK_BYTES = 16 << 20  # float32 of the clips that are read and scaled at a time
 ENCODED = 64  # clips that are encoded at a time
 WHOLE = (0, 1)  # the share of a process that is alone
 
@@ -53,18 +54,14 @@ class Clips:
 
     @classmethod
     def read(
-        cls,
-        store: Store,
-        scaler: Scaler,
-        rows: np.ndarray,
-        device: torch.device | str = "cpu",
+        cls, store: Store, scaler: Scaler, rows: np.ndarray, device: torch.device | str = "cpu",
         spill: Path | None = None,
-    ) -> Clips:
-        """Read and scale what models see of some clips; in blocks, so that float32 copies stay small.
+    ) -> Clips:  # fmt: skip
+        """Read and scale what models see of some clips, in blocks.
 
         Args:
             device: Where the windows are wanted.
-            spill: A file for spectrograms that fit neither there nor in memory; nothing of it is left afterwards.
+            spill: A folder for spectrograms that fit neither there nor in memory; nothing in it is left afterwards.
         """
         rows, n_mels, width = np.asarray(rows), store.front_end.n_mels, store.heard_frames
         shape, block = (len(rows), n_mels, width), max(1, BLOCK_BYTES // (4 * n_mels * width))
@@ -74,21 +71,18 @@ class Clips:
             db = store.decibels(rows[i : i + block])[..., :width]
             return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy()).astype(np.float16)
 
-        blocks = map(scaled, range(0, len(rows), block))
         if spill:
             try:
-                with open(spill, "wb") as file:
-                    for part in blocks:
-                        file.write(part.tobytes())
-                mel = torch.from_file(str(spill), size=int(np.prod(shape)), dtype=torch.float16).view(shape)
+                with tempfile.TemporaryFile(dir=spill) as file:
+                    for i in range(0, len(rows), block):
+                        file.write(scaled(i).tobytes())
+                    mel = torch.from_numpy(np.memmap(file, np.float16, "r+", shape=shape))
             except OSError as e:
                 raise unwritable(spill, e) from e
-            finally:
-                spill.unlink(missing_ok=True)  # what is mapped stays until it is let go
         else:
             whole = np.empty(shape, np.float16)
-            for i, part in enumerate(blocks):
-                whole[i * block : (i + 1) * block] = part
+            for i in range(0, len(rows), block):
+                whole[i : i + block] = scaled(i)
             mel = torch.from_numpy(whole).to(device)
         frames = torch.tensor(store.table.loc[rows, "n_frames"].clip(upper=width).to_numpy(np.int64))
         return cls(mel, frames.to(mel.device), store.front_end.frames, rows, torch.device(device))
@@ -104,10 +98,7 @@ class Clips:
         return windows.to(self.device).float().unsqueeze(1)
 
     def random_windows(self, index: Tensor, per_clip: int = 1, share: tuple[int, int] = WHOLE) -> Tensor:
-        """(B · per_clip, 1, mel, width): random crops; those of one clip follow each other. Global generator.
-
-        Places are drawn for all B clips; only the windows of `share` (process, processes) are cut.
-        """
+        """(B · per_clip, 1, mel, width) random crops, those of a clip after each other; only the `share` is cut."""
         index = index.repeat_interleave(per_clip)
         places = (self.n_frames[index] - self.width + 1).to(torch.float64)
         start = (torch.rand(len(index), dtype=torch.float64).to(places.device) * places).long()
@@ -121,23 +112,21 @@ class Clips:
         start = (last[:, None] * places.to(last)[None]).round().long()
         return self.cut(index.repeat_interleave(per_clip), start.flatten()).unflatten(0, (-1, per_clip))
 
-    def batches(
-        self, batch_size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled pass: (windows (B · per_clip, 1, mel, width), clip numbers (B,)). Global generator.
 
         The last batch is filled up from the start of the order, so that every step has the same size.
 
         Args:
-            batch_size: Clips per step of all processes together.
+            size: Clips per step of all processes together.
             per_clip: Windows of each clip.
             share: (process, processes): of every batch only that process's part; the draws are those of the whole.
         """
         n = len(self)
         order = torch.randperm(n)  # drawn on the CPU: the same wherever the clips lie
-        steps = -(-n // batch_size)
-        order = order.repeat(-(-steps * batch_size // n))[: steps * batch_size]
-        for index in order.to(self.mel.device).split(batch_size):
+        padded = -(-n // size) * size
+        order = order.repeat(-(-padded // n))[:padded]
+        for index in order.to(self.mel.device).split(size):
             yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)].to(self.device)
 
     def some(self, most: int) -> Clips:
@@ -158,11 +147,9 @@ def encode_windows(
 ) -> Posterior:
     """Posteriors of evenly spaced windows: mean and log-variance (clip, window, L), class logits (clip, window, C).
 
-    Where no clip is longer than a window there is one window, not several equal ones.
-
     Args:
         model: In evaluation mode.
-        windows: Of each clip; 1: the middle one.
+        windows: Of each clip; 1: the middle one, also where no clip is longer than a window.
         y: (clip,) class indices for a conditional model; None: its class head's choice.
         marginal: Instead, the class head's probabilities.
     """
@@ -191,8 +178,8 @@ def _free_memory() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:  # macOS
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def load_data(
@@ -214,10 +201,9 @@ def load_data(
     need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
     # the processes of a machine share its memory, but each has a GPU of its own
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
-    spill = None if need < 0.5 * free else folder / f".clips-{os.getpid()}.f16"
     y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
     return Data(
-        Clips.read(store, scaler, train, device, spill),
+        Clips.read(store, scaler, train, device, spill=None if need < 0.5 * free else folder),
         Clips.read(store, scaler, validation, device),
         *(torch.as_tensor(v, device=device) for v in y),
     )
