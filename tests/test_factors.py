@@ -53,22 +53,17 @@ def test_no_name_for_two_factors_alike_and_no_scale_without_a_line():
     assert [found[d].factor for d in range(3)] == ["", "brightness", "tempo"] and found[2].slope == 0
 
 
-def test_the_main_factors_are_preferred_and_one_with_gaps_is_left_out():
+def test_main_factors_are_preferred_one_with_gaps_is_left_out_and_a_key_is_a_name():
     run = known()
     run.store.factors, run.store.table["loudness"] = ["loudness", "brightness", "tempo"], np.arange(400.0)
     assert list(f.factors_of(run).values) == ["tempo", "brightness"]
     run.store.table.loc[7, "tempo"] = np.nan
     assert list(f.factors_of(run).values) == ["brightness"]
+    run.store.table["key"] = np.arange(400.0) % 24
+    run.store.factors = ["key", "loudness"]
+    assert f.factors_of(run).values["key"].dtype.kind == "i" and f.factors_of(run).source == "true"
     run.store.factors = ["loudness"]
-    assert list(f.factors_of(run).values) == ["loudness"] and f.factors_of(run).source == "true"
-
-
-def test_a_key_is_a_name_and_not_a_scale():
-    run = known()
-    run.store.table["key"] = np.arange(400.0) % 24  # major and minor: more values than bins
-    run.store.factors = ["key", "tempo"]
-    values = f.factors_of(run).values
-    assert values["key"].dtype.kind == "i" and values["tempo"].dtype.kind == "f"
+    assert list(f.factors_of(run).values) == ["loudness"]
 
 
 def test_measured_descriptors_stand_in_and_without_those_the_reason_is_given(monkeypatch):

@@ -6,7 +6,6 @@ import matplotlib
 
 matplotlib.use("agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -19,12 +18,6 @@ from vaelib import claims, measure, runs
 @pytest.fixture(scope="module")
 def run(store):
     return runs.fit(runs.plan(store, "conv_vae", epochs=2, model_settings={"latent": 8}), store, show=False)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_reconstruction_is_measured_drawn_said_and_kept(run):

@@ -11,7 +11,7 @@ from .descriptors import describe
 from .metrics import disentanglement as dis
 from .runs import Run
 
-MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")
+MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")  # of the claims
 CLASSES = ("key",)  # numbers that are names: B lies next to C
 LIVE_KL = 0.05  # nats, mean over test clips; below this a dimension carries next to nothing
 
@@ -50,28 +50,20 @@ class Meaning(NamedTuple):
     offset: float = 0.0
 
 
-def true_factors(run: Run) -> list[str]:
-    """Factors that every clip has and that vary: the five of the claims if some are there, else all.
-
-    Without any, descriptors stand in.
-    """
-    table = run.store.table.loc[run.store.rows()]
-    there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
-    return [f for f in MAIN_FACTORS if f in there] or there
-
-
 def factors_of(run: Run) -> Factors:
-    """Factors of every clip that vary; without any, audio descriptors measured by librosa.
+    """Factors that every clip has and that vary: the main ones if some are there, else all.
+
+    Without any, audio descriptors measured by librosa, of the clips that have them.
 
     Raises:
         InputError: nothing could be measured.
     """
-    names = true_factors(run)
-    rows = run.store.rows()
-    if names:
-        table, source = run.store.table.loc[rows, names], "true"
+    table, source = run.store.table.loc[run.store.rows()], "true"
+    there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
+    if there:
+        table = table[[f for f in MAIN_FACTORS if f in there] or there]
     else:
-        table, source = describe(run.store).loc[rows], "measured"
+        table, source = describe(run.store).loc[run.store.rows()], "measured"
         table = table.loc[:, table.notna().mean() > 0.5].dropna()
     if table.empty:
         raise InputError(
@@ -115,9 +107,8 @@ def meanings(run: Run) -> dict[int, Meaning]:
             found[d] = Meaning("", known)
             continue
         z, v = codes[:, d], values[name].astype(float)
-        slope = float(np.cov(z, v)[0, 1] / z.var(ddof=1))
         straight = name not in CLASSES and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
-        line = (slope, float(v.mean() - slope * z.mean())) if straight else (0.0, 0.0)
+        line = np.polyfit(z, v, 1).tolist() if straight else (0.0, 0.0)
         found[d] = Meaning(factors.text(name), known, run.store.units.get(name, ""), *line)
     return found
 

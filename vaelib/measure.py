@@ -6,6 +6,8 @@ Notebook 03 writes out reconstruction and clustering, 04 disentanglement.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -13,10 +15,9 @@ import torch
 from . import claims, plots
 from .collection import UNLABELLED
 from .config import InputError
-from .factors import LIVE_KL, Factors, codes_of, factors_of, live_dimensions, meanings
-from .factors import label as dimension_label
+from .factors import LIVE_KL, codes_of, factors_of, label, live_dimensions, meanings
 from .metrics import clustering as clu
-from .metrics.disentanglement import KNOWN, axes_verdict, component_codes, disentanglement_scores, mig
+from .metrics.disentanglement import axes_verdict, component_codes, disentanglement_scores, mig
 from .metrics.judges import linear_probe
 from .metrics.reading import coarse
 from .metrics.spectrogram import reconstruction_scores
@@ -33,19 +34,19 @@ BASELINES = {  # short name in an id → in words
 }
 
 
-def reconstruction(run: Run, shown: int = 6) -> claims.Results:
+def reconstruction(run: Run) -> claims.Results:
     """Reconstructions of the test clips: error per bin and band, R² against the mean picture, edges, onsets."""
     x, xhat = run.reconstruct("test")
-    numbers, per_clip = reconstruction_scores(x, xhat, mean_window(run, "train"))
-    pick = np.linspace(0, len(x) - 1, shown).astype(int)
+    n, per_clip = reconstruction_scores(x, xhat, mean_window(run, "train"))
+    pick = np.linspace(0, len(x) - 1, 6).astype(int)
     rows, genres = {"original": x[pick], run.name: xhat[pick]}, run.labels("test", "genre")[pick]
     figure, _ = plots.gallery(rows, run.store.front_end, genres, "Test clips and their reconstructions")
     text = (
-        f"MSE {numbers['rec.mse']:.4f} per bin on test (inputs in [0, 1]), R² {numbers['rec.r2']:.2f} (always "
-        f"answering the mean training spectrogram: 0), {numbers['rec.edges_time']:.0%} of the edge energy along time "
-        f"kept, onset envelopes correlate {numbers['rec.onset_r']:.2f}."
+        f"MSE {n['rec.mse']:.4f} per bin on test (inputs in [0, 1]), R² {n['rec.r2']:.2f} (always answering the mean "
+        f"training spectrogram: 0), {n['rec.edges_time']:.0%} of the edge energy along time kept, onset envelopes "
+        f"correlate {n['rec.onset_r']:.2f}."
     )
-    return claims.keep(run, "reconstruction", numbers, per_clip, figure, text)
+    return claims.keep(run, "reconstruction", n, per_clip, figure, text)
 
 
 def clustering(run: Run) -> claims.Results:
@@ -56,47 +57,44 @@ def clustering(run: Run) -> claims.Results:
     """
     seed, numbers, per_clip, spaces = run.config.training.seed, {}, {}, {}
     train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
-    for label in LABELS:
-        truth, there = run.labels("test", label, True), known(run, "test", label, True)
-        train_truth, train_there = run.labels("train", label, True), known(run, "train", label, True)
+    for kind in LABELS:
+        truth, there = run.labels("test", kind, True), known(run, "test", kind, True)
+        train_truth, train_there = run.labels("train", kind, True), known(run, "train", kind, True)
         classes = len(set(train_truth[train_there]))
         if classes < 2 or len(set(truth[there])) < 2:
             continue
         k = number_of_clusters(run, classes)
+        mixture = isinstance(run.model, VaDE)
+        own = run.log_responsibilities("test", True).argmax(1) if mixture else clu.kmeans_assign(train, test, k, seed)
         spaces = spaces or baseline_spaces(run)
         baselines = {name: clu.kmeans_assign(a, b, k, seed)[there] for name, (a, b) in spaces.items()}
-        found, values = clu.clustering_scores(truth[there], own_clusters(run, k)[there], test[there], baselines)
+        found, values = clu.clustering_scores(truth[there], own[there], test[there], baselines)
         probe = linear_probe(train[train_there], train_truth[train_there], test[there], truth[there], seed)
         found |= {"k": float(k), "probe": probe.balanced_accuracy, "chance": probe.chance}
-        numbers |= {f"{label}.{name}": v for name, v in found.items()}
-        per_clip |= {f"{label}.{name}": v for name, v in values.items()}
+        numbers |= {f"{kind}.{name}": v for name, v in found.items()}
+        per_clip |= {f"{kind}.{name}": v for name, v in values.items()}
     if not numbers:
         reason = f"{run.store.path.name} has fewer than two genres and languages: clusters need labels to meet"
         return claims.skip(run, "clustering", reason)
-    label = next(name for name in LABELS if f"{name}.k" in numbers)
-    n = {name.removeprefix(f"{label}."): v for name, v in numbers.items()}
+    kind = next(name for name in LABELS if f"{name}.k" in numbers)
+    n = {name.removeprefix(f"{kind}."): v for name, v in numbers.items()}
     # raw and input are the same where a clip's loudness and tilt stay in
     others = {name: n[f"ami.{short}"] for short, name in BASELINES.items() if run.config.detilt or short != "pca_raw"}
     shown = {run.name: n["ami"]} | {f"{name} + K-Means": v for name, v in others.items()}
-    title = f"AMI with the {label} on test, K = {n['k']:.0f}"
+    title = f"AMI with the {kind} on test, K = {n['k']:.0f}"
     figure, _ = plots.bars(shown, dict.fromkeys(shown, n["ami.null_p95"]), title)
-    return claims.keep(run, "clustering", numbers, per_clip, figure, _clustering_text(run, label, n, others))
-
-
-def _clustering_text(run: Run, label: str, n: dict[str, float], others: dict[str, float]) -> str:
-    whose = "Its own components" if isinstance(run.model, VaDE) else "K-Means clusters of its codes"
     best = max(others, key=others.get)
-    order = "more" if n["ami"] > others[best] else "no more"
-    more = ": the code knows much that the clusters do not find" if n["probe"] > n["accuracy"] + 0.1 else ""
-    return (
-        f"{whose} (K = {n['k']:.0f}) agree with the {label} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test "
-        f"(permuted labels: {n['ami.null_p95']:.3f}): {order} than the best space without training, {best} (AMI "
-        f"{others[best]:.3f}). A linear probe reads the {label} from the code in {n['probe']:.0%} of the cases (chance "
-        f"{n['chance']:.0%}){more}. One seed."
+    text = (
+        f"{'Its own components' if isinstance(run.model, VaDE) else 'K-Means clusters of its codes'} (K = {n['k']:.0f})"
+        f" agree with the {kind} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test (permuted labels: "
+        f"{n['ami.null_p95']:.3f}): {'more' if n['ami'] > others[best] else 'no more'} than the best space without "
+        f"training, {best} (AMI {others[best]:.3f}). A linear probe reads the {kind} from the code in {n['probe']:.0%} "
+        f"of the cases (chance {n['chance']:.0%}). One seed."
     )
+    return claims.keep(run, "clustering", numbers, per_clip, figure, text)
 
 
-def disentanglement(run: Run, shown: int = 12) -> claims.Results:
+def disentanglement(run: Run) -> claims.Results:
     """MIG, SAP and DCI of a run on its factors, with nulls and linear baselines; written out in notebook 04.
 
     Dimensions are live, here as everywhere, by their KL on test clips.
@@ -110,37 +108,25 @@ def disentanglement(run: Run, shown: int = 12) -> claims.Results:
     pictures, seed = coarse(run.middle_windows(factors.rows)), run.config.training.seed
     pca, ica = component_codes(pictures[train], pictures, len(factors.values), seed)
     others = {"pca": pca, "ica": ica, "samples": codes_of(run, factors.rows, sampled=True)}
-    numbers, per_clip = disentanglement_scores(codes, factors.values, live, train, test, others, seed)
-    numbers["live.count"] = float((run.embed("test").kl > LIVE_KL).sum())
-    rows, columns = (
-        [dimension_label(int(d), found) for d in live[:shown]],
-        [factors.text(name) for name in factors.values],
-    )
-    title = f"{run.name}: what a dimension knows of each factor\n({len(rows)} of {numbers['live.count']:.0f} live ones)"
-    matrix = pd.DataFrame(mig(codes, factors.values).matrix[live[:shown]], rows, columns)
+    n, per_clip = disentanglement_scores(codes, factors.values, live, train, test, others, seed)
+    n["live.count"] = float((run.embed("test").kl > LIVE_KL).sum())
+    matrix = pd.DataFrame(mig(codes, factors.values).matrix[live[:12]], [label(int(d), found) for d in live[:12]])
+    matrix.columns = [factors.text(name) for name in factors.values]
+    title = f"{run.name}: what a dimension knows of each factor\n({len(matrix)} of {n['live.count']:.0f} live ones)"
     figure, _ = plots.heatmap(matrix, title, "MI / entropy")
-    return claims.keep(run, "disentanglement", numbers, per_clip, figure, _disentanglement_text(factors, numbers))
-
-
-def _disentanglement_text(factors: Factors, n: dict[str, float]) -> str:
     gaps = {name: n[f"mig.of.{name}"] for name in factors.values}
     best = max(gaps, key=lambda name: np.nan_to_num(gaps[name], nan=-1))  # nan: constant here
-    named = (
-        f"{n['live.named']:.0f} of {n['live.count']:.0f} live dimensions stand clear for one factor (know at least "
-        f"{KNOWN:.0%} of it, and at most half as much of any other); {n['live.own']:.0f} of {len(gaps)} factors have "
-        "exactly one dimension."
-    )
-    estimated = (
-        f" Without true factors, descriptors measured in the audio by librosa stand in ({', '.join(gaps)}), which are "
-        "themselves estimates and correlated."
-    )
-    return (
+    text = (
         f"MIG is {n['mig.mean']:.3f}, against {n['mig.null_p95']:.3f} for permuted factors and "
         f"{n['mig.rotated_p95']:.3f} after random rotations of the live dimensions (95th percentiles); "
         f"{factors.text(best)} separates best ({gaps[best]:.3f}). {axes_verdict(n)} As many linear components of the "
-        f"windows reach {n['mig.pca']:.3f} (PCA) and {n['mig.ica']:.3f} (FastICA). {named}"
-        f"{estimated if factors.source == 'measured' else ''} One seed."
+        f"windows reach {n['mig.pca']:.3f} (PCA) and {n['mig.ica']:.3f} (FastICA). {n['live.named']:.0f} of "
+        f"{n['live.count']:.0f} live dimensions stand clear for one factor; {n['live.own']:.0f} of {len(gaps)} factors "
+        "have exactly one dimension."
     )
+    if factors.source == "measured":
+        text += f" Descriptors measured by librosa stand in for true factors ({', '.join(gaps)}): estimates themselves."
+    return claims.keep(run, "disentanglement", n, per_clip, figure, text + " One seed.")
 
 
 # --- what is measured ---
@@ -153,11 +139,11 @@ def untrained(run: Run) -> torch.nn.Module:
         return build(run.config.model).eval()
 
 
-def mean_window(run: Run, split: str, block: int = 64) -> np.ndarray:
+def mean_window(run: Run, split: str) -> np.ndarray:
     """(mel, frame): the mean of the middle windows of a split, in blocks."""
     rows, total = run.store.rows(split), 0.0
-    for i in range(0, len(rows), block):
-        total = total + run.middle_windows(rows[i : i + block]).sum(0, dtype=np.float64)
+    for i in range(0, len(rows), 64):
+        total = total + run.middle_windows(rows[i : i + 64]).sum(0, dtype=np.float64)
     return (total / len(rows)).astype(np.float32)
 
 
@@ -181,31 +167,17 @@ def number_of_clusters(run: Run, classes: int) -> int:
     return min(wanted, len(run.rows("train", True)))
 
 
-def own_clusters(run: Run, k: int) -> np.ndarray:
-    """(track,) clusters of test: VaDE's own components, else K-Means fitted on train."""
-    if isinstance(run.model, VaDE):
-        return run.log_responsibilities("test", tracks=True).argmax(1)
-    train, test = (run.embed_tracks(split).means for split in ("train", "test"))
-    return clu.kmeans_assign(train, test, k, run.config.training.seed)
-
-
 def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Embeddings of tracks without training, (train, test) each, by the short names of `BASELINES`."""
     train, test = windows(run, "train"), windows(run, "test")
     pca = raw = clu.pca_codes(train, test)
     if run.config.detilt:
         raw = clu.pca_codes(windows(run, "train", False), windows(run, "test", False))
+    blank = replace(run, model=untrained(run))
     spaces = {
         "pca": pca,
         "mfcc": clu.standardised(clu.mfcc_statistics(train), clu.mfcc_statistics(test)),
-        "untrained": (_untrained_codes(run, train), _untrained_codes(run, test)),
+        "untrained": (blank.embed("train").means, blank.embed("test").means),
         "pca_raw": raw,
     }
     return {name: (run.of_tracks("train", a), run.of_tracks("test", b)) for name, (a, b) in spaces.items()}
-
-
-@torch.inference_mode()
-def _untrained_codes(run: Run, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    model, flat = untrained(run), torch.from_numpy(x.reshape(-1, 1, *x.shape[2:]))
-    means = [model.encode(flat[i : i + batch_size]).mean for i in range(0, len(flat), batch_size)]
-    return torch.cat(means).unflatten(0, x.shape[:2]).mean(1).numpy()
