@@ -318,7 +318,6 @@ def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
         {"demo": "desk", "composition": 0.5},
         {"workers": 0},
         {"genres": ["english_hause"]},
-        {"genres": []},
     ],
 )
 def test_bad_arguments_are_refused_and_nothing_is_written(tmp_path, bad):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -255,23 +255,10 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
 # --- making ---
 
 
-class Clip(NamedTuple):
-    """What became of a row of the store."""
-
-    n_frames: int = 0  # 0: rejected
-    level_db: float = 0.0
-    tilt_db: float = 0.0
-    seconds: float = 0.0
-    peak: float = 0.0
-    clipped: float = 0.0
-    silent: float = 0.0
-    rms_db: float = 0.0
-    fingerprint: str = ""  # hexadecimal (`vaelib.splits`)
-    reason: str = ""
-
-
-MEASURED = Clip._fields[:-2]  # columns of the store
+MEASURED = ("n_frames", "level_db", "tilt_db", "seconds", *audio.Levels._fields)  # columns of the store
 Place = tuple[str, float, float]  # path, start and length (nan: to the end of the file) in seconds
+# What became of a row: `MEASURED` and `fingerprint` (hexadecimal), or the `reason` why it was rejected
+Clip = dict[str, Any]
 
 
 def build_store(
@@ -348,7 +335,7 @@ def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor
             shutil.rmtree(left, ignore_errors=True)
         _write_template(unfinished, table, fe, wanted)
     clips = _fill(unfinished, done, corpus.root, table, fe, wanted, pool)
-    bad += [(p, clip.reason) for p, clip in zip(table["path"], clips, strict=True) if clip.reason]
+    bad += [(p, clip["reason"]) for p, clip in zip(table["path"], clips, strict=True) if "reason" in clip]
     _write_rejected(rejected, bad)
     _finish(unfinished, corpus, table, clips, fe, wanted)
     shutil.rmtree(path, ignore_errors=True)
@@ -392,7 +379,7 @@ def _fill(
             raise
         progress.show(f"{min(count * step, len(places)):,} of {len(places):,} clips")
     progress.close(f"{len(places):,} clips")
-    return [Clip(*clip) for file in chunks for clip in json.loads(file.read_text())]
+    return [clip for file in chunks for clip in json.loads(file.read_text())]
 
 
 def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Place], first: int, done: Path) -> None:
@@ -412,12 +399,13 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Plac
         try:
             wave, levels = audio.read(root / name, fe, start, seconds)
         except audio.UnreadableAudio as e:
-            found.append(Clip(reason=f"{e} (from {start:.1f} s on)" if start or seconds else str(e)))
+            found.append({"reason": f"{e} (from {start:.1f} s on)" if start or seconds else str(e)})
             continue
         db = audio.log_mel(wave, fe)[:, : row.shape[1]].numpy()
         row[:, : db.shape[1]] = db
+        values = db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels
         mark = splits.fingerprint(db).tobytes().hex()
-        found.append(Clip(db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels, mark))
+        found.append({**dict(zip(MEASURED, values, strict=True)), "fingerprint": mark})
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
@@ -428,19 +416,19 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Plac
 
 def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], fe: FrontEnd, wanted: dict) -> None:
     """Add labels and factors, lengths and levels, which files are copies of others, the split, and the attributes."""
-    found = pd.DataFrame(clips, columns=Clip._fields)
-    good = found["n_frames"].to_numpy() > 0
+    found = pd.DataFrame(clips, columns=[*MEASURED, "fingerprint"])
+    good = found["fingerprint"].notna().to_numpy()
     if not good.any():
         raise InputError(f"no clip of {path.name} could be decoded; the reasons are in the rejected list beside it")
     for left in (path / "log_mel").rglob("*.partial"):
         left.unlink()  # of a worker that was killed while it wrote
-    measured = found[list(MEASURED)].astype(np.float32).astype({"n_frames": np.int32})
+    measured = found[list(MEASURED)].fillna(0).astype(np.float32).astype({"n_frames": np.int32})
     table = table.drop(columns="n_frames").rename(columns={"seconds": "asked_s"}).join(measured)  # nan: to the end
     numbers = {*corpus.factors, *MEASURED, "start_s", "asked_s", "rate", "channels"}
     table = table.assign(split=REJECTED, duplicate_of="")
     usable = table[good].reset_index(drop=True)
     if not corpus.record:  # rendered clips are each other's near copies by design
-        prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"])), np.uint8).reshape(-1, splits.BYTES)
+        prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"][good])), np.uint8).reshape(-1, splits.BYTES)
         same = splits.groups(prints, usable["seconds"].to_numpy())
         usable["duplicate_of"] = splits.duplicate_of(usable["path"].tolist(), same)
     usable["split"], note = choose_split(usable, wanted["split_seed"])

@@ -6,8 +6,6 @@ tables in `data/demo/` say, no more: they are not evidence about the traditions 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import tempfile
@@ -18,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from vaelib.collection import LABELS, RECORD
 from vaelib.config import InputError, one_of, read_json, write_atomic
@@ -79,16 +79,24 @@ def render_corpus(
     folder, tables = Path(folder), load_tables()
     per_genre = clips_per_genre or CLIPS[one_of("demo", demo, CLIPS)]
     dials = {"composition": composition, "variation": variation, "fixed": list(fixed_factors(fixed))}
-    workers = _checked(per_genre, seconds, composition, variation, seed, workers)
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    for name, value, low in (("clips_per_genre", per_genre, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if not isinstance(value, int) or value < low:
+            raise InputError(f"{name} must be a whole number of at least {low}, not {value!r}")
+    for name, value, low, high in (
+        ("seconds", seconds, 1, 600),
+        ("composition", composition, 0, 1),
+        ("variation", variation, 0, 1),
+    ):
+        if not low <= value <= high:
+            raise InputError(f"{name} must be a number from {low} to {high}, not {value!r}")
     parameters = {"demo": demo, "clips_per_genre": per_genre, "seconds": seconds, "seed": seed}
     if demo == "desk":
         if genres is not None or dials != {"composition": 0, "variation": VARIATION, "fixed": list(FIXED)}:
             raise InputError("the desk is one loop: composition, variation, fixed and genres are not its dials")
         names, drawn = [DESK_GENRE], [draw_levels(tables, per_genre, seed)]
     else:
-        names = [one_of("genre", g, tables.genres) for g in genres] if genres is not None else list(tables.genres)
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"genres must name at least one genre and none twice, not {list(genres or [])}")
+        names = [one_of("genre", g, tables.genres) for g in dict.fromkeys(genres or tables.genres)]
         parameters |= dials
         drawn = [draw_factors(tables.genres[g], tables, per_genre, variation, seed, dials["fixed"]) for g in names]
     parameters |= {"genres": names, "tables": tables.digest, "rendering": RENDERING}
@@ -102,22 +110,7 @@ def render_corpus(
     if manifest.exists() and all((folder / clip.path).exists() for clip in clips):
         return manifest
     rows = list(_render(clips, workers))
-    return write_atomic(manifest, _csv(rows, COLUMNS[demo]))
-
-
-def _checked(
-    per_genre: int, seconds: float, composition: float, variation: float, seed: int, workers: int | None
-) -> int:
-    """Refuse bad arguments; return the number of workers."""
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    for name, value, low in (("clips_per_genre", per_genre, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise InputError(f"{name} must be a whole number of at least {low}, not {value!r}")
-    ranges = (("seconds", seconds, 1, 600), ("composition", composition, 0, 1), ("variation", variation, 0, 1))
-    for name, value, low, high in ranges:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            raise InputError(f"{name} must be a number from {low} to {high}, not {value!r}")
-    return workers
+    return write_atomic(manifest, pd.DataFrame(rows, columns=COLUMNS[demo]).to_csv(index=False))
 
 
 def _claim(folder: Path, parameters: dict[str, Any], manifest: Path) -> None:
@@ -174,11 +167,3 @@ def _map(clips: list[Clip], workers: int, bank: Path | None) -> Iterator[dict[st
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _csv(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

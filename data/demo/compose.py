@@ -33,19 +33,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Chance:
-    """Where a clip's chance comes from: the genre's own loop, but for the phrases that are composed anew.
+    """Where a clip's chance comes from: the genre's own loop, but for the phrases that are composed anew."""
 
-    Attributes:
-        seed: Of the corpus.
-        genre: Index of the genre.
-        clip: Number of the clip.
-        composition: Share of phrases that are composed anew, from 0 (every clip plays the genre's loop) to 1.
-    """
-
-    seed: int
-    genre: int
-    clip: int
-    composition: float
+    seed: int  # of the corpus
+    genre: int  # its index
+    clip: int  # its number
+    composition: float  # share of phrases that are composed anew, from 0 (every clip plays the genre's loop) to 1
 
     def stream(self, part: str, phrase: int = 0) -> np.random.Generator:
         """The generator of one phrase of a part."""
@@ -66,15 +59,7 @@ class Score:
 
 
 def compose(genre: Genre, factors: dict, tables: Tables, seconds: float, chance: Chance) -> Score:
-    """Write one clip from beat 0 on: the factors fix tempo, key, parts and register, chance the rest.
-
-    Args:
-        genre: The style.
-        factors: One value per ground-truth factor.
-        tables: For the voice's centre and the ensemble's parts.
-        seconds: Length to fill.
-        chance: Source of melody, fills, inversions and small timing errors.
-    """
+    """Write one clip of so many seconds from beat 0 on: factors fix tempo, key, parts and register, chance the rest."""
     parts = tables.ensembles[factors["ensemble"]]
     writer = _Writer(genre, factors, parts, seconds, chance)
     writer.drums()

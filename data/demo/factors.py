@@ -22,11 +22,8 @@ def draw_factors(
     equally often. Each factor is shuffled on its own, so that no two go together by design.
 
     Args:
-        genre: The genre; its index seeds the draw.
-        tables: Ranges and levels.
-        clips: Clips of the genre.
         variation: 1 uses the full range, 0 only its middle (of a discrete factor: the first level).
-        seed: Of the corpus.
+        seed: Of the corpus; the genre's index is mixed in.
         fixed: Factors that do not vary, as if their `variation` were 0; the others are drawn as without them.
 
     Returns:

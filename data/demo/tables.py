@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vaelib.config import InputError, digest, one_of
+from vaelib.config import digest, one_of
 
 FOLDER = Path(__file__).parent
 TABLES = (
@@ -106,17 +106,13 @@ class Tables:
     digest: str
 
 
+@cache
 def load_tables(folder: Path = FOLDER) -> Tables:
     """Read and check the tables once per process.
 
     Raises:
-        InputError: A table is missing, or a row of it refers to something that no table has.
+        InputError: A row refers to something that no table has.
     """
-    return _load(folder)
-
-
-@cache
-def _load(folder: Path) -> Tables:
     rows = {name: _read(folder / f"{name}.csv") for name in TABLES}
     voices = {r["voice"]: Voice(r["variant"], int(r["pitch"]), float(r["centre"])) for r in rows["voices"]}
     ensembles = {r["ensemble"]: {p: float(r[p]) for p in PARTS if r[p]} for r in rows["ensembles"]}
@@ -133,11 +129,8 @@ def _load(folder: Path) -> Tables:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, encoding="utf-8", newline="") as f:
-            return list(csv.DictReader(f))
-    except OSError as e:
-        raise InputError(f"a table of the demo corpus cannot be read: {e}") from e
+    with open(path, encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
 
 
 def _parts(rows: dict[str, list[dict[str, str]]]) -> dict[str, dict[str, Any]]:
@@ -169,21 +162,9 @@ def _genre(index: int, row: dict[str, str], parts: dict[str, dict[str, Any]]) ->
     drums = get("rhythm", "rhythm")
     degrees, voicing = get("chords", "chords")
     return Genre(
-        index=index,
-        name=row["genre"],
-        language=row["language"],
-        family=row["family"],
-        bpm=float(row["tempo"]),
-        swing=float(row["swing"]),
-        kit=int(row["kit"]),
-        beats=drums[0].beats,
-        drums=drums,
-        scale=get("scale", "scale"),
-        degrees=degrees,
-        voicing=voicing,
-        bass=get("figure", "bass"),
-        comp=get("figure", "comp"),
+        index, row["genre"], row["language"], row["family"], bpm=float(row["tempo"]), swing=float(row["swing"]),
+        kit=int(row["kit"]), beats=drums[0].beats, drums=drums, scale=get("scale", "scale"), degrees=degrees,
+        voicing=voicing, bass=get("figure", "bass"), comp=get("figure", "comp"),
         instruments={part: get("instrument", f"{part}_instrument") for part in PARTS[1:]},
-        lead=get("melody", "lead_style"),
-        vocal=get("melody", "vocal_style"),
-    )
+        lead=get("melody", "lead_style"), vocal=get("melody", "vocal_style"),
+    )  # fmt: skip

@@ -25,19 +25,12 @@ Bank = dict[tuple[str, str], list["Phrase"]]
 
 @dataclass(frozen=True)
 class Phrase:
-    """A spoken phrase.
+    """A spoken phrase."""
 
-    Attributes:
-        text: In native script.
-        sound: (n,) int16 at 22,050 Hz, monotone.
-        marks: (m,) samples one pitch period apart.
-        vowels: (s, 2) first and last sample of each syllable's vowel.
-    """
-
-    text: str
-    sound: np.ndarray
-    marks: np.ndarray
-    vowels: np.ndarray
+    text: str  # in native script
+    sound: np.ndarray  # (n,) int16 at 22,050 Hz, monotone
+    marks: np.ndarray  # (m,) samples one pitch period apart
+    vowels: np.ndarray  # (s, 2) first and last sample of each syllable's vowel
 
 
 def build_bank(path: Path) -> bool:
@@ -142,8 +135,7 @@ def _pitch_marks(notes: list[Note], bounds: np.ndarray, style: Melody, total: in
 def _source_time(out: np.ndarray, onsets: np.ndarray, vowels: np.ndarray, size: int) -> np.ndarray:
     """Sample of the spoken phrases that sounds at each sample `out` of the song."""
     following = np.append(vowels[1:, 0], size)
-    room = np.diff(onsets)
-    tail = np.minimum(following - vowels[:, 1], room / 2)  # consonants after the vowel
+    tail = np.minimum(following - vowels[:, 1], np.diff(onsets) / 2)  # consonants after the vowel
     song = np.column_stack([onsets[:-1], onsets[1:] - tail]).ravel()
     speech = np.column_stack([vowels[:, 0], vowels[:, 1]]).ravel()
     return np.interp(out, np.append(song, onsets[-1]), np.append(speech, size - 1))
@@ -154,12 +146,10 @@ def _source_time(out: np.ndarray, onsets: np.ndarray, vowels: np.ndarray, size: 
 
 class _Event(ctypes.Structure):
     _fields_ = (
-        ("type", ctypes.c_int),
-        ("identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
+        *(
+            (name, ctypes.c_int)
+            for name in ("type", "identifier", "text_position", "length", "audio_position", "sample")
+        ),
         ("user_data", ctypes.c_void_p),
         ("phoneme", ctypes.c_char * 8),
     )
