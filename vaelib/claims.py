@@ -49,18 +49,13 @@ def keep(
     figure: Figure | None = None,
     text: str = "",
 ) -> Results:
-    """Keep the results of an experiment in `results/` of the run's folder, in place of older ones.
+    """Keep the results of an `experiment` of a finished run as `results/<experiment>.json`, in place of older ones.
 
     Args:
-        run: A finished run.
-        experiment: Name of the file, e.g. `smoothness`.
         numbers: Id → number; the ids of all experiments of a run differ.
         per_clip: Id → values (N,), see `Results`.
         figure: Saved beside the numbers as `<experiment>.png`.
         text: What the numbers show, in one sentence or two.
-
-    Returns:
-        What was kept.
     """
     folder = run.folder / "results"
     kept = Results(
@@ -86,7 +81,10 @@ def skip(run: Run, experiment: str, reason: str) -> Results:
 
 def read(run: Run) -> Results:
     """Everything that was kept for a run, and of its training `train.epochs`, `.parameters` and the two speeds."""
-    found = Results(_of_training(run))
+    joint = run.history[run.history["phase"] == "joint"]  # what an epoch of VaDE takes
+    seconds = (joint if len(joint) else run.history)["seconds"].median()
+    found = Results({f"train.{k}": float(run.summary[k]) for k in ("clips_per_s", "epochs", "parameters")})
+    found.numbers["train.seconds_per_epoch"] = float(seconds)
     for path in sorted((run.folder / "results").glob("*.json")):
         kept = json.loads(path.read_text())
         if "skipped" in kept:
@@ -97,15 +95,3 @@ def read(run: Run) -> Results:
         if kept["text"]:
             found.texts[path.stem] = kept["text"]
     return found
-
-
-def _of_training(run: Run) -> dict[str, float]:
-    """Speed and size of a finished run; the seconds of a VaDE epoch are those of its joint phase."""
-    joint = run.history[run.history["phase"] == "joint"]
-    epochs = joint if len(joint) else run.history
-    return {
-        "train.clips_per_s": float(run.summary["clips_per_s"]),
-        "train.seconds_per_epoch": float(epochs["seconds"].median()),
-        "train.epochs": float(run.summary["epochs"]),
-        "train.parameters": float(run.summary["parameters"]),
-    }

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .claims import read
-from .collection import LADDER
 from .config import ROOT, InputError
 from .metrics.statistics import MIN_SEEDS, judge
 
 if TYPE_CHECKING:
     from .runs import Run
 
-CLAIMS = ROOT / "data" / "claims.csv"
+CLAIMS = ROOT / "data" / "claims.csv"  # one row per measurable part; CONTRIBUTING.md explains its columns
+LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # the demo's, from easy to difficult
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 OF_NO_RUN = ("parameters", "speed")
 OUTCOMES = ("supported", "refuted", "inconclusive")
 ESTIMATED = "factors: librosa's estimates"
 
 
-def read_claims(path: Path = CLAIMS) -> pd.DataFrame:
-    """The table of claims, one row per measurable part; `CONTRIBUTING.md` explains its columns."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False).astype({"low": float, "high": float})
+def read_claims() -> pd.DataFrame:
+    """The table of claims."""
+    return pd.read_csv(CLAIMS, dtype=str, keep_default_na=False).astype({"low": float, "high": float})
 
 
 def place(rung: str) -> int:
@@ -61,13 +60,12 @@ def judge_claims(
         runs: Runs on one or several stores, any number of seeds.
         extras: Numbers that come from no run, by id: `parameters.<model>.<front end>` in millions, and
             `speed.<model>.clips_per_s` and `.seconds_per_epoch`, (turns,) each.
-        claims: From `read_claims`.
+        claims: Other rows than those of `read_claims`.
 
     Returns:
-        One row per part of a claim and rung: `id`, `claim`, `metric`, `expected`, `rung`, `how`, `direction`,
-        `threshold_low`, `threshold_high`, `value`, `low`, `high` (95 % interval), `baseline` (what a simpler method
-        reaches; of a difference or ratio, what it is to), `null`, `n` (seeds, or turns), `verdict`, `reason`,
-        `how_far` (over all rungs), `run` (the variants that were measured), `notebook`.
+        One row per part of a claim and rung: what the table says of it, `value`, `low`, `high` (95 % interval),
+        `baseline` (what a simpler method reaches; of a difference or ratio, what it is to), `null`, `n` (seeds, or
+        turns), `verdict`, `reason`, `how_far` (over all rungs), `run` (the variants that were measured).
     """
     rungs = {rung: _Measurements(own, extras or {}) for rung, own in by_rung(runs).items()}
     nothing, found = _Measurements([], extras or {}), []
@@ -77,31 +75,24 @@ def judge_claims(
         tested = [line for line in lines if line["verdict"] != "not tested"]
         shown = [line for line in lines if line in tested or line["rung"] == row["rung"]] or lines[:1]
         far = how_far({line["rung"]: line["verdict"] for line in shown})
-        found += [line | {"how_far": far, "run": line["run"], "notebook": row["notebook"]} for line in shown]
-    columns = ["id", "claim", "metric", "expected", "rung", "how", "direction", "threshold_low", "threshold_high",
-               "value", "low", "high", "baseline", "null", "n", "verdict", "reason", "how_far", "run",
-               "notebook"]  # fmt: skip
-    return pd.DataFrame(found, columns=columns)
+        found += [line | {"how_far": far} for line in shown]
+    return pd.DataFrame(found)
 
 
 def _judged(measurements: _Measurements, row: dict, rung: str) -> dict:
     """A part of a claim on one rung."""
-    line = {
-        **{k: row[k] for k in ("id", "claim", "metric", "expected", "how", "direction")}, "rung": rung,
-        "threshold_low": row["low"], "threshold_high": row["high"],
-        **dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan), "n": 0,
-        "verdict": "not tested", "reason": "", "run": "",
-    }  # fmt: skip
+    line = {k: row[k] for k in ("id", "claim", "metric", "expected", "how", "direction", "notebook")} | {"rung": rung}
+    line |= {"threshold_low": row["low"], "threshold_high": row["high"], "n": 0, "run": ""}
+    line |= dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan)
     try:
         measured = measurements.of(row)
     except InputError as e:
-        return line | {"reason": str(e)}
+        return line | {"verdict": "not tested", "reason": str(e)}
     counted, timed = (row["experiment"] == e for e in OF_NO_RUN)
-    found, judged = judge(measured.values, measured.against, row["how"], row["direction"], (row["low"], row["high"]),
-                          row["share"] == "yes", exact=counted, turns=timed)  # fmt: skip
-    seeds = f"{found.n} seed{'s' if found.n > 1 else ''}"
-    reason = ""
-    if judged == "not tested":
+    found, verdict = judge(measured.values, measured.against, row["how"], row["direction"], (row["low"], row["high"]),
+                           row["share"] == "yes", exact=counted, turns=timed)  # fmt: skip
+    seeds, reason = f"{found.n} seed{'s' if found.n > 1 else ''}", ""
+    if verdict == "not tested":
         reason = "undefined on this corpus"
     elif timed:
         reason = f"on this machine, {found.n} turns of a stopwatch"
@@ -111,17 +102,13 @@ def _judged(measurements: _Measurements, row: dict, rung: str) -> dict:
     if row["experiment"] == "disentanglement" and measurements.estimated:
         reason = "; ".join(filter(None, (ESTIMATED, reason)))
     return line | {
-        "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": judged, "reason": reason,
+        "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": verdict, "reason": reason,
         "baseline": measured.baseline, "null": measured.null, "run": measured.variants,
     }  # fmt: skip
 
 
 def how_far(verdicts: Mapping[str, str]) -> str:
-    """In one phrase how far up the ladder a part of a claim holds.
-
-    Args:
-        verdicts: Rung → verdict, in the ladder's order.
-    """
+    """In one phrase how far up the ladder a part of a claim holds; rung → verdict, in the ladder's order."""
     tested = {rung: v for rung, v in verdicts.items() if v != "not tested"}
     if not tested:
         return "not tested"
@@ -133,12 +120,10 @@ def how_far(verdicts: Mapping[str, str]) -> str:
         return ("holds" if holds else "does not hold") + here
     if not holds and not undecided:
         return "holds nowhere" + here
-    parts = []
+    parts = [f"{word} on {' and '.join(some)}" for word, some in (("breaks", breaks), ("undecided", undecided)) if some]
     if holds:
-        in_a_row = list(tested)[: len(holds)] == holds
-        parts.append(f"holds up to {holds[-1]}" if in_a_row and len(holds) > 2 else "holds on " + " and ".join(holds))
-    parts += ["breaks on " + " and ".join(breaks)] if breaks else []
-    parts += ["undecided on " + " and ".join(undecided)] if undecided else []
+        in_a_row = list(tested)[: len(holds)] == holds and len(holds) > 2
+        parts.insert(0, f"holds up to {holds[-1]}" if in_a_row else "holds on " + " and ".join(holds))
     return "; ".join(parts) + here
 
 
@@ -165,16 +150,12 @@ class _Measurements:
         self.estimated = not any(self.table[f].notna().all() and self.table[f].nunique() > 1 for f in factors)
 
     def of(self, row: dict) -> _Measured:
-        """What a row asks for; its `number` may be the best of several, `a|b`.
-
-        Raises:
-            InputError: something of it is not there.
-        """
+        """What a row asks for; its `number` may be the best of several, `a|b`. InputError: something is not there."""
         if row["experiment"] in OF_NO_RUN:
-            values = np.atleast_1d(self._extra(row["number"]))
-            against = [np.atleast_1d(self._extra(n)) for n in row["against_number"].split("|") if n]
-            best = against[_hardest(against, row["direction"])] if against else None
-            return _Measured(values, best, np.nan if best is None else float(best.mean()), _number(row["null"]), "")
+            values = self._extra(row["number"])
+            others = [self._extra(n) for n in row["against_number"].split("|") if n]
+            best = others[_hardest(others, row["direction"])] if others else None
+            return _Measured(values, best, np.nan if best is None else float(best.mean()), _known(row["null"]), "")
         numbers = row["number"].split("|")
         subject = self._choose(row["run"], numbers[0], row)
         seeds, against, variants = sorted(self.results[subject]), None, subject
@@ -190,11 +171,14 @@ class _Measurements:
             against = np.broadcast_to(against[:, None], values.shape)
         elif against is not None and values.shape != against.shape:  # other clips, or those of `against` only
             values, against = (v.mean(1) if v.ndim > 1 else v for v in (values, against))
-        null, baseline = (
-            _number(row[k]) if _is_number(row[k]) else float(self._stack(subject, seeds, row[k], row).mean())
-            for k in ("null", "baseline")
-        )
-        return _Measured(values, against, baseline if against is None else float(np.mean(against)), null, variants)
+        baseline, null = (_known(row[k]) for k in ("baseline", "null"))
+        if null is None:
+            null = float(self._stack(subject, seeds, row["null"], row).mean())
+        if against is not None:
+            baseline = float(np.mean(against))
+        elif baseline is None:
+            baseline = float(self._stack(subject, seeds, row["baseline"], row).mean())
+        return _Measured(values, against, baseline, null, variants)
 
     def _against(self, row: dict, subject: str, seeds: list[int]) -> tuple[list[int], np.ndarray, str]:
         """Seeds in common, the values that are hardest to beat, and their variant.
@@ -216,28 +200,26 @@ class _Measurements:
         if not seeds:
             raise InputError(f"{subject} and {', '.join(variants)} have no seed that all of them share")
         if "|" not in row["against_run"]:  # one against one: fair only if the other was trained as long
-            seeds = self._as_long(subject, variants[0], seeds)
-        candidates, names, refused = [], [], []
+            epochs = {s: [self.epochs[v, s] for v in (subject, variants[0])] for s in seeds}
+            seeds = [s for s, (ours, theirs) in epochs.items() if ours <= theirs]
+            if not seeds:
+                ours, theirs = next(iter(epochs.values()))
+                other = variants[0]
+                raise InputError(
+                    f"{subject} was trained for {ours} epochs and {other} for {theirs}: train {other} as long"
+                )
+        candidates, refused = [], None
         for variant in variants:
             for number in (row["against_number"] or row["number"]).split("|"):
                 times, _, number = number.rpartition(" * ")
                 try:
-                    candidates.append(float(times or 1) * self._stack(variant, seeds, number, row))
-                    names.append(variant)
+                    candidates.append((float(times or 1) * self._stack(variant, seeds, number, row), variant))
                 except InputError as e:
-                    refused.append(e)
+                    refused = refused or e
         if not candidates:
-            raise refused[0]
-        best = _hardest(candidates, row["direction"])
-        return seeds, candidates[best], names[best]
-
-    def _as_long(self, subject: str, other: str, seeds: list[int]) -> list[int]:
-        """Seeds for which the other variant was trained for as many epochs as the subject, or for more."""
-        fair = [s for s in seeds if self.epochs[subject, s] <= self.epochs[other, s]]
-        if not fair:
-            ours, theirs = (self.epochs[v, seeds[0]] for v in (subject, other))
-            raise InputError(f"{subject} was trained for {ours} epochs and {other} for {theirs}: train {other} as long")
-        return fair
+            raise refused
+        values, name = candidates[_hardest([v for v, _ in candidates], row["direction"])]
+        return seeds, values, name
 
     def _choose(self, wanted: str, number: str, row: dict) -> str:
         """The first variant of `a>b` that is there; of `a|b` the one with the best mean."""
@@ -258,7 +240,7 @@ class _Measurements:
         except InputError:
             return np.nan
 
-    def _stack(self, variant: str, seeds: Iterable[int], number: str, row: dict) -> np.ndarray:
+    def _stack(self, variant: str, seeds: Sequence[int], number: str, row: dict) -> np.ndarray:
         """(S, N) where the number is a mean over clips, else (S,)."""
         found = [self.results[variant][s] for s in seeds]
         for results in found:
@@ -269,24 +251,22 @@ class _Measurements:
             return np.stack([r.per_clip[number] for r in found])
         return np.array([r.numbers[number] for r in found])
 
-    def _extra(self, name: str) -> float | np.ndarray:
+    def _extra(self, name: str) -> np.ndarray:
         if name not in self.extras:
             raise InputError(f"{name} was not measured")
-        return self.extras[name]
+        return np.atleast_1d(self.extras[name])
 
 
-def _is_number(text: str) -> bool:
-    """Whether a baseline or null is known (`0`), or cannot be (`– why`), and so is not the id of a result."""
-    return not text or text.startswith("–") or text.replace(".", "", 1).isdigit()
-
-
-def _number(text: str) -> float:
-    return float(text) if text and not text.startswith("–") else np.nan
+def _known(text: str) -> float | None:
+    """A baseline or null that needs no run: a number, or nan where there can be none (`– why`); None: a result's id."""
+    if not text or text.startswith("–"):
+        return np.nan
+    return float(text) if text.replace(".", "", 1).isdigit() else None
 
 
 def _hardest(candidates: Sequence[np.ndarray], direction: str) -> int:
     """The one that is hardest to beat: the lowest mean for claims of `below`, else the highest."""
-    means = [float(np.mean(c)) for c in candidates]
-    if np.isnan(means).all():
-        return 0
-    return int(np.nanargmin(means) if direction == "below" else np.nanargmax(means))
+    means = np.array([float(np.mean(c)) for c in candidates])
+    worst = np.inf if direction == "below" else -np.inf
+    means = np.where(np.isnan(means), worst, means)
+    return int(means.argmin() if direction == "below" else means.argmax())
