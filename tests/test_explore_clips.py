@@ -152,16 +152,16 @@ def test_what_is_selected_in_the_page_is_rows_in_python(runs, flat):
 def test_neighbours_are_those_of_the_space_and_never_the_clip_itself():
     codes = np.array([[0.0], [1.0], [3.0], [3.5]])
     table = pd.DataFrame({"artist": ["x", "x", "y", ""], "track": ["a", "b", "c", "d"]})
-    found = neighbours_of([codes], table, 2, "euclidean")
+    found = neighbours_of([codes], table, 2)
     assert found["every"] == [[[1, 2], [0, 2], [3, 1], [2, 1]]] and found["related"] == "artist"
     assert found["others"] == [[[2, 3], [2, 3], [3, 1], [2, 1]]]
-    assert neighbours_of([codes], table[["track"]], 2, "euclidean")["related"] == ""
+    assert neighbours_of([codes], table[["track"]], 2)["related"] == ""
 
 
-@pytest.mark.parametrize("wrong", ["none", "stores", "shape", "metric"])
+@pytest.mark.parametrize("wrong", ["none", "stores", "shape"])
 def test_maps_of_what_does_not_belong_together_are_refused(runs, flat, wrong):
     other = replace(runs[0], config=replace(runs[0].config, fingerprint="other"))
-    given = {"none": ([], {}), "stores": ([runs[0], other], {}), "metric": (runs, {"metric": "manhattan"}),
+    given = {"none": ([], {}), "stores": ([runs[0], other], {}), 
              "shape": (runs, {"projections": {"A": {r.name: np.zeros((2, 2)) for r in runs}}})}[wrong]  # fmt: skip
     with pytest.raises(InputError):
         latent_map(given[0], **({"projections": flat} | given[1]))

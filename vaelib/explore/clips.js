@@ -183,11 +183,11 @@ function clips(root, data, library, ask) { // ask: picture(clip), sound(clip), s
 
   // the clips nearest to one in each model's own space
   function neighbours() {
-    const { every: all, others, related, groups, metric } = data.neighbours, part = add(root, "section", { className: "similar" });
+    const { every: all, others, related, groups } = data.neighbours, part = add(root, "section", { className: "similar" });
     const top = add(part, "div", { className: "row" }), title = add(top, "strong", { textContent: "More like this" });
     button(top, "More like the chosen clip", () => asking(state.chosen));
     const apart = related ? tick(top, `other ${related}s only`, true, () => asking(state.query)) : null;
-    add(part, "div", { className: "hint", textContent: `Nearest first, by ${metric} distance in each model's own space, not in the map; lines lead to them. Choosing one keeps the lists.` });
+    add(part, "div", { className: "hint", textContent: "Nearest first, by Euclidean distance in each model's own space, not in the map; lines lead to them. Choosing one keeps the lists." });
     const grid = add(part, "div", { className: "cards" }), of = (p) => (apart?.checked ? others : all)[p][state.query] ?? [];
     const shared = (f, i) => value(f, i) >= 0 && value(f, i) === value(f, state.query);
     const alike = (i) => groups[i] === groups[state.query];

@@ -293,8 +293,6 @@ def latent_map(
     runs: Sequence[Run],
     split: str = "test",
     projections: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-    neighbours: int = 8,
-    metric: str = "euclidean",
 ) -> ClipsView:
     """Maps of several runs' latent spaces side by side, of the same clips: what lies where, and how it sounds.
 
@@ -305,11 +303,9 @@ def latent_map(
         split: Whose clips are shown.
         projections: Method → run (its name, with the seed where two share it) → (clip, 2), e.g. those of a picture
             made before; None: UMAP.
-        neighbours: How many neighbours are listed for each model; 0: none.
-        metric: `euclidean` or `cosine`.
 
     Raises:
-        InputError: no run, runs of different stores, a projection of other clips, or another metric.
+        InputError: no run, runs of different stores, or a projection of other clips.
     """
     if not runs or len({r.config.fingerprint for r in runs}) > 1:
         raise InputError(f"{len(runs)} runs to map: give one or more, all of the same store")
@@ -329,22 +325,21 @@ def latent_map(
     fields = [*fields_of(store, table, factors), *model_fields(runs, split)]
     order = {"language": 0, "family": 1, "genre": 2, "cluster": 3, "margin (nats)": 4}
     fields.sort(key=lambda f: order.get(f.name, 5))
-    lists = neighbours_of([r.embed(split).means for r in runs], table, neighbours, metric) if neighbours else None
+    lists = neighbours_of([r.embed(split).means for r in runs], table)
     scaler = next((r.scaler for r in runs if not r.config.detilt), runs[0].scaler)
     return ClipsView(store, scaler, rows, fields, f"latent spaces of the {split} clips", maps, neighbours=lists)
 
 
-def neighbours_of(codes: Sequence[np.ndarray], table: pd.DataFrame, k: int, metric: str) -> dict:
-    """The `k` nearest clips of each clip in several spaces, never itself.
+def neighbours_of(codes: Sequence[np.ndarray], table: pd.DataFrame, k: int = 8) -> dict:
+    """The `k` nearest clips of each clip by Euclidean distance in several spaces, never itself.
 
     Args:
         codes: (clip, L) in each space.
         table: The clips; those that share an `artist`, else a `track`, are related.
         k: How many.
-        metric: `euclidean` or `cosine`.
 
     Returns:
-        `metric`; `every`: for each space lists of places, nearest first; `others`: the same without related clips;
+        `every`: for each space lists of places, nearest first; `others`: the same without related clips;
         `related`: `artist`, `track`, or "" where no clips are; `groups`: a number per clip, shared by related ones.
     """
     own = np.array([f"clip {i}" for i in range(len(table))], object)
@@ -355,12 +350,12 @@ def neighbours_of(codes: Sequence[np.ndarray], table: pd.DataFrame, k: int, metr
     related = next((c for c in RELATED if shared.str.startswith(f"{c} ").any()), "")
 
     def lists(own: np.ndarray) -> list[list[list[int]]]:
-        found = (nearest(z, z, k, metric, (own, own))[0].tolist() for z in codes)
+        found = (nearest(z, z, k, groups=(own, own))[0].tolist() for z in codes)
         return [[[i for i in line if i >= 0] for line in places] for places in found]
 
     every = lists(np.arange(len(table)))
     others = lists(groups) if related else every
-    return {"metric": metric, "every": every, "others": others, "related": related, "groups": groups.tolist()}
+    return {"every": every, "others": others, "related": related, "groups": groups.tolist()}
 
 
 class Players:
