@@ -4,9 +4,8 @@ import base64
 import html
 import io
 import json
-import os
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 import nbformat
@@ -76,11 +75,6 @@ def test_a_page_stays_small_enough_for_mail(sections, tmp_path, monkeypatch):
     assert len(report.write(tmp_path / "b.html", "t", sections).read_text()) < whole // 2
 
 
-def test_another_ending_is_a_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"end the report's name in \.html or \.md"):
-        report.write(tmp_path / "page.pdf", "t", [])
-
-
 def test_a_table_in_a_notebook_cuts_nothing_off():
     long = "x" * 300
     page = report.table(pd.DataFrame({"x": [long] * 70, "verdict": ["✓ supported", "✗ " + EVIL] * 35})).to_html()
@@ -106,18 +100,26 @@ def test_a_saved_notebook_has_its_contents_no_dead_link_and_asks_the_web_for_not
     assert 'href="index.html"' in report.write_html(tmp_path / "run.ipynb").read_text()
 
 
-def test_what_cannot_be_exported_is_a_sentence(tmp_path):
-    with pytest.raises(InputError, match="no notebook at"):
-        report.write_html(tmp_path / "none.ipynb")
+def test_what_cannot_be_written_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"end the report's name in \.html or \.md"):
+        report.write(tmp_path / "page.pdf", "t", [])
     (tmp_path / "text.ipynb").write_text("text")
-    with pytest.raises(InputError, match="is not a notebook"):
-        report.write_html(tmp_path / "text.ipynb")
+    for name in ("none", "text"):
+        with pytest.raises(InputError, match="is no notebook"):
+            report.write_html(tmp_path / f"{name}.ipynb")
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "new.ipynb")
     with pytest.raises(InputError, match="has no outputs"):
         report.write_html(tmp_path / "new.ipynb")
 
 
 # --- the index ---
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of executed notebooks."""
+    monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path))
+    return tmp_path
 
 
 def shown(text="", **data):
@@ -134,84 +136,66 @@ def put(folder, name, outputs=(), title="T", given=None, **papermill):
     return folder / f"{name}.ipynb"
 
 
-def text_of(page) -> str:
-    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page.read_text(), flags=re.S)).split())
-
-
-def test_the_index_shows_what_differs_how_long_it_took_and_why_it_failed(tmp_path):
-    put(tmp_path, "02-0123abcd", given={"epochs": 3, "store": "other/place.zarr"})
-    put(tmp_path, "03.failed", [new_output("error", ename="ValueError", evalue="no clip")], title="Other")
-    put(tmp_path, "04", end_time=None, duration=None)
-    (tmp_path / "02-0123abcd.html").write_text("")
-    page = report.update_index(tmp_path)
-    text = text_of(page)
+def test_the_index_shows_what_differs_how_long_it_took_and_why_it_failed(folder):
+    put(folder, "02-0123abcd", given={"epochs": 3, "store": "other/place.zarr"})
+    put(folder, "03.failed", [new_output("error", ename="ValueError", evalue="no clip")], title="Other")
+    put(folder, "04", end_time=None, duration=None)
+    (folder / "02-0123abcd.html").write_text("")
+    page = report.update_index().read_text()
+    text = " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)).split())
     assert "3 notebooks, 1 failed" in text and "T 2" in text and "Other 1" in text
     assert "02 epochs 3 store place.zarr 2026-01-01 10:00 UTC · 0:01:05 report notebook finished" in text
     assert "ValueError: no clip notebook failed" in text and "unfinished" in text
-    assert "default-src 'none'" in page.read_text()
+    assert "default-src 'none'" in page
 
 
-def test_names_and_labels_stay_text(tmp_path):
-    put(tmp_path, "a\"<b>'&#?", title=EVIL, given={"store": EVIL})
-    raw = report.update_index(tmp_path).read_text()
+def test_names_and_labels_stay_text(folder):
+    put(folder, "a\"<b>'&#?", title=EVIL, given={"store": EVIL})
+    raw = report.update_index().read_text()
     assert "<script>" not in raw and "<b>" not in raw
     hrefs = re.findall(r'href="([^"]*)"', raw)
     assert unquote(hrefs[0]) == "a\"<b>'&#?.ipynb" and not [h for h in hrefs if re.search(r"[<>&:#? ]", h)]
 
 
-def test_the_thumbnail_is_the_explorers_poster_else_the_last_picture(tmp_path):
+def test_the_thumbnail_is_the_explorers_poster_else_the_last_picture(folder):
     buffer = io.BytesIO()
     Image.new("RGB", (480, 300), "blue").save(buffer, "WEBP")
     poster = base64.b64encode(buffer.getvalue()).decode()
     explorer = f'<div class="vaelib-player"><img src="data:image/webp;base64,{poster}"></div>'
     drawn = shown(**{"image/png": base64.b64encode(png("red")).decode()})
-    put(tmp_path, "a", [drawn, shown(**{"text/html": explorer}), drawn])
-    put(tmp_path, "b", [drawn])
-    put(tmp_path, "c", [shown(**{"image/png": "no picture"})])
-    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', report.update_index(tmp_path).read_text())
+    put(folder, "a", [drawn, shown(**{"text/html": explorer}), drawn])
+    put(folder, "b", [drawn])
+    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', report.update_index().read_text())
     images = [Image.open(io.BytesIO(base64.b64decode(f))) for f in found]
     assert [i.size for i in images] == [report.THUMBNAIL] * 2
     assert {("blue", "red")[i.convert("RGB").getpixel((9, 9))[0] > 99] for i in images} == {"blue", "red"}
 
 
-def test_only_new_and_changed_notebooks_are_read_and_removed_ones_forgotten(tmp_path, monkeypatch):
+def test_only_new_and_changed_notebooks_are_read_and_what_is_none_is_left_out(folder, monkeypatch):
     card, seen = report._card, []
     monkeypatch.setattr(report, "_card", lambda path: seen.append(path.stem) or card(path))
-    put(tmp_path, "a")
-    gone = put(tmp_path, "b")
-    report.update_index(tmp_path)
-    report.update_index(tmp_path)
+    put(folder, "a")
+    gone = put(folder, "b")
+    report.update_index()
+    report.update_index()
     assert seen == ["a", "b"]
-    put(tmp_path, "a", given={"epochs": 3})
+    put(folder, "a", given={"epochs": 3})
     gone.unlink()
-    page = report.update_index(tmp_path).read_text()
-    assert seen[2:] == ["a"] and re.findall(r"<h3>(.*?)</h3>", page) == ["a"]
-    (tmp_path / report.CARDS).write_text("half a ca")
-    assert "epochs 3" in report.update_index(tmp_path).read_text()
+    put(folder, "running.partial")
+    put(folder, ".hidden")
+    (folder / "half.ipynb").write_text('{"cells": [')
+    (folder / "gone.ipynb").symlink_to(folder / "nowhere")
+    page = report.update_index().read_text()
+    assert seen[2:] == ["a", "half"] and re.findall(r"<h3>(.*?)</h3>", page) == ["a"] and "epochs 3" in page
 
 
-def test_what_is_no_executed_notebook_is_left_out(tmp_path):
-    put(tmp_path, "good")
-    put(tmp_path, "running.partial")
-    put(tmp_path, ".hidden")
-    for name, text in {"half": '{"cells": [', "odd": '{"cells": 3, "nbformat": 4}'}.items():
-        (tmp_path / f"{name}.ipynb").write_text(text)
-    (tmp_path / "gone.ipynb").symlink_to(tmp_path / "nowhere")
-    assert re.findall(r"<h3>(.*?)</h3>", report.update_index(tmp_path).read_text()) == ["good"]
-    assert report.update_index(tmp_path / "nowhere") is None
-
-
-def test_workers_that_finish_at_once_are_all_listed(tmp_path):
+def test_workers_that_finish_at_once_are_all_listed(folder):
     def work(name):
         for i in range(3):
-            put(tmp_path, f"{name}{i}")
-            report.update_index(tmp_path)
+            put(folder, f"{name}{i}")
+            report.update_index()
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (tmp_path / "index.html").read_text().count("<article>") == 9
-    assert len(json.loads((tmp_path / report.CARDS).read_text())) == 9
-    assert not [p for p in os.listdir(tmp_path) if "partial" in p]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(work, "abc"))
+    assert (folder / "index.html").read_text().count("<article>") == 9
+    assert len(json.loads((folder / report.CARDS).read_text())) == 9

@@ -29,6 +29,12 @@ NBCONVERT = ROOT / "jupyter_nbconvert_config.py"
 MOST_BYTES = 9_000_000  # a page can be sent by mail
 PACKINGS = ({"lossless": True, "method": 1}, {"quality": 80}, {"quality": 50})  # of its pictures, the best first
 SHADES = {"✓": "#0064a333", "✗": "#b84a0033", "?": "#80808026"}  # of a verdict, by its sign
+# Markdown has no autoescape: `md` makes text that cannot become a tag or a cell
+PAGES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), trim_blocks=True, lstrip_blocks=True,
+    autoescape=lambda name: name.endswith(".html.j2"),
+)  # fmt: skip
+PAGES.filters["md"] = lambda text: Markup(str(text).replace("<", "&lt;").replace("|", r"\|"))
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,12 @@ class Section:
             table = pd.DataFrame(list(table.items()), columns=["id", "value"])
         return [list(map(str, table.columns)), *[[cell(v) for v in row] for row in table.itertuples(index=False)]]
 
-    @property
-    def paragraphs(self) -> list[str]:
-        return [p for p in self.text.split("\n\n") if p]
-
 
 def cell(value: object) -> str:
     """A number with three digits, anything else as it is, nothing as a dash."""
-    if isinstance(value, float | np.floating):
-        return "–" if np.isnan(value) else f"{value:.3g}"
-    return "–" if value is None or value is pd.NA else str(value)
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def table(frame: pd.DataFrame) -> pd.io.formats.style.Styler:
@@ -86,12 +88,9 @@ def write(
     """Write a report as one HTML file, or as Markdown beside its pictures, by the ending of its name.
 
     Args:
-        path: A `.html` or `.md` file.
+        path: A `.html` or `.md` file; InputError for another ending.
         note: Said below the title: corpus, machine.
         links: Words → files that belong to it, linked relative to its folder.
-
-    Raises:
-        InputError: another ending, or the file cannot be written.
     """
     if path.suffix not in (".html", ".md"):
         raise InputError(f"{path} ends in {path.suffix or 'nothing'}: end the report's name in .html or .md")
@@ -99,13 +98,15 @@ def write(
     contents: dict[str, int] = {}  # entry → number of the first section under it
     for number, section in enumerate(sections):
         contents.setdefault(section.group or section.title, number)
-    addresses = {word: relative(p, path.parent) for word, p in (links or {}).items()}
-    content = {"title": title, "note": note, "groups": groups, "contents": contents, "links": addresses}
+    content = {"title": title, "note": note, "groups": groups, "contents": contents}
+    content["links"] = {word: relative(p, path.parent) for word, p in (links or {}).items()}
     template = PAGES.get_template(f"report{path.suffix}.j2")
-    if path.suffix == ".md":
-        return write_atomic(path, template.render(content, address=lambda p: relative(p, path.parent)))
     for packing in PACKINGS:
-        page = template.render(content, packed=lambda p, packing=packing: _packed(p.read_bytes(), packing))
+        page = template.render(
+            content,
+            address=lambda p: relative(p, path.parent),  # of a picture, in Markdown
+            packed=lambda p, packing=packing: _packed(p.read_bytes(), packing),  # in HTML
+        )
         if len(page) < MOST_BYTES:
             break
     return write_atomic(path, page)
@@ -116,7 +117,7 @@ def _packed(picture: bytes, packing: Mapping[str, object], size: tuple[int, int]
     image = Image.open(io.BytesIO(picture)).convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if size:
-        image = ImageOps.fit(image, size, centering=(0, 0)) if image.width >= size[0] else image.resize(size)
+        image = ImageOps.fit(image, size, centering=(0, 0))
     image.thumbnail((16_383, 16_383))  # WebP's limit
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", **packing)
@@ -138,15 +139,11 @@ def write_html(notebook: Path, target: Path | None = None, title: str = "") -> P
     from nbconvert import HTMLExporter
     from traitlets.config import PyFileConfigLoader
 
-    notebook = Path(notebook)
-    if not notebook.is_file():
-        raise InputError(f"no notebook at {notebook}: give an executed one, e.g. from papermill_runs/")
     try:
         nb = nbformat.read(notebook, 4)
     except Exception as e:
-        raise InputError(f"{notebook} is not a notebook ({str(e).splitlines()[0]})") from e
-    code = [c for c in nb.cells if c.cell_type == "code"]
-    if code and not any(c.outputs for c in code):
+        raise InputError(f"{notebook} is no notebook ({str(e).splitlines()[0]}): give an executed one") from e
+    if not any(c.get("outputs") for c in nb.cells):
         raise InputError(f"{notebook} has no outputs: execute it first (`vaelib train`, papermill, or JupyterLab)")
     exporter = HTMLExporter(config=PyFileConfigLoader(NBCONVERT.name, str(NBCONVERT.parent)).load_config())
     about = {"name": title or notebook.stem, "path": str(notebook.parent)}
@@ -162,29 +159,20 @@ POSTER = re.compile(r'<div class="vaelib-\w+".*?<img\b[^>]*?\bsrc="data:image/we
 HASH = re.compile(r"-[0-9a-f]{8}$")  # at the end of an executed notebook's name
 
 
-def update_index(folder: Path | None = None) -> Path | None:
-    """Write `index.html` of a folder of executed notebooks, failed ones with the reason; only new ones are read.
+def update_index() -> Path | None:
+    """Write `index.html` of the executed notebooks, failed ones with the reason; only new ones are read.
 
     Notebooks that are being written (`….partial.ipynb`) are left out. Several processes may call this at once.
 
-    Args:
-        folder: Default: `papermill_dir()`.
-
     Returns:
-        The page, or None if there is no such folder.
+        The page, or None if there is no folder of executed notebooks.
     """
-    folder = folder or papermill_dir()
+    folder, cards = papermill_dir(), {}
     if not folder.is_dir():
         return None
     with FileLock(folder / ".index.lock"):
-        try:
-            known = json.loads((folder / CARDS).read_text())
-        except (OSError, ValueError):
-            known = {}
-        cards = {}
-        for path in sorted(folder.glob("[!.]*.ipynb")):
-            if path.name.endswith(".partial.ipynb"):
-                continue
+        known = json.loads((folder / CARDS).read_text()) if (folder / CARDS).is_file() else {}
+        for path in sorted(p for p in folder.glob("[!.]*.ipynb") if not p.name.endswith(".partial.ipynb")):
             try:
                 stamp = [path.stat().st_mtime_ns, path.stat().st_size]
                 card = known.get(path.name)
@@ -192,23 +180,19 @@ def update_index(folder: Path | None = None) -> Path | None:
             except Exception:  # gone, half written, no notebook: nothing can be shown of it
                 continue
         write_atomic(folder / CARDS, json.dumps(cards))
-        newest = sorted(cards.items(), key=lambda item: item[1]["started"], reverse=True)
         groups: dict[str, list[dict]] = {}
+        newest = sorted(cards.items(), key=lambda item: item[1]["started"], reverse=True)
         for name, card in sorted(newest, key=lambda item: item[1]["heading"]):
-            groups.setdefault(card["heading"], []).append(card | _files(folder / name))
+            path = folder / name
+            files = {"report": path.with_suffix(".html"), "notebook": path, "log": path.with_suffix(".log")}
+            files = {word: relative(p, folder) for word, p in files.items() if p.is_file()}
+            short = HASH.sub("", name.removesuffix(".ipynb").removesuffix(".failed"))
+            groups.setdefault(card["heading"], []).append(card | {"name": short, "files": files})
         failed = sum(card["state"] == "failed" for card in cards.values())
         compared = {p.parent.name: relative(p, folder) for p in outputs_dir().glob("comparison*/model_comparison.html")}
-        page = PAGES.get_template("index.html.j2").render(
-            groups=groups, count=len(cards), failed=failed, compared=compared
-        )
+        page = PAGES.get_template("index.html.j2")
+        page = page.render(groups=groups, count=len(cards), failed=failed, compared=compared)
         return write_atomic(folder / "index.html", page.encode(errors="replace"))  # names may hold what is no character
-
-
-def _files(path: Path) -> dict[str, object]:
-    """Name of an executed notebook without its hash, and the files that belong to it."""
-    files = {"report": path.with_suffix(".html"), "notebook": path, "log": path.with_suffix(".log")}
-    name = HASH.sub("", path.name.removesuffix(".ipynb").removesuffix(".failed"))
-    return {"name": name, "files": {word: relative(p, path.parent) for word, p in files.items() if p.is_file()}}
 
 
 def _card(path: Path) -> dict[str, object]:
@@ -216,50 +200,34 @@ def _card(path: Path) -> dict[str, object]:
     import nbformat
 
     nb = nbformat.read(path, 4)
-    run = nb.metadata.get("papermill", {})
+    run, outputs = nb.metadata.get("papermill", {}), [o for c in nb.cells for o in c.get("outputs", [])]
     headings = re.findall(r"^# +(.+)$", "\n".join(c.source for c in nb.cells if c.cell_type == "markdown"), re.M)
-    outputs = [o for c in nb.cells if c.cell_type == "code" for o in c.outputs]
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     started = datetime.fromisoformat(run["start_time"]).astimezone(UTC) if run.get("start_time") else written
     errors = [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
     log, reason = path.with_suffix(".log"), ""
-    state = "unfinished" if run and not run.get("end_time") else "finished" if run else "saved"
+    state = "unfinished" if run and not run.get("end_time") else "finished"
     if errors or path.name.endswith(".failed.ipynb"):
         text = errors[0] if errors else log.read_text(errors="replace") if log.is_file() else ""
         state, reason = "failed", next((line for line in text.splitlines() if line.strip()), "no reason was kept")
-    took = str(timedelta(seconds=round(run["duration"]))) if run.get("duration") else ""
     return {
         "heading": headings[0] if headings else path.name, "parameters": _changed(nb.cells, run.get("parameters", {})),
-        "started": started.strftime("%Y-%m-%d %H:%M UTC"), "took": took, "state": state, "reason": reason[:300],
-        "picture": _thumbnail(outputs),
+        "started": started.strftime("%Y-%m-%d %H:%M UTC"), "state": state, "reason": reason[:300],
+        "took": str(timedelta(seconds=round(run["duration"]))) if run.get("duration") else "",
+        "picture": _thumbnail([o.data for o in outputs if "data" in o]),
     }  # fmt: skip
 
 
 def _changed(cells: Sequence, given: Mapping[str, object]) -> list[str]:
     """`name value` of the parameters that differ from the cell tagged `parameters`; of a path its last part."""
     source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
-    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
-    usual = {node.target.id: ast.literal_eval(node.value) for node in assigned}
+    usual = {n.target.id: ast.literal_eval(n.value) for n in ast.parse(source).body if isinstance(n, ast.AnnAssign)}
     changed = {k: v for k, v in given.items() if k not in usual or usual[k] != v}
-    shown = {k: v.rstrip("/").rpartition("/")[2] if isinstance(v, str) else str(v) for k, v in changed.items()}
-    return [k if changed[k] is True else f"{k} {v[:60]}" for k, v in shown.items()]
+    return [f"{k} {str(v).rstrip('/').rpartition('/')[2][:60]}" for k, v in changed.items()]
 
 
-def _thumbnail(outputs: Sequence) -> str:
+def _thumbnail(data: Sequence[Mapping[str, str]]) -> str:
     """The poster of the notebook's explorer, else its last picture, as a small data URI; "" if there is none."""
-    data = [o.data for o in outputs if "data" in o]
     posters = [m.group(1) for d in data if (m := POSTER.search(d.get("text/html", "")))]
     found = posters[:1] or [d["image/png"] for d in data if "image/png" in d][-1:]
     return _packed(base64.b64decode(found[0]), {"quality": 75}, THUMBNAIL) if found else ""
-
-
-def _markdown(text: str) -> Markup:
-    """Text that cannot become a tag or a cell when the Markdown is rendered."""
-    return Markup(str(text).replace("<", "&lt;").replace("|", r"\|"))
-
-
-PAGES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), trim_blocks=True, lstrip_blocks=True,
-    autoescape=lambda name: name.endswith(".html.j2"),
-)  # fmt: skip
-PAGES.filters["md"] = _markdown
