@@ -1,7 +1,5 @@
 """One matrix over every model and several input sizes; then what only one of them has."""
 
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -84,12 +82,6 @@ def test_forward_is_encode_then_decode_and_sampling_is_an_argument(variant):
     assert not torch.equal(drawn.z, q.mean) and torch.equal(drawn.recon, model.decode(drawn.z, y))
 
 
-@pytest.mark.parametrize("variant", ["basic_vae", "conv_vae", "beta_vae", "vade-conv"])
-def test_unconditional_models_ignore_labels(variant):
-    model, (x, y) = make(variant).eval(), batch()
-    assert torch.equal(model(x, y, sample=False).recon, model(x, sample=False).recon)
-
-
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v.startswith("cvae")])
 def test_labels_change_conditional_output(variant):
     model, (x, y) = make(variant).eval(), batch()
@@ -117,22 +109,6 @@ def test_parameter_counts_are_the_measured_ones(name, full, compact):
     assert count(name, (64, 64)) / 1e6 == pytest.approx(compact, abs=0.006)
 
 
-def test_shapes_alone_do_not_load_the_compiler():
-    """It takes seconds, in every kernel that opens a run."""
-    script = """
-import sys, torch
-from vaelib.config import ModelConfig
-from vaelib.models import MODELS, build
-with torch.device("meta"):
-    for name in MODELS:
-        for prior in ("standard", "fixed", "learned"):
-            build(ModelConfig(name, (64, 64), condition="language", classes=("a", "b"), prior=prior))
-print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
 # --- blocks ---
 
 
@@ -148,11 +124,6 @@ def test_convolutions_halve_and_go_back_exactly(shape):
     back = [z := layer(z) for layer in decoder][2:]  # after Linear, ReLU and Unflatten
     sizes = [tuple(models.conv_sizes(s)[::-1][i] for s in shape) for i in range(5)]
     assert list(dict.fromkeys(tuple(b.shape[2:]) for b in back)) == sizes
-
-
-def test_log_variances_are_clamped():
-    mean, logvar = models.GaussianHeads(4, 3)(torch.full((2, 4), 1e6))
-    assert mean.abs().max() > 1e3 and logvar.abs().max() <= 12
 
 
 # --- refusals ---

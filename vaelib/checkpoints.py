@@ -47,11 +47,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_model(config: ModelConfig, path: Path) -> VAE:
-    """The model that `config` describes with the weights of a checkpoint, in evaluation mode.
-
-    Raises:
-        InputError: missing or damaged file, or a checkpoint of another model.
-    """
+    """The model with the weights of a checkpoint, in evaluation mode; InputError if the file is not of that model."""
     with torch.device("meta"):  # no weights are drawn that are then replaced
         model = build(config).eval()
     load_weights(model, read_tensors(path)[0], path, assign=True)

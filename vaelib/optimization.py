@@ -92,11 +92,7 @@ class Stepper:
     noise of the codes for the whole batch and takes its rows: a network without dropout and batch normalisation takes
     the step that one process would take.
 
-    Attributes:
-        model: The model itself, on the device.
-        module: The same, compiled (on CUDA) and wrapped: what is called.
-        optimizer: AdamW of `make_optimizer`.
-        share: (process, processes).
+    `model` is the model itself on the device, `module` the same, compiled (on CUDA) and wrapped: what is called.
     """
 
     def __init__(self, model: VAE, cfg: TrainConfig, fabric: Fabric) -> None:

@@ -1,4 +1,4 @@
-"""A trained run, opened again: its model, its clips, and what the model makes of them."""
+"""Runs: planned, fitted, found and opened again; what a run's model makes of its clips."""
 
 from __future__ import annotations
 
@@ -46,28 +46,18 @@ class Embedding:
 
 @dataclass(repr=False, eq=False)
 class Run:
-    """A finished training run; `decode`, `embed` and `sample` may be called from several threads (sliders do).
-
-    Attributes:
-        folder: Where its files lie; `name` is its row of the comparison table.
-        config: Settings of front end, model and training.
-        scaler: dB to [0, 1] and back.
-        store: The mel store that it was trained on.
-        model: With the best epoch's weights, in evaluation mode, on the CPU.
-        summary: What `done.json` says.
-    """
+    """A finished training run; `decode`, `embed` and `sample` may be called from several threads (sliders do)."""
 
     folder: Path
     config: RunConfig
     scaler: Scaler
     store: Store
-    model: VAE
-    summary: dict
+    model: VAE  # with the best epoch's weights, in evaluation mode, on the CPU
+    summary: dict  # what `done.json` says
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        # kept in memory after the first call
-        self.clips, self._embedded = cache(self._clips), cache(self._embed)
+        self.clips, self.embed = cache(self.clips), cache(self.embed)  # kept in memory after the first call
 
     def __repr__(self) -> str:
         t, s = self.config.training, self.summary
@@ -94,7 +84,7 @@ class Run:
         return isinstance(self.model, ConditionalVAE)
 
     def rows(self, split: str | None, tracks: bool = False) -> np.ndarray:
-        """(clip,) row numbers of a split, or of all clips; with `tracks`, (track,) those of each track's first clip."""
+        """(clip,) row numbers of a split, or of all clips; with `tracks`, those of each track's first clip."""
         rows = self.store.rows(split)
         return self.store.tracks(rows)[0] if tracks else rows
 
@@ -106,7 +96,8 @@ class Run:
         """(clip, …) of a split → (track, …): the mean over the clips of each track."""
         return track_means(values, self.store.tracks(self.store.rows(split))[1])
 
-    def _clips(self, split: str | None) -> Clips:
+    def clips(self, split: str | None) -> Clips:
+        """Scaled spectrograms of a split."""
         return Clips.read(self.store, self.scaler, self.store.rows(split))
 
     # --- encoding ---
@@ -126,10 +117,7 @@ class Run:
             return encode_windows(self.model, clips, windows, y, labels == "marginal" and self.conditional)
 
     def embed(self, split: str | None, labels: str = "inferred") -> Embedding:
-        """Embed the clips of a split (None: all); kept in memory after the first call. `labels`: see `posteriors`."""
-        return self._embedded(split, one_of("label mode", labels, LABEL_MODES) if self.conditional else "inferred")
-
-    def _embed(self, split: str | None, labels: str) -> Embedding:
+        """The clips of a split, or all; `labels`: see `posteriors`."""
         q = self.posteriors(self.clips(split), self.config.training.eval_windows, labels)
         kl = gaussian_kl(q).mean((0, 1)).numpy()
         return Embedding(q.mean.mean(1).numpy(), q.logvar.exp().mean(1).log().numpy(), kl, self.rows(split))
@@ -182,9 +170,8 @@ class Run:
         """Middle windows of a split and their reconstructions from the posterior mean, both (clip, mel, frame)."""
         clips = self.clips(split)
         q = self.posteriors(clips, 1)
-        y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1)
-        originals = clips.even_windows(torch.arange(len(clips)), 1)[:, 0, 0].numpy()
-        return originals, self.decode(q.mean[:, 0].numpy(), None if y is None else y.numpy())
+        y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1).numpy()
+        return self.middle_windows(clips.rows), self.decode(q.mean[:, 0].numpy(), y)
 
     def sample(
         self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False

@@ -87,8 +87,8 @@ class Trainer:
         self.windows = 2 if self.cfg.target == "other" else self.data.train.distinct(2)
         self.best: dict[str, Tensor] = {}
 
-    def run(self) -> Path:
-        """Train to the end, from the last checkpoint if there is one; returns the run's folder."""
+    def run(self) -> None:
+        """Train to the end, from the last checkpoint if there is one."""
         if self.first:
             about = {"config": self.config.to_dict(), "scaler": self.scaler.to_dict(), "environment": environment(),
                      "store": str(self.store.path)}  # fmt: skip
@@ -110,7 +110,6 @@ class Trainer:
         if self.first:
             self._save(finished=True)
         self.fabric.barrier()  # whoever returns finds the run complete
-        return self.folder
 
     def _begin(self) -> None:
         """Start at random, on a plain run of the same settings (VaDE), or on components of the windows."""
@@ -295,14 +294,12 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def pretraining_of(config: RunConfig) -> RunConfig:
     """The plain run (Conv, or Basic for a fully connected backbone) whose training is a VaDE run's first phase."""
-    plain = ModelConfig("conv_vae" if config.model.backbone == "conv" else "basic_vae", config.model.input_shape,
-                        latent=config.model.latent, dropout=config.model.dropout)  # fmt: skip
-    usual = TrainConfig()
-    training = replace(
-        config.training, epochs=config.training.pretrain_epochs, pretrain_epochs=0,
-        mixture_lr=usual.mixture_lr, mixture_weight=usual.mixture_weight,
-    )  # fmt: skip
-    return replace(config, model=plain, training=training)
+    model, usual = config.model, TrainConfig()
+    name = "conv_vae" if model.backbone == "conv" else "basic_vae"
+    plain = ModelConfig(name, model.input_shape, latent=model.latent, dropout=model.dropout)
+    epochs = {"epochs": config.training.pretrain_epochs, "pretrain_epochs": 0}
+    mixture = {"mixture_lr": usual.mixture_lr, "mixture_weight": usual.mixture_weight}
+    return replace(config, model=plain, training=replace(config.training, **epochs, **mixture))
 
 
 def check(config: RunConfig, store: Store, devices: int = 1) -> None:
@@ -337,11 +334,8 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
         The run's folder.
 
     Raises:
-        InputError: store and configuration do not belong together, the model cannot be built, or a batch cannot be
-            shared by so many devices.
-        TrainingDivergedError: the loss became NaN or infinite.
-        TrainingInterruptedError: a person stopped it.
-        TrainingStoppedError: one of several processes died.
+        InputError: see `check`, `models.build` and `windows.load_data`.
+        TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError: as their names say.
     """
     done, progress = config.folder / "done.json", Progress(f"training {config.variant}")
     if done.is_file():
@@ -365,7 +359,7 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
 
 
 def _train_together(config: RunConfig, store: Store, say: Callable[[str], None], devices: int) -> None:
-    """Train in as many processes as devices, with their live line here: a notebook's kernel cannot become several."""
+    """Train in as many processes as devices, with their live line here."""
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 
     with socket.socket() as free:

@@ -1,7 +1,4 @@
-"""Windows cut from the clips of a store: random crops for training, evenly spaced ones for evaluation.
-
-Imports only torch and numpy: a host without the store's libraries can cut windows from tensors of its own.
-"""
+"""Windows cut from the clips of a store: random crops for training, evenly spaced ones for evaluation."""
 
 from __future__ import annotations
 
@@ -38,19 +35,14 @@ def own_part(n: int, share: tuple[int, int]) -> slice:
 class Clips:
     """Scaled spectrograms of some clips and windows cut from them.
 
-    Attributes:
-        mel: (clip, mel, frame) float16 in [0, 1], on the device, or in a file that is mapped into memory.
-        n_frames: (clip,) valid frames.
-        width: Frames of one window.
-        rows: (clip,) row numbers in the store.
-        device: Where windows are put.
+    Randomness comes from PyTorch's global generator on the CPU, so that it is the same wherever the clips lie.
     """
 
-    mel: Tensor
-    n_frames: Tensor
-    width: int
-    rows: np.ndarray
-    device: torch.device | str = "cpu"
+    mel: Tensor  # (clip, mel, frame) float16 in [0, 1], on the device, or in a file that is mapped into memory
+    n_frames: Tensor  # (clip,) valid frames
+    width: int  # frames of one window
+    rows: np.ndarray  # (clip,) row numbers in the store
+    device: torch.device | str = "cpu"  # where windows are put
 
     @classmethod
     def read(
@@ -113,17 +105,13 @@ class Clips:
         return self.cut(index.repeat_interleave(per_clip), start.flatten()).unflatten(0, (-1, per_clip))
 
     def batches(self, size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
-        """One shuffled pass: (windows (B · per_clip, 1, mel, width), clip numbers (B,)). Global generator.
+        """One shuffled pass in batches of `size` clips: windows (B · per_clip, 1, mel, width), clip numbers (B,).
 
-        The last batch is filled up from the start of the order, so that every step has the same size.
-
-        Args:
-            size: Clips per step of all processes together.
-            per_clip: Windows of each clip.
-            share: (process, processes): of every batch only that process's part; the draws are those of the whole.
+        The last batch is filled up from the start of the order, so that every step has the same size. Of several
+        processes each gets its part of every batch (`share`: process, processes); the draws are those of the whole.
         """
         n = len(self)
-        order = torch.randperm(n)  # drawn on the CPU: the same wherever the clips lie
+        order = torch.randperm(n)
         padded = -(-n // size) * size
         order = order.repeat(-(-padded // n))[:padded]
         for index in order.to(self.mel.device).split(size):
