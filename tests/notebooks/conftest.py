@@ -17,7 +17,7 @@ TINY = {
     "01_preprocess-desk": {"demo": "desk", "clips_per_genre": 60},
     "02_basic_vae": TRAINED | {"pairs": 4},
     "03_conv_vae": TRAINED,
-    "04_beta_vae": TRAINED | {"n_sliders": 2, "desk_epochs": 2},
+    "04_beta_vae": TRAINED | {"desk_epochs": 2},
     "05_conditional_vae": TRAINED | {"n_samples": 3},
     "05_conditional_vae-genre": TRAINED | {"n_samples": 3, "condition": "genre"},
     "06_vade": TRAINED | {"components": 8},
