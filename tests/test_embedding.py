@@ -137,18 +137,10 @@ def test_a_page_holds_a_map_and_the_sound_of_each_file_and_of_its_neighbours(bot
     assert "new song.flac" in page and songs[0]["path"].iloc[0] in page and "Likeliest" in page
 
 
-@pytest.mark.parametrize(
-    ("name", "words"), [("", "is a folder"), ("a.txt", "end it in .csv"), ("a", "ends in nothing")]
-)
-def test_an_output_that_cannot_be_is_refused(tmp_path, name, words):
-    with pytest.raises(InputError, match=words):
+@pytest.mark.parametrize("name", ["", "a.txt", "a"])
+def test_an_output_that_cannot_be_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"give the name of a \.csv"):
         embedding.check_output(tmp_path / name)
-
-
-def test_parquet_without_its_library_is_refused_before_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install pyarrow"):
-        embedding.check_output(tmp_path / "out.parquet")
 
 
 def test_names_are_text_whatever_they_hold(tiny_runs, tmp_path):
@@ -159,18 +151,16 @@ def test_names_are_text_whatever_they_hold(tiny_runs, tmp_path):
     found = embedding.embed_files(run, [tmp_path / n for n in names])
     songs = embedding.more_like(run, found, 1)
     text = embedding.text_of(found, songs)
-    assert not found.failed and len(text.splitlines()) == 1 + 2 * 3 and "\x1b" not in text and "\u202e" not in text
+    assert not found.failed and len(text.splitlines()) == 2 * 3 and "\x1b" not in text and "\u202e" not in text
     assert "a\\nb\\x1b[31m.flac" in text and "🎵" in text
     assert embedding.named(os.fsdecode(b"\xff.flac")) == "\\xff.flac"  # no text can hold the byte
     table = pd.read_csv(embedding.write(run, found, tmp_path / "out.csv", songs))
     assert table["file"].tolist() == [f"{tmp_path}/{embedding.named(n)}" for n in names]
 
 
-def test_a_terminal_shows_file_group_and_neighbours(both):
+def test_a_terminal_shows_file_group_and_neighbours(both, song):
     _, found, songs = both
     lines = embedding.text_of(found, songs).splitlines()
-    assert lines[0].split() == ["file", "heard", "language"] and len(lines) == 1 + 2 * 3
     best = found.groups[found.shares[0].argmax()]
-    assert f"{best} ({found.shares[0].max():.0%})" in lines[1] and "0:00.0–0:09.0" in lines[1]
-    assert lines[1].index(best) == lines[0].index("language")
-    assert f"{songs[0]['distance'].iloc[1]:.3f}  {songs[0]['path'].iloc[1]}" in lines[3]
+    assert lines[0].startswith(f"{song}  0:00.0–0:09.0  language {best} ({found.shares[0].max():.0%})")
+    assert len(lines) == 2 * 3 and f"{songs[0]['distance'].iloc[1]:.3f}  {songs[0]['path'].iloc[1]}" in lines[2]
