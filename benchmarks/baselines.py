@@ -63,19 +63,6 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.body(z))
 
 
-@contextlib.contextmanager
-def pytorch_as_it_comes() -> Iterator[None]:
-    """PyTorch's own defaults for the time of a baseline's turn, whatever our step has set globally."""
-    before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.benchmark = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before[0]
-        torch.set_float32_matmul_precision(before[1])
-
-
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -95,18 +82,17 @@ def plain(clips: Clips, batch_size: int, device: torch.device) -> Candidate:
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-4)
 
     def run(steps: int) -> int:
-        with pytorch_as_it_comes():
-            for _ in range(steps):
-                x = data[torch.randint(len(data), (batch_size,), device=device)]
-                mean, logvar = encoder(x)
-                recon = decoder(mean + torch.randn_like(mean) * torch.exp(0.5 * logvar))
-                error = 0.5 * functional.mse_loss(recon, x, reduction="none").flatten(1).sum(1)
-                kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1)
-                loss = (error + kl).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            _wait(device)
+        for _ in range(steps):
+            x = data[torch.randint(len(data), (batch_size,), device=device)]
+            mean, logvar = encoder(x)
+            recon = decoder(mean + torch.randn_like(mean) * torch.exp(0.5 * logvar))
+            error = 0.5 * functional.mse_loss(recon, x, reduction="none").flatten(1).sum(1)
+            kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1)
+            loss = (error + kl).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        _wait(device)
         return steps * batch_size
 
     return Candidate("plain", run)
@@ -171,7 +157,7 @@ def by_pythae(clips: Clips, batch_size: int, device: torch.device) -> Candidate:
         epoch += 1
         dataset.length = steps * batch_size
         trainer.train_loader = trainer.get_train_dataloader(dataset)  # its length was fixed when it was made
-        with pytorch_as_it_comes(), _quiet():
+        with _quiet():
             trainer.train_step(epoch)
             trainer.callback_handler.on_epoch_end(config)  # closes the bar
             _wait(device)

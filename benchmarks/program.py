@@ -44,15 +44,6 @@ def machine() -> dict:
     }
 
 
-def measure_rates(device: torch.device) -> dict[str, float]:
-    """What the device reached: matrix products (FLOP/s) and copies (bytes/s)."""
-    return {
-        "matrix_fp32": limits.matrix_rate(device, torch.float32),
-        "matrix_bf16": limits.matrix_rate(device, torch.bfloat16),
-        "memory": limits.memory_rate(device),
-    }
-
-
 def measure(given: argparse.Namespace, show) -> dict:
     """Everything that `given` asks for."""
     device = torch.device(given.device)
@@ -60,7 +51,11 @@ def measure(given: argparse.Namespace, show) -> dict:
                     "training": [], "preprocessing": [], "memory": {}, "skipped": []}  # fmt: skip
     if "training" in given.parts:
         show("asking the hardware")
-        result["rates"] = measure_rates(device)
+        result["rates"] = {
+            "matrix_fp32": limits.matrix_rate(device, torch.float32),
+            "matrix_bf16": limits.matrix_rate(device, torch.bfloat16),
+            "memory": limits.memory_rate(device),
+        }
         for name in given.profiles:
             where = (device.type, name)
             rows, skipped = training.measure(
@@ -77,9 +72,9 @@ def measure(given: argparse.Namespace, show) -> dict:
             )
             result["training"] += rows
             result["skipped"] += [s for s in skipped if s not in result["skipped"]]
-    if "preprocessing" in given.parts:
-        for name in given.profiles:
-            try:
+    try:
+        if "preprocessing" in given.parts:
+            for name in given.profiles:
                 fe = front_end(name)
                 # a 30-s clip takes three times as long as a 10-s one
                 clips = given.clips if fe.window_seconds < 20 else max(2, given.clips // 2)
@@ -88,20 +83,12 @@ def measure(given: argparse.Namespace, show) -> dict:
                 found = preprocessing.measure(fe, corpus, rounds=given.rounds,
                                               show=lambda line: show(f"preprocessing, {line}"))  # fmt: skip
                 result["preprocessing"].append(found | {"seconds": preprocessing.SECONDS[name]})
-            except ModuleNotFoundError as e:
-                result["skipped"].append(f"Preprocessing was left out: {e.name} is not installed.")
-                break
-            except InputError as e:  # what was measured before is not thrown away
-                result["skipped"].append(f"Preprocessing of the {name} front end was left out: {e}.")
-    if "memory" in given.parts:
-        try:
+        if "memory" in given.parts:
             result["memory"] = memory.measure(
                 front_end("compact"), clips=given.memory_clips, show=lambda line: show(f"memory, {line}")
             )
-        except ModuleNotFoundError as e:
-            result["skipped"].append(f"Memory was left out: {e.name} is not installed.")
-        except InputError as e:
-            result["skipped"].append(f"Memory was left out: {e}.")
+    except ModuleNotFoundError as e:  # a bare host
+        result["skipped"].append(f"Preprocessing and memory were left out: {e.name} is not installed.")
     return result
 
 
@@ -121,31 +108,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     parser.add_argument("--seconds", type=float, default=1.5, help="about how long a turn of a training takes")
     parser.add_argument("--batch-size", type=int, default=0, help="clips per step (default: 64; full on a CPU: 16)")
-    parser.add_argument(
-        "--resident", type=int, default=0, help="clips on the device (default: 1,024; full on a CPU: 64)"
-    )
+    parser.add_argument("--resident", type=int, default=0, help="clips on the device (default: 1,024, or 64 likewise)")
     parser.add_argument("--precision", default="auto", help="of our step (default: what training would take)")
     parser.add_argument("--clips", type=int, default=16, help="rendered clips per genre (of the full front end: half)")
-    parser.add_argument(
-        "--memory-clips", default=",".join(map(str, memory.CLIPS)), help="short clips to preprocess for peak memory"
-    )
-    parser.add_argument(
-        "--precision-check", action="store_true", help="only compare bf16 with fp32: metrics, not speed"
-    )
+    numbers = ",".join(map(str, memory.CLIPS))
+    parser.add_argument("--memory-clips", default=numbers, help="short clips to preprocess for peak memory")
+    parser.add_argument("--precision-check", action="store_true", help="only compare bf16 with fp32")
     parser.add_argument("--epochs", type=int, default=PRECISION_EPOCHS, help="of each training of --precision-check")
     given = parser.parse_args(arguments)
     for key, valid in (("parts", PARTS), ("profiles", FRONT_ENDS), ("models", training.VARIANTS)):
         names = getattr(given, key).split(",")
         setattr(given, key, [one_of(key.removesuffix("s"), n, valid) for n in names])
-    try:
-        given.memory_clips = [int(n) for n in given.memory_clips.split(",")]
-    except ValueError:
-        raise InputError(f"--memory-clips must be numbers with commas, not {given.memory_clips!r}") from None
-    least = {"rounds": 1, "clips": 2, "epochs": 1, "batch_size": 0, "resident": 0, "memory_clips": 4}
-    for key, lowest in least.items():
-        value = min(given.memory_clips) if key == "memory_clips" else getattr(given, key)
-        if value < lowest:
-            raise InputError(f"--{key.replace('_', '-')} must be at least {lowest}, not {value}")
+    given.memory_clips = [int(n) for n in given.memory_clips.split(",")]
+    for key in ("rounds", "clips", "epochs"):
+        if getattr(given, key) < 1:
+            raise InputError(f"--{key} must be at least 1, not {getattr(given, key)}")
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
     one_of("precision", given.precision, ("auto", "32-true", "bf16-mixed"))

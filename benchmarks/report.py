@@ -34,7 +34,7 @@ def training_table(rows: Sequence[dict]) -> str:
     heads = ["training", "profile", "batch", "precision", "clips/s", "MFLOP per clip", "limit, clips/s", "share of it",
              "Conv over it"]  # fmt: skip
     lines = []
-    for row in in_order(rows):
+    for row in rows:
         batch = f"{row['batch_size']}" + (" × 2 windows" if row.get("windows", 1) == 2 else "")
         line = [row["title"], row["profile"], batch, row["precision"], spread(row)]
         if "limit" in row:
@@ -44,16 +44,6 @@ def training_table(rows: Sequence[dict]) -> str:
             line += ["", "", "", times(row["conv_over_it"])]
         lines.append(line)
     return table(heads, lines)
-
-
-def in_order(rows: Sequence[dict]) -> list[dict]:
-    """Rows with every baseline right after the model it is a baseline of."""
-    ordered = []
-    for row in rows:
-        if "baseline_of" not in row:
-            ordered.append(row)
-            ordered += [r for r in rows if r.get("baseline_of") == row["name"] and r["profile"] == row["profile"]]
-    return ordered
 
 
 def preprocessing_table(parts: Sequence[dict]) -> str:

@@ -1,13 +1,9 @@
-"""Training clips/s of every model, with the step that training uses, on clips that lie on the device.
-
-For a quick comparison on the clips of a store see `vaelib.optimization.throughput`.
-"""
+"""Training clips/s of every model, with the step that training uses, on clips that lie on the device."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +16,9 @@ from vaelib.optimization import Stepper, make_fabric, resolve_precision
 from vaelib.windows import Clips
 
 from . import baselines, limits
-from .turns import Candidate, figures, ratio, take_turns
+from .turns import Candidate, build_and_alternate, figures, ratio
 
 EXTRA_SECONDS = 4.0  # clips are longer than a window, which is cut anywhere in them
-BYTES_PER_PARAMETER = 16  # weight, gradient and two moments, fp32
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ def measure(
     precision: str = "auto",
     show: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[dict], list[str]]:
-    """Time the variants at one front end; Conv alternates with its baselines.
+    """Time the variants at one front end: Conv in turns with its baselines, then each of the others alone.
 
     A clip is one window that went forward and backward.
 
@@ -161,11 +156,8 @@ def measure(
         names: Keys of `VARIANTS`.
         rates: The device's `matrix_fp32`, `matrix_bf16` (FLOP/s) and `memory` (bytes/s).
         batch_size: Clips per step; VaDE's joint phase takes two windows of each.
-        rounds: Turns of each.
         seconds: About how long a turn takes; at least one step.
         resident: Clips on the device.
-        precision: Of our step.
-        show: Gets lines of progress.
 
     Returns:
         One row per variant and baseline, and a sentence for each baseline that could not be there.
@@ -184,15 +176,10 @@ def measure(
         for name in names
     }
     others, skipped = baselines.available(clips, batch_size, device) if "conv_vae" in names else ({}, [])
-    parameters = [found[n if n in found else "conv_vae"]["parameters"] for n in (*names, *others)]
-    samples = take_turns(
-        {**makers, **others},
-        _groups(makers, others, fit_together(parameters, device)),
-        device,
-        lambda one: one.calibrate(seconds),
-        rounds,
-        lambda line: show(f"{fe.name}, {line}"),
-    )
+    samples = {}
+    for name in names:
+        group = {name: makers[name]} | (others if name == "conv_vae" else {})
+        samples |= build_and_alternate(group, device, seconds, rounds, lambda line: show(f"{fe.name}, {line}"))
     rows = []
     for name in names:
         v, about = VARIANTS[name], found[name]
@@ -201,26 +188,9 @@ def measure(
         row = {"profile": fe.name, "name": name, "title": v.title, "batch_size": batch_size, "windows": v.windows,
                "precision": used} | about | top | figures(samples[name])  # fmt: skip
         rows.append(row | {"share": row["clips_per_s"] / row["limit"]})
-    for name in others:
-        title, how = baselines.TITLES[name]
-        rows.append({"profile": fe.name, "name": name, "title": title, "batch_size": batch_size, "precision": how,
-                     "baseline_of": "conv_vae"} | figures(samples[name])
-                    | {"conv_over_it": ratio(samples["conv_vae"], samples[name])})  # fmt: skip
+        for other in others if name == "conv_vae" else ():
+            title, how = baselines.TITLES[other]
+            over = {"conv_over_it": ratio(samples[name], samples[other])}
+            rows.append({"profile": fe.name, "name": other, "title": title, "batch_size": batch_size,
+                         "precision": how} | figures(samples[other]) | over)  # fmt: skip
     return rows, skipped
-
-
-def fit_together(parameters: Iterable[int], device: torch.device) -> bool:
-    """Whether models with so many parameters can be trained in turns: not on CUDA, not in little memory."""
-    return device.type == "cpu" and BYTES_PER_PARAMETER * sum(parameters) < _free_bytes() / 4
-
-
-def _groups(makers: dict, others: dict, together: bool) -> list[list[str]]:
-    """Who takes turns: everybody; or Conv and its baselines, then each of the others alone."""
-    if together:
-        return [[*makers, *others]]
-    first = ["conv_vae", *others] if others else []
-    return [g for g in (first, *([n] for n in makers if n not in first)) if g]
-
-
-def _free_bytes() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

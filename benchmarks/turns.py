@@ -62,39 +62,27 @@ def alternate(
     return samples
 
 
-def take_turns(
+def build_and_alternate(
     makers: dict[str, Callable[[], Candidate]],
-    groups: Sequence[Sequence[str]],
     device: torch.device,
-    warm_up: Callable[[Candidate], object],
+    seconds: float,
     rounds: int,
     show: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[float]]:
-    """Clips per second of every candidate in every round; those of a group are built together and take turns.
-
-    Args:
-        makers: What builds each.
-        groups: Names.
-        warm_up: Called with each before the first round; may set its amount.
-        rounds: Turns of each.
-        show: Gets lines of progress.
-    """
-    samples: dict[str, list[float]] = {}
-    for group in groups:
-        if device.type == "cuda":
-            # models share the code of `forward`: without this, the second would be compiled for the shapes of both,
-            # and the ninth not at all
-            torch._dynamo.reset()
-        built = []
-        for name in group:
-            show(f"warming up {name}")
-            built.append(makers[name]())
-            warm_up(built[-1])
-        samples |= alternate(built, rounds, show)
-        built.clear()
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    """Build candidates, calibrate them to turns of `seconds`, and let them take turns."""
+    if device.type == "cuda":
+        # models share the code of `forward`: the second would be compiled for the shapes of both, the ninth not at all
+        torch._dynamo.reset()
+    built = []
+    for name, make in makers.items():
+        show(f"warming up {name}")
+        built.append(make())
+        built[-1].calibrate(seconds)
+    samples = alternate(built, rounds, show)
+    built.clear()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return samples
 
 

@@ -48,7 +48,6 @@ def test_the_program_measures_and_writes(outputs, capsys):
     [
         (["--parts", "trainin"], "did you mean 'training'"),
         (["--rounds", "0"], "--rounds must be at least 1"),
-        (["--memory-clips", "many"], "must be numbers"),
     ],
 )
 def test_bad_input_is_a_sentence(arguments, message, capsys):
