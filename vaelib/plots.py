@@ -5,6 +5,7 @@ One palette for all of them and for the explorers: a class has the same colour e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8
 GREY = "#9A9A9A"  # what has no class
 MARKERS = "osD^vX"
 DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
-CMAP = "magma"
 HERTZ = (100, 500, 1000, 2000, 4000, 8000)
 Drawn = tuple[Figure, Axes | np.ndarray]
 plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE)  # also for what a notebook draws itself
@@ -37,10 +37,9 @@ def plain(text: object) -> str:
 
 
 def colours_and_markers(n: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Colours of `n` classes, and places in `MARKERS`; beyond seven both differ, and up to 54 no two are the same."""
-    hue, turn = np.arange(n) % len(PALETTE), np.arange(n) // len(PALETTE)
-    marker = (hue + turn) % len(MARKERS) if n > 7 else np.zeros(n, int)
-    return tuple(PALETTE[h] for h in hue), tuple(int(m) for m in marker)
+    """Colours of `n` classes, and places in `MARKERS`: up to 54 no two are the same."""
+    turn = np.arange(n) // len(PALETTE) % len(MARKERS)
+    return tuple(PALETTE[i % len(PALETTE)] for i in range(n)), tuple(turn.tolist())
 
 
 def class_styles(classes: Sequence[str]) -> dict[str, dict]:
@@ -70,7 +69,7 @@ def spectrogram(
 ) -> Drawn:
     """One spectrogram (mel, frame), low bands at the bottom, axes in Hz and seconds (`bare`: without axes)."""
     fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained") if ax is None else (ax.figure, ax)
-    settings = {"vmin": 0.0, "vmax": 1.0, "cmap": CMAP} | image
+    settings = {"vmin": 0.0, "vmax": 1.0, "cmap": "magma"} | image
     seconds = x.shape[1] * fe.hop / fe.sample_rate
     ax.imshow(x, origin="lower", aspect="auto", interpolation="nearest", extent=(0, seconds, 0, x.shape[0]), **settings)
     ax.set_title(plain(title), fontsize=9)
@@ -89,9 +88,7 @@ def gallery(
 
     Args:
         rows: Name → (n, mel, frame); a shorter row leaves its last places empty.
-        fe: Front end of the spectrograms.
         columns: Titles of the columns.
-        title: Of the whole picture.
         image: Arguments of `imshow`, such as `vmin`.
     """
     n = max(len(r) for r in rows.values())
@@ -119,32 +116,20 @@ def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("ms
     for ax, column in zip(axes[0], columns, strict=True):
         for (name, table), style in zip(histories.items(), line_styles(list(histories)).values(), strict=True):
             for part, dash in (("train", "-"), ("validation", "--")):
-                values = _terms(table, f"{part}_{column}")
+                values, parts = table.get(f"{part}_{column}"), table.filter(regex=f"^{part}_{re.escape(column)}_[zc]$")
+                if parts.shape[1]:  # VaDE's joint KL is the sum of its two terms
+                    joint = parts.sum(axis=1, skipna=False)
+                    values = joint if values is None else values.fillna(joint)
                 if values is not None:
                     label = plain(name) if part == "train" else None
                     ax.plot(table["epoch"], values, dash, color=style["color"], lw=1.5, label=label)
-        ax.set(xlabel="epoch", ylabel=labels.get(column, plain(column)))
+        ax.set(xlabel="epoch", ylabel=labels.get(column, plain(column)), yscale="linear" if column == "loss" else "log")
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-        if column != "loss":
-            ax.set_yscale("log")
-            low, high = ax.get_ylim()  # over more than a decade the labels of all minor ticks would overlap
-            minor = "123456789" if high < 10 * low else "25"
-            ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
-            ax.yaxis.set_minor_formatter(plt.FuncFormatter(lambda v, _, m=minor: f"{v:g}" if f"{v:e}"[0] in m else ""))
-            ax.tick_params(axis="y", which="both", labelsize=8)
+        ax.tick_params(axis="y", which="both", labelsize=8)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside right upper", fontsize=8, title="solid: training\ndashed: validation",
-               title_fontsize=8)  # fmt: skip
+    title = "solid: training\ndashed: validation"
+    fig.legend(handles, names, loc="outside right upper", fontsize=8, title=title, title_fontsize=8)
     return fig, axes[0]
-
-
-def _terms(table: pd.DataFrame, name: str) -> pd.Series | None:
-    """A column of a history; VaDE's joint KL is the sum of its two terms."""
-    values = table.get(name)
-    if f"{name}_z" in table:
-        joint = table[f"{name}_z"] + table[f"{name}_c"]
-        values = joint if values is None else values.fillna(joint)
-    return values
 
 
 def maps(points: Mapping[str, np.ndarray], labels: np.ndarray, title: str = "", columns: int = 4) -> Drawn:
@@ -153,7 +138,6 @@ def maps(points: Mapping[str, np.ndarray], labels: np.ndarray, title: str = "", 
     Args:
         points: Name → (clip, 2).
         labels: (clip,) class names, the same clips in every map.
-        title: Of the whole picture.
         columns: Maps in a row.
     """
     styles = class_styles(labels)
@@ -217,27 +201,21 @@ def dendrogram(linkage: np.ndarray, labels: Sequence[str], families: Sequence[st
         linkage: (C - 1, 4), from `scipy.cluster.hierarchy.linkage` of the classes' centroids.
         labels: (C,) names of the classes.
         families: (C,) family of each class.
-        title: Of the picture.
     """
-    styles, n = class_styles(families), len(labels)
-    fig, ax = plt.subplots(figsize=(9, 1.1 + 0.21 * n), layout="constrained")
+    colours = {family: style["color"] for family, style in class_styles(families).items()}
     below = [{f} for f in families]  # the families under every node, leaves first
     for a, b in np.asarray(linkage)[:, :2].astype(int):
         below.append(below[a] | below[b])
-    order = hierarchy.dendrogram(
-        linkage, orientation="left", ax=ax, no_labels=True,
-        link_color_func=lambda k: styles[min(below[k])]["color"] if len(below[k]) == 1 else "#c8c8c8",
+    fig, ax = plt.subplots(figsize=(9, 1.1 + 0.21 * len(labels)), layout="constrained")
+    leaves = hierarchy.dendrogram(
+        linkage, orientation="left", ax=ax, labels=[plain(name) for name in labels], leaf_font_size=8.5,
+        link_color_func=lambda k: colours[min(below[k])] if len(below[k]) == 1 else "#c8c8c8",
     )["leaves"]  # fmt: skip
-    heights = 5 + 10 * np.arange(n)  # where scipy puts the leaves
-    ax.yaxis.tick_right()
-    ax.set_yticks(heights, [plain(labels[i]) for i in order], fontsize=8.5)
-    ax.tick_params(axis="y", right=False, pad=6)
-    for y, leaf, tick in zip(heights, order, ax.get_yticklabels(), strict=True):
-        ax.plot(0, y, ms=5, clip_on=False, zorder=3, **styles[families[leaf]])
-        tick.set_color(styles[families[leaf]]["color"])
-    ax.set(ylim=(0, 10 * n), xlabel="distance at which the classes are joined")
+    for leaf, tick in zip(leaves, ax.get_yticklabels(), strict=True):
+        tick.set_color(colours[families[leaf]])
+    ax.set_xlabel("distance at which the classes are joined")
     ax.set_title(plain(title), fontsize=10)
     ax.spines[["left", "right", "top"]].set_visible(False)
-    handles = [Line2D([], [], ls="", label=plain(f), **style) for f, style in styles.items()]
+    handles = [Line2D([], [], color=colour, marker="o", ls="", label=plain(f)) for f, colour in colours.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), fontsize=8.5, frameon=False)
     return fig, ax
