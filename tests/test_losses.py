@@ -151,17 +151,6 @@ def test_the_bound_is_tight_where_the_posterior_is_exact():
     assert torch.allclose(found, torch.stack(evidence), rtol=1e-5)
 
 
-def test_before_the_mixture_is_ready_the_plain_bound_is_used():
-    model = vade()
-    x = torch.rand(4, 1, 16, 16)
-    out = model(x)
-    plain = losses.elbo(model, x, out, None, WEIGHTS)
-    found = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"mixture": 0.0})
-    assert set(found.terms) == {"nll", "kl"} and torch.equal(found.total(), plain.total())
-    heavy = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"mixture": 5.0, "kl": 0.5})
-    assert heavy.weights == {"nll": 1.0, "kl_z": 2.5, "kl_c": 2.5}
-
-
 # --- schedules ---
 
 

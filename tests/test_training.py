@@ -23,7 +23,7 @@ from vaelib.checkpoints import environment, read_tensors, write_tensors
 from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig, UnwritableError
 from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
-from vaelib.optimization import Stepper, init_mixture, make_fabric, make_optimizer, start_on_components
+from vaelib.optimization import Stepper, init_mixture, make_fabric, start_on_components
 from vaelib.runs import plan
 from vaelib.training import Trainer, TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError, train
 from vaelib.windows import Clips
@@ -199,7 +199,7 @@ def test_what_ends_one_process_ends_the_others_with_one_sentence(store, tmp_path
 
 @pytest.mark.parametrize(
     ("devices", "gpus", "message"),
-    [(0, 0, "at least 1"), (5, 0, "a step of 8 clips"), (4, 3, "at most 3"), (8, 0, "two clips or more each")],
+    [(0, 0, "at least 1"), (4, 3, "at most 3"), (8, 0, "two clips or more each")],
 )
 def test_devices_that_cannot_share_a_batch_are_refused(store, monkeypatch, devices, gpus, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -233,13 +233,6 @@ def test_a_step_returns_detached_scalars_of_every_term(name, target):
     more = {"cvae": ["class"]}.get(name, [])
     assert list(terms) == ["loss", "nll", *(["kl_z", "kl_c"] if name == "vade" else ["kl"]), *more, "mse"]
     assert all(v.dim() == 0 and not v.requires_grad and v.isfinite() for v in terms.values())
-
-
-def test_every_group_of_parameters_follows_the_rate():
-    stepper, _ = stepped("vade", lr=1e-3, mixture_lr=1e-2)
-    assert [g["lr"] for g in stepper.optimizer.param_groups] == [5e-4, 5e-3, 5e-3]
-    owned = [id(p) for g in make_optimizer(stepper.model, stepper.cfg).param_groups for p in g["params"]]
-    assert sorted(owned) == sorted(map(id, stepper.model.parameters()))
 
 
 def test_the_mixture_rests_in_the_first_phase_and_what_is_held_while_it_is_held():
@@ -357,8 +350,7 @@ def test_the_best_epoch_is_chosen_after_warm_up(store, monkeypatch, model, seque
 # --- what goes wrong ---
 
 
-@pytest.mark.parametrize(("term", "value"), [("kl", math.nan), ("nll", math.inf)])
-@pytest.mark.parametrize("epoch", [0, 3])
+@pytest.mark.parametrize(("term", "value", "epoch"), [("kl", math.nan, 0), ("nll", math.inf, 3)])
 def test_divergence_names_term_and_step_and_keeps_the_last_good_checkpoint(store, monkeypatch, term, value, epoch):
     config, steps, name = settings(store, "conv_vae", epochs=6), [], f"gaussian_{term}"
     real, step = getattr(losses, name), Stepper.__call__

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import warnings
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -106,11 +105,10 @@ def describe(store: Store) -> pd.DataFrame:
     if todo:
         known = _measure_rows(store, todo, known, reasons)
     if reasons:
-        common = Counter(reason.split(";")[0] for reason in reasons.values()).most_common(3)
+        first, reason = min(reasons.items())
         message = (
-            f"{len(reasons)} of {len(store.table)} clips of {store.path.name} have no descriptors: "
-            + ", ".join(f"{n} × {reason!r}" for reason, n in common)
-            + f", the first {store.audio_path(min(reasons))}; put the audio back, or preprocess the corpus as it is now"
+            f"{len(reasons)} of {len(store.table)} clips of {store.path.name} have no descriptors, the first "
+            f"{store.audio_path(first)}, which {reason.split(';')[0]}: put the audio back, or preprocess the corpus as it is now"
         )
         if known.empty:
             raise InputError(message)
