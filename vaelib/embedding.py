@@ -38,23 +38,28 @@ class Embedded:
     """Files (or their segments) in a run's latent space.
 
     Attributes:
-        table: One row each: `file` as it was given, `start` and `seconds` of what was heard, `segments`.
-        means: (row, L) posterior means, averaged over evenly spaced windows, then over segments.
-        shares: (row, K) probabilities of the classes or components `groups`, (row, 0) where the model has neither.
-        groups: Names of the columns of `shares`.
-        group: What they are: `language`, `genre`, `component` or "".
+        table: One row each: `file` as it was given, `start` and `seconds` of what was heard, `segments`; `z0` …,
+            posterior means averaged over evenly spaced windows, then over segments; `p_<class>` …, probabilities.
+        group: What the classes are: `language`, `genre`, `component`, or "" where the model has neither.
         failed: File → why it could not be used.
     """
 
     table: pd.DataFrame
-    means: np.ndarray
-    shares: np.ndarray
-    groups: tuple[str, ...]
     group: str
     failed: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def means(self) -> np.ndarray:
+        """(row, L) float32."""
+        return self.table.filter(regex=r"^z\d+$").to_numpy(np.float32)
+
+    @property
+    def shares(self) -> pd.DataFrame:
+        """(row, class) probabilities."""
+        return self.table.filter(regex="^p_").rename(columns=lambda name: name.removeprefix("p_"))
 
 
 @torch.inference_mode()
@@ -74,12 +79,8 @@ def embed_files(
         InputError: another `per`. A file that cannot be used is named in `failed`, and the others go on.
     """
     one_of("unit", per, PER)
-    model, group, groups = run.config.model, "", ()
-    if isinstance(run.model, VaDE):
-        group, groups = "component", tuple(map(str, range(model.components)))
-    elif run.conditional:
-        group, groups = model.condition, tuple(model.classes)
-    rows, codes, shares, failed = [], [], [], {}
+    model, rows, failed = run.config.model, [], {}
+    group = "component" if isinstance(run.model, VaDE) else model.condition
     for file in map(str, files):
         try:
             parts = [(start, seconds, *_encode(run, wave)) for start, seconds, wave in _segments(Path(file), run)]
@@ -87,16 +88,18 @@ def embed_files(
             failed[file], parts = str(e), []
         for some in [parts] if per == "file" and parts else [[p] for p in parts]:
             starts, seconds, z, logits = zip(*some, strict=True)
-            rows.append((file, starts[0], starts[-1] + seconds[-1] - starts[0], len(some)))
-            codes.append(np.mean([part.numpy().mean(0) for part in z], axis=0))
+            row = {"file": file, "start": starts[0], "seconds": starts[-1] + seconds[-1] - starts[0]}
+            row["segments"], mean = len(some), np.mean([part.numpy().mean(0) for part in z], axis=0)
+            row |= {f"z{i}": value for i, value in enumerate(mean)}
             if group == "component":
-                shares.append(run.model.responsibilities(torch.cat(z), sum(map(len, z))).exp()[0].numpy())
+                share = run.model.responsibilities(torch.cat(z), sum(map(len, z))).exp()[0].tolist()
+                row |= {f"p_{i}": value for i, value in enumerate(share)}
             elif group:
-                shares.append(torch.cat(logits).float().softmax(1).mean(0).numpy())
+                share = torch.cat(logits).float().softmax(1).mean(0).tolist()
+                row |= {f"p_{name}": value for name, value in zip(model.classes, share, strict=True)}
+            rows.append(row)
         show()
-    table = pd.DataFrame(rows, columns=["file", "start", "seconds", "segments"])
-    means = np.array(codes, np.float32).reshape(len(rows), model.latent)
-    return Embedded(table, means, np.array(shares).reshape(len(rows), len(groups)), groups, group, failed)
+    return Embedded(pd.DataFrame(rows), group, failed)
 
 
 def _segments(file: Path, run: Run) -> Iterator[tuple[float, float, Tensor]]:
@@ -178,14 +181,12 @@ def write(run: Run, found: Embedded, path: Path, neighbours: Sequence[pd.DataFra
     """
     if check_output(path).suffix == ".html":
         return _page(run, found, path, neighbours)
-    columns = {"file": [named(f) for f in found.table["file"]]}
-    columns |= {name: found.table[name].to_numpy() for name in ("start", "seconds", "segments")}
-    columns |= {f"z{i}": found.means[:, i] for i in range(found.means.shape[1])}
-    columns |= {f"p_{name}": share for name, share in zip(found.groups, found.shares.T, strict=True)}
+    frame = found.table.assign(file=[named(f) for f in found.table["file"]])
+    near = {}
     for i in range(max(map(len, neighbours), default=0)):
-        columns[f"near_{i + 1}"] = [named(n["path"].iloc[i]) if i < len(n) else "" for n in neighbours]
-        columns[f"near_{i + 1}_distance"] = [n["distance"].iloc[i] if i < len(n) else np.nan for n in neighbours]
-    frame = pd.DataFrame(columns)
+        near[f"near_{i + 1}"] = [named(n["path"].iloc[i]) if i < len(n) else "" for n in neighbours]
+        near[f"near_{i + 1}_distance"] = [n["distance"].iloc[i] if i < len(n) else np.nan for n in neighbours]
+    frame = pd.concat([frame, pd.DataFrame(near, frame.index)], axis=1)
     return write_atomic(path, frame.to_parquet(index=False) if path.suffix == ".parquet" else frame.to_csv(index=False))
 
 
@@ -204,7 +205,7 @@ def _page(run: Run, found: Embedded, path: Path, neighbours: Sequence[pd.DataFra
                     f"<p>{html.escape(name)}</p>{player(run.store, store_row)._repr_html_()}"
                     for store_row, name in songs["path"].items()
                 ]
-            text = "Likeliest: " + _likeliest(found, i) if found.groups else ""
+            text = f"Likeliest: {_likeliest(found, i)}" if found.group else ""
             sections.append(Section(named(Path(row.file).name), text, songs, picture, markup="".join(sounds)))
         return write_report(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")
 
@@ -224,9 +225,8 @@ def _draw(run: Run, mean: np.ndarray, neighbours: Sequence[int], path: Path) -> 
 
 
 def _likeliest(found: Embedded, row: int) -> str:
-    share = found.shares[row]
-    top = [g for g in np.argsort(-share, kind="stable")[:3] if share[g] > 0.005]
-    return ", ".join(f"{named(found.groups[g])} ({share[g]:.0%})" for g in top)
+    top = found.shares.iloc[row].nlargest(3)
+    return ", ".join(f"{named(name)} ({share:.0%})" for name, share in top[top > 0.005].items())
 
 
 def text_of(found: Embedded, neighbours: Sequence[pd.DataFrame]) -> str:
