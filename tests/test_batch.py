@@ -152,9 +152,7 @@ def test_a_second_process_waits_for_the_first(folder):
     script = "from vaelib.batch import Job, execute\nexecute(Job('slow', page=False))"
     first = subprocess.Popen([sys.executable, "-c", script])
     wait_for(lambda: list((folder / "runs").glob("slow*.partial.ipynb")), 120)
-    lines = []
-    assert execute(Job("slow", page=False), lines.append).state == "already done"
-    assert "waiting for it" in lines[0] and first.wait() == 0
+    assert execute(Job("slow", page=False)).state == "already done" and first.wait() == 0
 
 
 # --- many notebooks ---
@@ -260,7 +258,7 @@ batch.run([batch.Job("trains", {given})], Workers(2))
 
 @pytest.mark.parametrize("given", [{"gpus": "all", "slurm": "gpu"}, {"count": 2, "scheduler": "tcp://x:1"}])
 def test_contradictions_are_refused(given):
-    with pytest.raises(InputError, match=r"exclude each other|does not go with"):
+    with pytest.raises(InputError, match="exclude each other"):
         Workers(**given)
 
 
@@ -272,7 +270,7 @@ def test_every_worker_sees_its_own_gpu_and_gives_its_kernels_the_way_back(monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     with pytest.raises(InputError, match="--gpus 0,2: this machine has 4, 7"):
-        Workers(gpus="0,2").here(4)
+        Workers(gpus="0,2").devices()
     with connected(Workers(gpus="all")) as client:
         addresses = list(client.scheduler_info(n_workers=-1)["workers"])
         found = [client.submit(seen, workers=[a], resources={NOTEBOOK: 1}, pure=False).result() for a in addresses]

@@ -112,7 +112,8 @@ def test_demo_is_a_plan(command, monkeypatch):
     command("demo", "--clips", "3", "--profile", "full")
     command("batch", str(PROOF), "--workers", "3", "--set", "epochs=2", "--set", "seeds=0")
     (usual, _), (taste, _), (full, _), (proof, workers) = seen
-    assert usual.saved() == ROOT / "plans" / "demo.yaml"
+    demo = plans.read_plan(ROOT / "plans" / "demo.yaml")
+    assert (usual.corpora, usual.seeds, usual.runs) == (demo.corpora, demo.seeds, demo.runs)
     names = ["demo-8x6s-c0.5-v0.3-tempo-s2-compact", "desk-300x6s-s2-compact"]
     assert [c.store.stem for c in taste.corpora] == names and taste.seeds == (2,)
     assert {run["epochs"] for run in taste.runs} == {3} and len(taste.runs) == 6

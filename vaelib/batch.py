@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, partial
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ import pandas as pd
 import papermill as pm
 from distributed import Client, Future, get_worker, wait
 from distributed.utils import CancelledError
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from nbconvert.filters import strip_ansi
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
@@ -47,7 +46,7 @@ MODEL_NOTEBOOKS = {
 FAILURES = ("failed", "refused")
 REFUSALS = ("InputError", "UnwritableError")  # what a notebook was given was wrong, not the notebook
 GONE = "the Dask scheduler went away; the same command continues on another one"
-SECONDS = 0.3  # between two lines of a notebook that are passed on
+POLL = 0.3  # seconds until a batch looks again who is free
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
 
 Show = Callable[[str], None]
@@ -72,7 +71,6 @@ class Job:
     needs: tuple[int, ...] = ()  # numbers of earlier jobs without which this one is left out
     after: tuple[int, ...] = ()  # numbers of earlier jobs that it waits for, whatever comes of them
     check: Callable[[], str] | None = None  # called before it starts: a reason to leave it out, or ""
-    seconds: float = 60.0  # about how long it takes
 
     @property
     def title(self) -> str:
@@ -124,12 +122,7 @@ class Outcome:
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:
-    """Raise one error that names all failures; none: do nothing.
-
-    Raises:
-        InputError: notebooks refused their input, and none failed.
-        NotebookFailedError: some failed.
-    """
+    """Raise one error that names all failures: NotebookFailedError, or InputError if all of them were refusals."""
     bad = [o for o in outcomes if o.state in FAILURES]
     if bad:
         kind = InputError if all(o.state == "refused" for o in bad) else NotebookFailedError
@@ -140,11 +133,7 @@ def raise_failures(outcomes: Sequence[Outcome]) -> None:
 
 
 def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
-    """Values as a pydantic model.
-
-    Raises:
-        InputError: an unknown name (with the nearest valid one), or a value that the model does not take.
-    """
+    """Values as a pydantic model; InputError: an unknown name, or a value that the model does not take."""
     try:
         return model.model_validate(values)
     except ValidationError as e:
@@ -156,18 +145,13 @@ def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> 
 
 
 def parameters_of(notebook: str) -> type[BaseModel]:
-    """The cell tagged `parameters` of a notebook, as a pydantic model: names, types and defaults.
-
-    Raises:
-        InputError: no such notebook.
-    """
+    """The cell tagged `parameters` as a pydantic model: names, types, defaults. InputError: no such notebook."""
     one_of("notebook", notebook, sorted(p.stem for p in notebooks_dir().glob("*.ipynb")))
-    path = notebooks_dir() / f"{notebook}.ipynb"
-    return _parameters_of(path, path.stat().st_mtime_ns)
+    return _parameters_of(notebooks_dir() / f"{notebook}.ipynb")
 
 
-@lru_cache(maxsize=64)
-def _parameters_of(path: Path, changed: int) -> type[BaseModel]:
+@cache
+def _parameters_of(path: Path) -> type[BaseModel]:
     found = {name: ast.literal_eval(p["default"]) for name, p in pm.inspect_notebook(path).items()}
     return create_model(path.stem, __config__=STRICT, **{name: (type(value), value) for name, value in found.items()})
 
@@ -178,11 +162,7 @@ def defaults(notebook: str) -> dict[str, Any]:
 
 
 def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with the types of their defaults; strings from a command line are converted.
-
-    Raises:
-        InputError: an unknown name (with the nearest valid one) or a value of another type.
-    """
+    """Parameters with the types of their defaults (a command line has strings); InputError as of `validated`."""
     values = validated(parameters_of(notebook), given, f"notebook {notebook}")
     return {name: getattr(values, name) for name in given}
 
@@ -238,21 +218,20 @@ pm.engines.papermill_engines.register("vaelib", _Engine)
 
 
 def execute(job: Job, show: Show = lambda line: None) -> Outcome:
-    """Execute one notebook, unless it is done; one failure must not end a batch.
+    """Execute one notebook, unless it is done or another process does it now; one failure must not end a batch.
 
     While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log`):
-    neither looks finished. Who finds another process executing the same waits for it.
+    neither looks finished. A finished one has its HTML page beside it.
 
     Args:
         show: Gets every progress line of the notebook.
-
-    Returns:
-        What came of it; of a finished job with a page the HTML report lies beside the notebook.
     """
     started, state, path, reason = time.monotonic(), "already done", None, ""
     try:
         values, final = checked(job.notebook, job.parameters), job.final
-        with _locked(papermill_dir() / ".locks" / f"{final.stem}.lock", show):
+        lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
             if job.again or not job.is_done():
                 _execute(job, values, final, show)
                 state = "done"
@@ -267,19 +246,9 @@ def execute(job: Job, show: Show = lambda line: None) -> Outcome:
     return Outcome(job, state, time.monotonic() - started, path, reason)
 
 
-def _locked(path: Path, show: Show) -> FileLock:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-        lock.release()
-    except Timeout:
-        show("another process is executing this notebook; waiting for it")
-    return lock
-
-
 def _execute(job: Job, values: dict[str, Any], final: Path, show: Show) -> None:
     partial_, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
+    log = failed.with_suffix(".log")
     try:
         pm.execute_notebook(
             notebooks_dir() / f"{job.notebook}.ipynb", partial_, values, engine_name="vaelib", kernel_name="python3",
@@ -291,13 +260,13 @@ def _execute(job: Job, values: dict[str, Any], final: Path, show: Show) -> None:
             raise InputError(e.evalue) from e
         if partial_.exists():
             partial_.replace(failed)
-        words = "\n".join([str(e), *getattr(e, "__notes__", [])])
         with suppress(OSError):  # a full disk must not hide why the notebook failed
-            write_atomic(failed.with_suffix(".log"), strip_ansi(words).strip() + "\n")
+            words = "\n".join([str(e), *getattr(e, "__notes__", [])])
+            write_atomic(log, strip_ansi(words).strip() + "\n")
         why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
         raise NotebookFailedError(f"{job.notebook} failed: {why}; see {failed}") from e
-    for left in (failed, failed.with_suffix(".log")):
-        left.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     if job.page:
         report.write_html(partial_, final.with_suffix(".html"), title=final.stem)
     partial_.replace(final)
@@ -306,49 +275,34 @@ def _execute(job: Job, values: dict[str, Any], final: Path, show: Show) -> None:
 # --- many notebooks ---
 
 
-class Board:
+class Board(Progress):
     """One live line for each notebook that runs, and a line that stays for each that is over, on stderr."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs, self.over = jobs, 0
         console = Console(stderr=True)
         columns = [TextColumn("{task." + part + "}", markup=False) for part in ("description", "fields[line]")]
-        self.lines = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.rows: dict[int, Any] = {}
-
-    def __enter__(self) -> Board:
-        self.lines.start()
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self.lines.stop()
-        if kind is KeyboardInterrupt:
-            print("interrupted: finished runs and checkpoints are kept, the same command continues", file=sys.stderr)
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self.jobs, self.over, self.rows = jobs, 0, {}
 
     def show(self, number: int, line: str) -> None:
         """The notebook of the job with this number shows a new line."""
         if number not in self.rows:
-            self.rows[number] = self.lines.add_task(self.jobs[number].title, line=line)
-        self.lines.update(self.rows[number], line=line)
+            self.rows[number] = self.add_task(self.jobs[number].title, line=line)
+        self.update(self.rows[number], line=line)
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """A notebook is over."""
         if number in self.rows:
-            self.lines.update(self.rows[number], visible=False)
+            self.update(self.rows[number], visible=False)
         self.over += 1
         words = f"{self.over}/{len(self.jobs)} notebooks: {outcome.job.title}: {outcome.state}"
         words += f" in {clock(outcome.seconds)}" if outcome.state == "done" else ""
         words += f": {outcome.reason}" if outcome.reason else ""
-        self.lines.console.print(words, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def run_alone(job: Job) -> Path:
-    """One notebook in this process, without workers; its lines are shown.
-
-    Raises:
-        InputError: unknown notebook or parameters, or input that the notebook refused.
-        NotebookFailedError: a cell raised.
-    """
+    """One notebook in this process, without workers; its lines are shown. Errors as of `raise_failures`."""
     with Board([job]) as board:
         board.show(0, "starting")
         outcome = execute(job, partial(board.show, 0))
@@ -358,16 +312,13 @@ def run_alone(job: Job) -> Path:
 
 
 def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
-    """Execute notebooks on Dask's workers.
+    """Execute notebooks on Dask's workers (default: this machine's); failures leave the others running.
 
     A worker that dies (killed, out of memory) is started again and its notebook continues from its checkpoint; when it
     has died twice, the notebook counts as failed. A killed batch is continued by the same call.
 
-    Args:
-        workers: Which workers; default: this machine's.
-
     Returns:
-        What came of each, in the order of `jobs`, failures too.
+        What came of each, in the order of `jobs`.
 
     Raises:
         InputError: some job's parameters are wrong (before anything runs), or there are no such workers.
@@ -397,11 +348,10 @@ def _hand_out(client: Client, topic: str, jobs: Sequence[Job], outcomes: dict[in
         ready = sorted([*ready, *graph.get_ready()])
         while ready and len(running) < _places(client):
             i = ready.pop(0)
-            needed = [outcomes[k] for k in jobs[i].needs]
-            given = (topic, i, jobs[i], needed, environment)
+            given = (topic, i, jobs[i], [outcomes[k] for k in jobs[i].needs], environment)
             running[i] = client.submit(_work, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
         with suppress(TimeoutError, CancelledError):
-            wait(list(running.values()), timeout=SECONDS, return_when="FIRST_COMPLETED")
+            wait(list(running.values()), timeout=POLL, return_when="FIRST_COMPLETED")
         gone = client.status != "running"
         for i in [i for i, future in running.items() if gone or future.done()]:
             future = running.pop(i)
@@ -420,26 +370,15 @@ def _places(client: Client) -> int:
 
 
 def _work(topic: str, number: int, job: Job, needed: list[Outcome], environment: dict[str, str]) -> Outcome:
-    """On a worker: execute one notebook, unless what it needs is not there.
-
-    Args:
-        environment: The driver's, where it says where data, runs and notebooks lie.
-    """
+    """On a worker: execute one notebook in the driver's environment, unless what it needs is not there."""
     os.environ.update(environment)
     missing = [o.job.label or o.job.title for o in needed if o.state in (*FAILURES, "left out")]
     why = f"{' and '.join(missing)} could not be made" if missing else job.check() if job.check else ""
     if why:
         return Outcome(job, "left out", reason=why)
-    worker, last = get_worker(), 0.0
-
-    def show(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last > SECONDS:
-            last = time.monotonic()
-            worker.log_event(topic, (number, line))
-
-    show("starting")
-    return execute(job, show)
+    worker = get_worker()
+    worker.log_event(topic, (number, "starting"))
+    return execute(job, lambda line: worker.log_event(topic, (number, line)))
 
 
 def write_summary(outcomes: Sequence[Outcome]) -> Path:

@@ -7,34 +7,31 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .config import NO_ROOM, ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, unwritable
-
-if TYPE_CHECKING:
-    from .workers import Workers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Five variational autoencoders on a music collection: render, preprocess, train, prove, compare.",
 )  # fmt: skip
 
+
+def _only_audio(modality: str) -> str:
+    return one_of("modality", modality, ("audio",))
+
+
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
-Modality = Annotated[str, typer.Option(help="Only audio; accepted for the commands of the source document.")]
+Modality = Annotated[str, typer.Option(callback=_only_audio, help="Only audio; as in the source document's commands.")]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="name=value instead of the plan's, e.g. epochs=2, seeds=0,1")
 ]
 StoreOption = Annotated[Path | None, typer.Option(help="Mel store; default: the newest in data/stores.")]
-
-
-def _check_modality(modality: str) -> None:
-    if modality != "audio":
-        raise InputError(
-            f"modality {modality!r} is not there: this workbook learns from audio only, use --modality audio"
-        )
+Condition = Annotated[str, typer.Option(help="cvae only: language or genre")]
+Output = Annotated[Path | None, typer.Option(help="File to write; the ending of its name says what.")]
 
 
 def _newest_store(store: Path | None) -> Path:
@@ -43,11 +40,10 @@ def _newest_store(store: Path | None) -> Path:
     from .store import attributes
 
     found = [p for p in (data_dir() / "stores").glob("*.zarr") if not p.name.endswith(".partial.zarr")]
-    # the desk has one genre: it is for those who ask for it
-    found.sort(key=lambda p: (attributes(p).get("rung") != "desk", p.stat().st_mtime))
     if not found:
         raise InputError(f"no mel store in {data_dir() / 'stores'}: run `vaelib preprocess CORPUS` or `vaelib demo`")
-    return found[-1]
+    # the desk has one genre: it is for those who ask for it
+    return max(found, key=lambda p: (attributes(p).get("rung") != "desk", p.stat().st_mtime))
 
 
 def _extra(args: list[str]) -> dict[str, str]:
@@ -77,7 +73,7 @@ def demo(
     for corpus in ("loops", "desk"):
         given |= {f"{corpus}.seed": seed, f"{corpus}.clip_seconds": 30 if profile == "full" else 6}
     given |= {"epochs": epochs, "desk_epochs": epochs} if epochs is not None else {}
-    _execute_plan(ROOT / "plans" / "demo.yaml", [*(f"{k}={v}" for k, v in given.items()), *(changes or [])])
+    batch(ROOT / "plans" / "demo.yaml", changes=[*(f"{k}={v}" for k, v in given.items()), *(changes or [])])
 
 
 @app.command()
@@ -93,15 +89,10 @@ def batch(
     changes: Changes = None,
 ) -> None:
     """Do what is missing of a plan: corpora, all trainings, comparison; prints the report to open."""
+    from .plans import execute_plan, read_plan
     from .workers import Workers
 
-    _execute_plan(plan, changes or [], Workers(workers, gpus, scheduler, slurm, pbs))
-
-
-def _execute_plan(path: Path, changes: list[str], workers: Workers | None = None) -> None:
-    from .plans import execute_plan, read_plan
-
-    page = execute_plan(read_plan(path, changes), workers)
+    page = execute_plan(read_plan(plan, changes or ()), Workers(workers, gpus, scheduler, slurm, pbs))
     typer.echo(f"executed notebooks: {papermill_dir() / 'index.html'}\ncomparison:         {page}")
 
 
@@ -132,7 +123,7 @@ def preprocess(
 def train(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="basic_vae, conv_vae, beta_vae, cvae or vade")],
-    condition: Annotated[str, typer.Option(help="cvae only: language or genre")] = "",
+    condition: Condition = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training clips.")] = None,
     seed: int = 0,
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) that share every batch.")] = 1,
@@ -143,7 +134,6 @@ def train(
     from .batch import MODEL_NOTEBOOKS, Job, checked, run_alone
     from .store import open_store
 
-    _check_modality(modality)
     notebook = MODEL_NOTEBOOKS[one_of("model", model, MODEL_NOTEBOOKS)]
     if condition and model != "cvae":
         raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
@@ -165,7 +155,6 @@ def train_all(
     from .batch import MODEL_NOTEBOOKS
     from .plans import execute_plan, make_plan
 
-    _check_modality(modality)
     runs = [{"model": m} | ({"condition": ["language", "genre"]} if m == "cvae" else {}) for m in MODEL_NOTEBOOKS]
     corpora = {"store": {"store": str(_newest_store(store))}}
     given = {"corpora": corpora, "seeds": [seed], "defaults": {"epochs": epochs} | _extra(context.args), "runs": runs}
@@ -175,17 +164,17 @@ def train_all(
 @app.command()
 def test(
     test: Annotated[str, typer.Option(help="Name of an experiment, or all.")] = "all",
-    model: Annotated[str | None, typer.Option(help="Model whose newest run is tested.")] = None,
-    compare: Annotated[str | None, typer.Option(help="reconstruction: models to put side by side.")] = None,
+    model: Annotated[str, typer.Option(help="Model whose newest run is tested.")] = "",
+    compare: Annotated[str, typer.Option(help="reconstruction: models to put side by side.")] = "",
     more: Annotated[list[str] | None, typer.Argument(help="Further models after --compare.")] = None,
-    condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
+    condition: Condition = "",
     dimension: Annotated[int | None, typer.Option(min=0, help="traversal: latent dimension")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="generate: class to sample")] = None,
     n_samples: Annotated[
         int | None, typer.Option("--n_samples", "--n-samples", min=1, help="generate: samples per class; default 10")
     ] = None,
     checkpoint_dir: CheckpointOption = None,
-    output: Annotated[Path | None, typer.Option(help="Write the experiments into this HTML (or .md) file.")] = None,
+    output: Output = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus and profile of the runs; default: any.")] = None,
     modality: Modality = "audio",
 ) -> None:
@@ -195,30 +184,28 @@ def test(
     from .report import Section, write
     from .runs import latest_run
 
-    _check_modality(modality)
-    root = checkpoint_dir or outputs_dir()
+    root, wanted = checkpoint_dir or outputs_dir(), {"corpus": corpus}
     asked: dict[tuple[str, str], list[str]] = {}
     for name in EXPERIMENTS if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]:
         notebook, models = EXPERIMENTS[name]
-        if test != "all" and model is not None:
+        if test != "all" and model:
             one_of(f"model of test {name!r}", model, models)
         asked.setdefault((notebook, model if model in models else models[0]), []).append(name)
     given = {"traversal": {"dimension": dimension}, "generate": {"sample_class": class_name, "n_samples": n_samples}}
     special = {name: value for name, value in given.get(test, {}).items() if value is not None}
-    same = {"corpus": corpus}
     if test == "reconstruction" and compare:
-        first = latest_run(root, model=one_of("model", compare, MODELS), corpus=corpus)
-        same = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
-        same |= {"target": first.config.training.target}
+        first = latest_run(root, model=one_of("model", compare, MODELS), **wanted)
+        wanted = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
+        wanted["target"] = first.config.training.target
         special = {"compare": str(first.folder)} if more else {}
         asked = {("03_conv_vae", one_of("model", m, MODELS)): [test] for m in more or [compare]}
     elif more:
         raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
     findings = []
     for (_, chosen), names in asked.items():
-        about = {"condition": condition or _condition_of(root, class_name)} if chosen == "cvae" else {}
+        about = {"condition": condition} if condition and chosen == "cvae" else {}
         try:
-            findings += execute_experiments(latest_run(root, model=chosen, **same, **about).folder, names, **special)
+            findings += execute_experiments(latest_run(root, model=chosen, **wanted, **about).folder, names, **special)
         except InputError as e:
             if test != "all":
                 raise
@@ -232,24 +219,9 @@ def test(
         typer.echo(write(output, "Experiments", sections))
 
 
-def _condition_of(root: Path, class_name: str | None) -> str | None:
-    """The label that has a class of this name in some conditional run; None: any run will do, or will say so."""
-    from .runs import find_runs, open_run
-
-    for label in ("language", "genre") if class_name else ():
-        if any(class_name in open_run(f).config.model.classes for f in find_runs(root, model="cvae", condition=label)):
-            return label
-    return None
-
-
 @app.command()
-def compare(
-    checkpoint_dir: CheckpointOption = None,
-    output: Annotated[Path | None, typer.Option(help="Where to put a copy of the Markdown report.")] = None,
-    corpus: str = "",
-    epochs: int = 0,
-) -> None:
-    """Compare all trained runs (notebook 07); prints the HTML report to open."""
+def compare(checkpoint_dir: CheckpointOption = None, output: Output = None, corpus: str = "", epochs: int = 0) -> None:
+    """Compare all trained runs (notebook 07); prints the HTML report to open. --output: a copy of the Markdown one."""
     from .batch import Job, run_alone
     from .runs import latest_run
 
@@ -269,8 +241,8 @@ def compare(
 def embed(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files, of the collection or new.")],
     run: Annotated[Path | None, typer.Option(help="Folder of a finished run; default: the newest.")] = None,
-    model: Annotated[str | None, typer.Option(help="The newest run of this model.")] = None,
-    condition: Annotated[str | None, typer.Option(help="cvae: language or genre")] = None,
+    model: Annotated[str, typer.Option(help="The newest run of this model.")] = "",
+    condition: Condition = "",
     output: Annotated[
         Path | None, typer.Option(help="Write a .csv, .parquet or .html file (map, players); else print a table.")
     ] = None,
@@ -291,20 +263,16 @@ def embed(
 
     one_of("metric", metric, DISTANCES)
     one_of("unit", per, embedding.PER)
-    if model is not None:
-        one_of("model", model, MODELS)
-    if run is not None and (model or condition):
+    one_of("model", model, ("", *MODELS))
+    if run and (model or condition):
         raise InputError("--run names one run: leave out --model and --condition")
     if output is not None:
         embedding.check_output(output)
-    opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), model=model, condition=condition)
-    with tqdm(total=len(files), unit="files", disable=len(files) == 1) as bar:
-        found = embedding.embed_files(opened, files, per, bar.update)
-    sentences = [f"{embedding.named(file)} {reason}" for file, reason in found.failed.items()]
-    if not len(found) and len(sentences) == 1:
-        raise InputError(sentences[0])
-    for sentence in sentences:
-        print(f"vaelib: {sentence}", file=sys.stderr)
+    newest = {"model": model or None, "condition": condition or None}
+    opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), **newest)
+    found = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)
+    for file, reason in found.failed.items():
+        print(f"vaelib: {embedding.named(file)} {reason}", file=sys.stderr)
     if not len(found):
         raise InputError(f"none of the {len(files)} files could be used")
     k = like if like is not None else 0 if output and output.suffix != ".html" else 3

@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
@@ -63,50 +63,47 @@ def execute_experiments(run: Path, names: Sequence[str], **special: Any) -> list
         InputError: the notebook does not know a parameter, or refused the run.
         NotebookFailedError: a cell raised.
     """
-    notebook = EXPERIMENTS[names[0]][0]
     if not special:
-        return _execute(notebook, run, names, {})
+        return _execute(run, names, {})
+    kept = outputs_dir() / "comparison" / "tests"
+    kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
-        copy = Path(folder, run.name)
-        copy.mkdir()
-        for file in run.iterdir():
-            if file.is_file():
-                (copy / file.name).symlink_to(file.resolve())
-        found = _execute(notebook, copy, names, special)
-        kept = outputs_dir() / "comparison" / "tests"
-        kept.mkdir(parents=True, exist_ok=True)
-        return [f.__class__(**vars(f) | {"picture": f.picture and Path(shutil.copy(f.picture, kept))}) for f in found]
+        copy = Path(shutil.copytree(run, Path(folder, run.name), ignore=shutil.ignore_patterns("results")))
+        found = _execute(copy, names, special)
+        return [replace(f, picture=f.picture and Path(shutil.copy(f.picture, kept))) for f in found]
 
 
-def _execute(notebook: str, run: Path, names: Sequence[str], special: dict[str, Any]) -> list[Finding]:
+def _execute(run: Path, names: Sequence[str], special: dict[str, Any]) -> list[Finding]:
+    notebook = EXPERIMENTS[names[0]][0]
     nb = load_notebook_node(str(notebooks_dir() / f"{notebook}.ipynb"))
-    wanted = {"parameters", "setup", *(f"test-{name}" for name in names)}
-    nb.cells = [c for c in nb.cells if c.cell_type == "code" and wanted & set(c.metadata.get("tags", []))]
+    tags = [f"test-{name}" for name in names]
+    nb.cells = [c for c in nb.cells if c.cell_type == "code" and _has(c, "parameters", "setup", *tags)]
     nb = parameterize_notebook(nb, checked(notebook, {"trained": str(run)} | special))
-    resources = {"metadata": {"path": str(notebooks_dir())}}
     with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
         config, environment = kernel_settings(folder, page=False)
         how = {"kernel_name": "python3", "timeout": None, "allow_errors": True, "config": config}
-        NotebookClient(nb, resources=resources, **how).execute(env=environment, stderr=subprocess.DEVNULL)
-    for cell in nb.cells:
-        if not {"parameters", "setup"}.isdisjoint(cell.metadata.get("tags", [])) and (error := _error(cell)):
-            raise error
-    return [
-        _finding(name, run, [c for c in nb.cells if f"test-{name}" in c.metadata.get("tags", [])]) for name in names
-    ]
+        client = NotebookClient(nb, resources={"metadata": {"path": str(notebooks_dir())}}, **how)
+        client.execute(env=environment, stderr=subprocess.DEVNULL)
+    if error := _error([c for c in nb.cells if not _has(c, *tags)]):
+        raise error
+    return [_finding(name, run, [c for c in nb.cells if _has(c, f"test-{name}")]) for name in names]
 
 
-def _error(cell: nbformat.NotebookNode) -> Exception | None:
-    for output in cell.outputs:
-        if output.output_type == "error":
-            if output.ename in REFUSALS:
-                return InputError(output.evalue)
-            return NotebookFailedError(f"{output.ename}: {output.evalue}")
+def _has(cell: NotebookNode, *tags: str) -> bool:
+    return not set(tags).isdisjoint(cell.metadata.get("tags", []))
+
+
+def _error(cells: list[NotebookNode]) -> Exception | None:
+    """The first error of some cells: of the person's input, or of the notebook."""
+    for output in (o for cell in cells for o in cell.outputs if o.output_type == "error"):
+        if output.ename in REFUSALS:
+            return InputError(output.evalue)
+        return NotebookFailedError(f"{output.ename}: {output.evalue}")
     return None
 
 
-def _finding(name: str, run: Path, cells: list[nbformat.NotebookNode]) -> Finding:
-    error = next(filter(None, map(_error, cells)), None)
+def _finding(name: str, run: Path, cells: list[NotebookNode]) -> Finding:
+    error = _error(cells)
     if isinstance(error, InputError):
         return Finding(name, reason=str(error))
     if error:
@@ -120,7 +117,7 @@ def _finding(name: str, run: Path, cells: list[nbformat.NotebookNode]) -> Findin
     return Finding(name, printed, kept.get("numbers"), kept.get("text", ""), picture if picture.is_file() else None)
 
 
-def _text(output: nbformat.NotebookNode) -> str:
+def _text(output: NotebookNode) -> str:
     """What an output says where there are only words."""
     if output.output_type == "stream":
         return output.text.rstrip() if output.name == "stdout" else ""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +15,6 @@ from pydantic import BaseModel, Field
 
 from vaelib_demo import CLIPS, corpus_name
 from vaelib_demo.dials import fixed_factors
-from vaelib_demo.tables import load_tables
 
 from . import batch, config
 from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, defaults, raise_failures, validated
@@ -28,15 +25,11 @@ from .workers import Workers
 
 # The longest first (the desk's trainings are in its notebook), then whoever others wait for, the shortest last.
 ORDER = ("beta_vae", "basic_vae", "conv_vae", "vade", "cvae")
-BESIDE = {"conv_vae": "basic_vae", "vade": "conv_vae"}  # whose runs a notebook puts beside its own
+BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}  # whose runs a notebook puts beside its own
 # Keys of a corpus: how files are cut, how a folder is read, what is rendered
 CUTTING = ("windows", "split_seed", *CUT)
 DIALS = ("clips_per_genre", "clip_seconds", "composition", "variation", "fixed", "seed")
 RANGES = {"clips_per_genre": (3, 100_000), "clip_seconds": (1, 600), "composition": (0, 1), "variation": (0, 1)}
-# Seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64 in batches of 8, what else a notebook does, and
-# rendering 1,000 training windows of 1 s
-EPOCH = {"basic_vae": 1.5, "conv_vae": 6.0, "beta_vae": 6.0, "cvae": 6.0, "vade": 3.5}
-REST, RENDER = 45, 7.0
 
 
 class _File(BaseModel):
@@ -72,14 +65,6 @@ class Corpus:
         how = {name: given[name] for name in CUTTING if name in given}
         return is_current(found, front_end(given["profile"]), **how)
 
-    def windows(self) -> float:
-        """Training windows of an epoch, in thousands of 64 × 64; 0: not known before somebody's own music is read."""
-        if self.store.is_dir():
-            opened = open_store(self.store)
-            return len(opened.rows("train")) * prod(opened.front_end.shape) / 64**2 / 1000
-        clips = self.job.parameters.get("clips_per_genre", 0) * (1 if self.is_desk else len(load_tables().genres))
-        return 0.7 * clips * prod(front_end(self.job.parameters["profile"]).shape) / 64**2 / 1000
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -89,8 +74,8 @@ class Plan:
     corpora: tuple[Corpus, ...]  # where the clips come from
     seeds: tuple[int, ...]  # of every run
     runs: tuple[dict[str, Any], ...]  # `model`, its `corpora`, parameters of its notebook; in order
-    pages: bool = True  # whether executed notebooks become HTML pages with explorers
-    text: str = ""  # as YAML, where it is not that of the file
+    pages: bool  # whether executed notebooks become HTML pages with explorers
+    text: str  # as YAML, with what was changed on the command line
 
     @property
     def desk(self) -> Corpus | None:
@@ -103,9 +88,8 @@ class Plan:
         return tuple(c for c in self.corpora if not c.is_desk)
 
     def saved(self) -> Path:
-        """The file that says exactly this: the plan's own, or, with changes, a copy in `papermill_runs/`."""
-        copy = papermill_dir() / f"{self.path.stem}-{config.digest(self.text)}.yaml"
-        return (write_atomic(copy, self.text) if self.text else self.path).resolve()
+        """The copy in `papermill_runs/` that says exactly this."""
+        return write_atomic(papermill_dir() / f"{self.path.stem}-{config.digest(self.text)}.yaml", self.text).resolve()
 
 
 # --- reading ---
@@ -137,7 +121,6 @@ def read_plan(path: Path | str, changes: Sequence[str] = ()) -> Plan:
 def make_plan(values: dict[str, Any], changes: Sequence[str] = (), path: Path = Path("plan.yaml")) -> Plan:
     """A plan from what its file says; arguments and errors as of `read_plan`."""
     file = validated(_File, values, path.name)
-    before = json.dumps(file.model_dump(), default=str)
     for change in changes:
         file = _changed(file, change)
     found: dict[Path, Corpus] = {}
@@ -150,8 +133,7 @@ def make_plan(values: dict[str, Any], changes: Sequence[str] = (), path: Path = 
     desks = sum(c.is_desk for c in corpora)
     if desks > 1 or desks == len(corpora):
         raise InputError(f"{path.name}: a plan has one desk at most, and a corpus that is no desk beside it")
-    after = file.model_dump()
-    text = "" if json.dumps(after, default=str) == before else yaml.safe_dump(after, sort_keys=False)
+    text = yaml.safe_dump(file.model_dump(), sort_keys=False)
     return Plan(path, corpora, tuple(dict.fromkeys(file.seeds)), _runs(file, corpora), file.pages, text)
 
 
@@ -186,40 +168,37 @@ def _grid(entry: dict[str, Any], whole: Sequence[str] = ()) -> list[dict[str, An
 
 
 def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
-    """A corpus of a plan from its entry: a `store`, a `folder` of music, or what is rendered.
-
-    Raises:
-        InputError: unknown keys or values.
-    """
-    fe, rendered = front_end(profile), not {"store", "folder"} & set(entry)
+    """A corpus from its entry: a `store`, a `folder` of music, or what is rendered; InputError as of `read_plan`."""
     is_desk = entry.get("demo") == "desk"
-    dials = (d for d in DIALS if not (is_desk and d in ("composition", "variation", "fixed")))
-    valid = ("demo", *dials, *CUTTING) if rendered else ("folder", *READING, *CUTTING)
+    dials = [d for d in DIALS if not (is_desk and d in ("composition", "variation", "fixed"))]
+    if "store" in entry:
+        valid = ["store"]
+    elif "folder" in entry:
+        valid = ["folder", *READING, *CUTTING]
+    else:
+        valid = ["demo", *dials, *CUTTING]
     for key in entry:
-        one_of(f"name in corpora.{name}", key, ("store",) if "store" in entry else valid)
+        one_of(f"name in corpora.{name}", key, valid)
     if "store" in entry:
         store = ROOT / Path(entry["store"]).expanduser()
         return Corpus(name, store, None, attributes(store).get("rung") == "desk")
-    given = {k: v for k, v in entry.items() if k != "folder"}
-    if rendered:
-        one_of("demo", given.setdefault("demo", "styles"), CLIPS)
-        fixed = given.get("fixed", [])
-        given |= {"fixed": "+".join(fixed_factors(fixed))} if "fixed" in given else {}
-        usual = defaults("01_preprocess") | {"clips_per_genre": CLIPS[given["demo"]]}
-        given = {k: usual[k] for k in valid if k in DIALS} | given
+    fe, given = front_end(profile), {k: v for k, v in entry.items() if k != "folder"} | {"profile": profile}
+    if "folder" in entry:
+        folder = (ROOT / Path(entry["folder"]).expanduser()).resolve()
+        given = checked("01_preprocess", given | {"corpus": str(folder)})
+        label, rendered = folder.name, bool(read_record(folder))
     else:
-        given["corpus"] = str((ROOT / Path(entry["folder"]).expanduser()).resolve())
-    given = checked("01_preprocess", given | {"profile": profile})
-    for key, (low, high) in RANGES.items():
-        if not low <= given.get(key, low) <= high:
-            raise InputError(f"corpora.{name}.{key} is {given[key]:g}, it must be from {low:g} to {high:g}")
-    if rendered:
+        demo = one_of("demo", entry.get("demo", "styles"), CLIPS)
+        usual = defaults("01_preprocess") | {"demo": demo, "clips_per_genre": CLIPS[demo]}
+        given |= {"fixed": "+".join(fixed_factors(entry["fixed"]))} if "fixed" in entry else {}
+        given = checked("01_preprocess", {k: usual[k] for k in ("demo", *dials)} | given)
+        for key, (low, high) in RANGES.items():
+            if not low <= given.get(key, low) <= high:
+                raise InputError(f"corpora.{name}.{key} is {given[key]:g}, it must be from {low:g} to {high:g}")
         if given["clip_seconds"] * fe.sample_rate < 0.99 * fe.min_samples:
             raise InputError(f"corpora.{name}: clips of {given['clip_seconds']:g} s are shorter than a window")
-        how = {k: given[k] for k in valid if k in DIALS and k != "clip_seconds"}
-        label = corpus_name(given["demo"], seconds=given["clip_seconds"], **how)
-    else:
-        label, rendered = Path(given["corpus"]).name, bool(read_record(Path(given["corpus"])))
+        how = {k: given[k] for k in dials if k != "clip_seconds"}
+        label, rendered = corpus_name(demo, seconds=given["clip_seconds"], **how), True
     windows = choose_windows(rendered, given.get("windows", ""))[1]
     return Corpus(name, store_path(label, profile, windows), Job("01_preprocess", given, label), is_desk)
 
@@ -310,11 +289,7 @@ def runs_of(plan: Plan, outputs: Path | str | None = None) -> tuple[list[Path], 
 def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = True) -> Path:
     """Do what is missing of a plan: notebook 01 for each corpus, all trainings, one comparison; print a summary.
 
-    A failure leaves the others running, and the comparison is made from what is there.
-
-    Args:
-        workers: Which workers; default: this machine's.
-        compare: Whether the comparison is made.
+    A failure leaves the others running, and the comparison (unless `compare` is off) is made from what is there.
 
     Returns:
         The HTML report of the comparison.
@@ -323,18 +298,14 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
         InputError: a store or folder of the plan is not there (before anything runs), or notebooks refused their input.
         NotebookFailedError: notebooks failed.
     """
-    workers = workers or Workers()
-    jobs, target = _jobs(plan), outputs_dir().resolve() / "comparison"
-    if len(plan.music) > 1:  # the comparison of one corpus must not be replaced by that of several
-        target = target.with_name(f"comparison-{plan.path.stem}")
+    jobs, outputs = _jobs(plan), outputs_dir().resolve()
+    # the comparison of one corpus must not be replaced by that of several
+    target = outputs / (f"comparison-{plan.path.stem}" if len(plan.music) > 1 else "comparison")
     if compare:
-        given = {"outputs": str(outputs_dir().resolve()), "plan": str(plan.saved()), "target": str(target)}
+        given = {"outputs": str(outputs), "plan": str(plan.saved()), "target": str(target)}
         given["corpus"] = plan.music[0].store.stem
-        how = {"after": tuple(range(len(jobs))), "check": partial(_nothing_to_compare, plan), "seconds": 75}
-        jobs.append(Job("07_compare", given, again=True, **how))
-    if count := workers.here(len(jobs)):
-        minutes = max(sum(job.seconds for job in jobs) / count, *(job.seconds for job in jobs)) / 60
-        print(f"{len(jobs)} notebooks, {count} at a time: about {minutes:.0f} minutes", file=sys.stderr, flush=True)
+        last = tuple(range(len(jobs)))
+        jobs.append(Job("07_compare", given, again=True, after=last, check=partial(_nothing_to_compare, plan)))
     outcomes = batch.run(jobs, workers)
     print(batch.write_summary(outcomes), flush=True)
     raise_failures(outcomes)
@@ -342,32 +313,22 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
 
 
 def _jobs(plan: Plan) -> list[Job]:
-    """Corpora and trainings, each with what it needs and about how long it takes."""
-    jobs, made, size = [], {}, {}
+    """Corpora and trainings, each with what it needs and what it waits for."""
+    jobs, made = [], {}
     current = [c.is_current() for c in plan.corpora]  # all of them before anything is done
     for corpus, is_there in zip(plan.corpora, current, strict=True):
-        store, windows = str(corpus.store), corpus.windows()
-        size[store] = windows
         if corpus.job:
-            made[store] = len(jobs)
+            made[str(corpus.store)] = len(jobs)
             same = tuple(i for i, job in enumerate(jobs) if job.label == corpus.job.label)  # rendered by one at a time
-            seconds = REST + RENDER * windows * corpus.job.parameters.get("clip_seconds", 0) * (not is_there)
-            job = replace(corpus.job, page=plan.pages, after=same, again=not is_there, seconds=seconds)
-            jobs.append(replace(job, seconds=0.0) if job.is_done() and is_there else job)
+            jobs.append(replace(corpus.job, page=plan.pages, after=same, again=not is_there))
     places: dict[tuple, list[int]] = {}
-    models = {notebook: model for model, notebook in MODEL_NOTEBOOKS.items()}
     for job in training_jobs(plan):
-        given, model = job.parameters, models[job.notebook]
-        values = defaults(job.notebook) | given
-        work = size[given["store"]] * values["epochs"] * len(values.get("priors", "one").split(","))
-        if desk := given.get("desk"):
-            work += size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
+        given = job.parameters
         needs = tuple(made[store] for store in (given["store"], given.get("desk")) if store in made)
-        after = tuple(places.get((BESIDE.get(model), given["store"], given["seed"]), ()))
-        places.setdefault((model, given["store"], given["seed"]), []).append(len(jobs))
+        after = tuple(places.get((BESIDE.get(job.notebook), given["store"], given["seed"]), ()))
+        places.setdefault((job.notebook, given["store"], given["seed"]), []).append(len(jobs))
         check = partial(too_few_classes, given["store"], given["condition"]) if "condition" in given else None
-        seconds = 0.0 if job.is_done() else REST + EPOCH[model] * work
-        jobs.append(replace(job, needs=needs, after=after, check=check, seconds=seconds))
+        jobs.append(replace(job, needs=needs, after=after, check=check))
     return jobs
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dask
+import torch
 from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
 from distributed.comm.core import CommClosedError
@@ -23,10 +23,7 @@ THREADS = 2  # of a worker, at least: the notebook, and a task that the notebook
 SECONDS = 10  # that a scheduler may take to answer
 # A notebook that has killed its worker twice is not tried a third time. A worker that does not come back within the
 # time given (15 s by default, busy machines need more) is given up for good.
-SETTINGS = {
-    "distributed.scheduler.allowed-failures": 1,
-    "distributed.deploy.lost-worker-timeout": "10 minutes",
-}
+SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.deploy.lost-worker-timeout": "10 minutes"}
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TLS = {"CA_FILE": "tls_ca_file", "CLIENT__CERT": "tls_client_cert", "CLIENT__KEY": "tls_client_key"}
 
@@ -47,29 +44,12 @@ class Workers:
 
     def __post_init__(self) -> None:
         given = [f"--{name}" for name in ("gpus", "scheduler", "slurm", "pbs") if getattr(self, name)]
+        given += ["--workers"] if self.scheduler and self.count else []
         if len(given) > 1:
             raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
-        if self.scheduler and self.count:
-            raise InputError("--workers does not go with --scheduler: its workers are those that it has")
-
-    def here(self, most: int) -> int:
-        """How many workers of this machine execute a batch of `most` notebooks; 0: others do.
-
-        Raises:
-            InputError: no such GPU.
-        """
-        if self.scheduler or self.slurm or self.pbs:
-            return 0
-        return self.count or min(len(self.devices()) or min(len(os.sched_getaffinity(0)), 4), most)
 
     def devices(self) -> list[str]:
-        """Numbers of the GPUs to use, as CUDA_VISIBLE_DEVICES names them.
-
-        Raises:
-            InputError: there is none, or no such.
-        """
-        import torch
-
+        """Numbers of the GPUs to use, as CUDA_VISIBLE_DEVICES names them; InputError: there is no such."""
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         there = [str(i) for i in range(torch.cuda.device_count())]
         there = visible.split(",")[: len(there)] if visible else there
@@ -81,22 +61,28 @@ class Workers:
 
 @contextmanager
 def connected(workers: Workers, most: int = 4) -> Iterator[Client]:
-    """A client of workers that execute one notebook each at a time.
-
-    Args:
-        most: More workers than this would have nothing to do.
+    """A client of workers that execute one notebook each at a time; more than `most` would have nothing to do.
 
     Raises:
         InputError: no such GPU, no scheduler at the address, no worker that takes notebooks, or no dask-jobqueue.
     """
     with dask.config.set(SETTINGS):
         if workers.scheduler:
-            with _client_of(workers.scheduler) as client:
+            with client_of(workers.scheduler) as client:
+                _require_fit(client)
                 yield client
         else:
             made = _queued(workers, most) if workers.slurm or workers.pbs else _local(workers, most)
             with made as cluster, Client(cluster) as client:
                 yield client
+
+
+def client_of(address: str) -> Client:
+    """A client of the scheduler at an address; InputError: none answers."""
+    try:
+        return Client(address, timeout=SECONDS, set_as_default=False)
+    except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
+        raise InputError(f"no Dask scheduler answers at {address}: start one with `dask scheduler`") from e
 
 
 def kernel_environment() -> dict[str, str]:
@@ -110,31 +96,26 @@ def kernel_environment() -> dict[str, str]:
     return threads | {"DASK_SCHEDULER_ADDRESS": worker.scheduler.address} | {k: v for k, v in found.items() if v}
 
 
-def _client_of(address: str) -> Client:
-    try:
-        client = Client(address, timeout=SECONDS, set_as_default=False)
-    except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
-        raise InputError(f"no Dask scheduler answers at {address}: start one with `dask scheduler`") from e
-    fit = [w for w in client.scheduler_info(n_workers=-1)["workers"].values() if w["resources"].get(NOTEBOOK)]
-    if not fit or any(w["nthreads"] < THREADS for w in fit):
-        client.close()
-        start = f'dask worker {address} --nthreads {THREADS} --resources "{NOTEBOOK}=1"'
-        raise InputError(f"a worker of {address} must take notebooks and have {THREADS} threads: `{start}`")
-    return client
+def _require_fit(client: Client) -> None:
+    there = client.scheduler_info(n_workers=-1)["workers"].values()
+    fit = [w for w in there if w["resources"].get(NOTEBOOK) and w["nthreads"] >= THREADS]
+    if not fit:
+        start = f'dask worker {client.scheduler.address} --nthreads {THREADS} --resources "{NOTEBOOK}=1"'
+        raise InputError(f"no worker of this scheduler takes notebooks and has {THREADS} threads: `{start}`")
 
 
 def _local(workers: Workers, most: int) -> SpecCluster:
     """Workers on this machine. The connection is encrypted: whoever can reach a scheduler can run code through it."""
-    gpus, count = workers.devices(), workers.here(most)
+    gpus, cores = workers.devices(), len(os.sched_getaffinity(0))
+    count = workers.count or min(len(gpus) or min(cores, 4), most)
     security = Security.temporary()
-    reached = {"host": "127.0.0.1", "dashboard": False, "security": security}
-    threads = max(THREADS, 1 + len(os.sched_getaffinity(0)) // count)
-    common = reached | {"nthreads": threads, "resources": {NOTEBOOK: 1}, "memory_limit": 0}
+    common = {"host": "127.0.0.1", "dashboard": False, "security": security}
+    scheduler = {"cls": Scheduler, "options": common | {"protocol": "tls://", "dashboard_address": "127.0.0.1:0"}}
+    common |= {"nthreads": max(THREADS, 1 + cores // count), "resources": {NOTEBOOK: 1}, "memory_limit": 0}
     spec = {}
     for i in range(count):
         own = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
         spec[i] = {"cls": Nanny, "options": common | {"env": own, "silence_logs": logging.ERROR}}
-    scheduler = {"cls": Scheduler, "options": reached | {"protocol": "tls://", "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(spec, scheduler, security=security, silence_logs=logging.ERROR)
 
 
@@ -157,40 +138,17 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
     return cluster
 
 
-# --- preprocessing ---
-
-
 @contextmanager
 def executor(client: Client | None, threads: int | None) -> Iterator[Executor]:
-    """Who computes: threads of this process, or the workers of a Dask scheduler."""
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if client or address:
-        with _dask(client, address) as found:
-            yield found
-        return
-    import torch
+    """Who preprocesses: a client's workers, those of `$DASK_SCHEDULER_ADDRESS`, or threads of this process.
 
-    before, pool = torch.get_num_threads(), ThreadPoolExecutor(threads or CPU_COUNT)
+    Raises:
+        InputError: no scheduler at that address, it went away, or a file kills every worker that opens it.
+    """
+    address, before = os.environ.get("DASK_SCHEDULER_ADDRESS"), torch.get_num_threads()
+    own = client_of(address) if address and not client else None
+    pool = (client or own).get_executor(pure=False) if client or own else ThreadPoolExecutor(threads or CPU_COUNT)
     try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _dask(client: Client | None, address: str | None) -> Iterator[Executor]:
-    try:
-        client = client or Client(address, timeout=SECONDS, set_as_default=False)
-    except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
-        raise InputError(
-            f"no Dask scheduler answers at {address}: start it, or unset $DASK_SCHEDULER_ADDRESS to have this machine "
-            "do the work"
-        ) from e
-    try:
-        if not client.nthreads():
-            print(f"waiting for a worker of {client.scheduler.address}", file=sys.stderr, flush=True)
-        pool = client.get_executor(pure=False)
         yield pool
     except KilledWorker as e:
         where = getattr(e, "__notes__", ["the headers of the files"])[-1]
@@ -201,6 +159,7 @@ def _dask(client: Client | None, address: str | None) -> Iterator[Executor]:
     except (CancelledError, CommClosedError, TimeoutError) as e:
         raise InputError("the Dask scheduler went away; the same command continues on another one") from e
     finally:
-        pool.shutdown(wait=False)
-        if address:
-            client.close()
+        pool.shutdown(cancel_futures=True) if isinstance(pool, ThreadPoolExecutor) else pool.shutdown(wait=False)
+        torch.set_num_threads(before)
+        if own:
+            own.close()
