@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 OF_NO_RUN = ("parameters", "speed")
 OUTCOMES = ("supported", "refuted", "inconclusive")
-ESTIMATED = "factors: librosa's estimates"
 
 
 def read_claims() -> pd.DataFrame:
@@ -85,12 +84,12 @@ def _judged(measurements: _Measurements, row: dict, rung: str) -> dict:
     line |= {"threshold_low": row["low"], "threshold_high": row["high"], "n": 0, "run": ""}
     line |= dict.fromkeys(("value", "low", "high", "baseline", "null"), np.nan)
     try:
-        measured = measurements.of(row)
+        values, against, more = measurements.of(row)
     except InputError as e:
         return line | {"verdict": "not tested", "reason": str(e)}
     counted, timed = (row["experiment"] == e for e in OF_NO_RUN)
-    found, verdict = judge(measured.values, measured.against, row["how"], row["direction"], (row["low"], row["high"]),
-                           row["share"] == "yes", exact=counted, turns=timed)  # fmt: skip
+    threshold, share = (row["low"], row["high"]), row["share"] == "yes"
+    found, verdict = judge(values, against, row["how"], row["direction"], threshold, share, exact=counted, turns=timed)
     seeds, reason = f"{found.n} seed{'s' if found.n > 1 else ''}", ""
     if verdict == "not tested":
         reason = "undefined on this corpus"
@@ -98,13 +97,11 @@ def _judged(measurements: _Measurements, row: dict, rung: str) -> dict:
         reason = f"on this machine, {found.n} turns of a stopwatch"
     elif not counted and found.n < MIN_SEEDS:
         over_clips = f"over clips or units of {seeds}: three decide beyond this run"
-        reason = over_clips if measured.values.ndim > 1 else f"{seeds}: three are needed to decide"
+        reason = over_clips if values.ndim > 1 else f"{seeds}: three are needed to decide"
     if row["experiment"] == "disentanglement" and measurements.estimated:
-        reason = "; ".join(filter(None, (ESTIMATED, reason)))
-    return line | {
-        "value": found.mean, "low": found.low, "high": found.high, "n": found.n, "verdict": verdict, "reason": reason,
-        "baseline": measured.baseline, "null": measured.null, "run": measured.variants,
-    }  # fmt: skip
+        reason = "; ".join(filter(None, ("factors: librosa's estimates", reason)))
+    interval = {"value": found.mean, "low": found.low, "high": found.high, "n": found.n}
+    return line | interval | {"verdict": verdict, "reason": reason} | more
 
 
 def how_far(verdicts: Mapping[str, str]) -> str:
@@ -127,16 +124,6 @@ def how_far(verdicts: Mapping[str, str]) -> str:
     return "; ".join(parts) + here
 
 
-class _Measured(NamedTuple):
-    """Values (S,) or (S, N) of a part, those it is held against, mean baseline and null, and the variants read."""
-
-    values: np.ndarray
-    against: np.ndarray | None
-    baseline: float
-    null: float
-    variants: str
-
-
 class _Measurements:
     """The results of the runs of one store, by variant and seed, and what a row of the table asks of them."""
 
@@ -149,13 +136,17 @@ class _Measurements:
         factors = runs[0].store.factors if runs else ()
         self.estimated = not any(self.table[f].notna().all() and self.table[f].nunique() > 1 for f in factors)
 
-    def of(self, row: dict) -> _Measured:
-        """What a row asks for; its `number` may be the best of several, `a|b`. InputError: something is not there."""
+    def of(self, row: dict) -> tuple[np.ndarray, np.ndarray | None, dict]:
+        """Values (S,) or (S, N) that a row asks for, those they are held against, and `baseline`, `null` and `run`.
+
+        Its `number` may be the best of several, `a|b`. InputError: something is not there.
+        """
         if row["experiment"] in OF_NO_RUN:
             values = self._extra(row["number"])
             others = [self._extra(n) for n in row["against_number"].split("|") if n]
             best = others[_hardest(others, row["direction"])] if others else None
-            return _Measured(values, best, np.nan if best is None else float(best.mean()), _known(row["null"]), "")
+            baseline = np.nan if best is None else float(best.mean())
+            return values, best, {"baseline": baseline, "null": _known(row["null"])}
         numbers = row["number"].split("|")
         subject = self._choose(row["run"], numbers[0], row)
         seeds, against, variants = sorted(self.results[subject]), None, subject
@@ -171,14 +162,11 @@ class _Measurements:
             against = np.broadcast_to(against[:, None], values.shape)
         elif against is not None and values.shape != against.shape:  # other clips, or those of `against` only
             values, against = (v.mean(1) if v.ndim > 1 else v for v in (values, against))
-        baseline, null = (_known(row[k]) for k in ("baseline", "null"))
-        if null is None:
-            null = float(self._stack(subject, seeds, row["null"], row).mean())
-        if against is not None:
-            baseline = float(np.mean(against))
-        elif baseline is None:
-            baseline = float(self._stack(subject, seeds, row["baseline"], row).mean())
-        return _Measured(values, against, baseline, null, variants)
+        more = {"run": variants}
+        for name in ("baseline", "null"):
+            known = _known(row[name])
+            more[name] = float(self._stack(subject, seeds, row[name], row).mean()) if known is None else known
+        return values, against, more if against is None else more | {"baseline": float(np.mean(against))}
 
     def _against(self, row: dict, subject: str, seeds: list[int]) -> tuple[list[int], np.ndarray, str]:
         """Seeds in common, the values that are hardest to beat, and their variant.
@@ -200,14 +188,11 @@ class _Measurements:
         if not seeds:
             raise InputError(f"{subject} and {', '.join(variants)} have no seed that all of them share")
         if "|" not in row["against_run"]:  # one against one: fair only if the other was trained as long
-            epochs = {s: [self.epochs[v, s] for v in (subject, variants[0])] for s in seeds}
-            seeds = [s for s, (ours, theirs) in epochs.items() if ours <= theirs]
+            other, ours, theirs = variants[0], *(self.epochs[v, seeds[0]] for v in (subject, variants[0]))
+            seeds = [s for s in seeds if self.epochs[subject, s] <= self.epochs[other, s]]
             if not seeds:
-                ours, theirs = next(iter(epochs.values()))
-                other = variants[0]
-                raise InputError(
-                    f"{subject} was trained for {ours} epochs and {other} for {theirs}: train {other} as long"
-                )
+                asked = f"train {other} as long"
+                raise InputError(f"{subject} was trained for {ours} epochs and {other} for {theirs}: {asked}")
         candidates, refused = [], None
         for variant in variants:
             for number in (row["against_number"] or row["number"]).split("|"):
