@@ -57,7 +57,6 @@ def test_manifest_gives_labels_factors_and_order(tmp_path):
         ("path,language\na.wav,en\n,es\n", "line 3: .* is no path"),
         ("file\na.wav\n", "no rows with a `path` column"),
         ("path,language\n", "no rows with a `path` column"),
-        ("", "not a readable table"),
         ('path\n"a.wav\n', "not a readable table"),
     ],
 )
@@ -66,11 +65,19 @@ def test_bad_manifests_are_refused(tmp_path, text, message):
         read_corpus(manifest(touch(tmp_path, "a.wav"), text))
 
 
-def test_missing_and_empty_folders_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no corpus at"):
-        read_corpus(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no audio in"):
-        read_corpus(touch(tmp_path, "readme.txt"))
+@pytest.mark.parametrize(
+    ("folder", "how", "message"),
+    [
+        ("nowhere", {}, "no corpus at"),
+        ("empty", {}, "no audio in"),
+        ("music", {"labels": "{genre}", "manifest": "x.csv"}, "exclude each other"),
+        ("music", {"manifest": "x.csv"}, "no manifest at"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, folder, how, message):
+    touch(tmp_path, "empty/readme.txt", "music/a.wav")
+    with pytest.raises(InputError, match=message):
+        read_corpus(tmp_path / folder, **how)
 
 
 def test_fingerprint_follows_names_labels_and_content_only(tmp_path):
@@ -86,14 +93,14 @@ def test_fingerprint_follows_names_labels_and_content_only(tmp_path):
     assert len({first, *different}) == 4
 
 
-@pytest.mark.parametrize("byte", [0, -1])
-def test_the_fingerprint_sees_both_ends_of_a_long_file(tmp_path, byte):
-    content = bytearray(100_000)
-    (tmp_path / "a.wav").write_bytes(content)
-    before = read_corpus(tmp_path).fingerprint()
-    content[byte] = 1
-    (tmp_path / "a.wav").write_bytes(content)
-    assert read_corpus(tmp_path).fingerprint() != before
+def test_the_fingerprint_sees_both_ends_of_a_long_file(tmp_path):
+    def fingerprint(byte):
+        content = bytearray(100_000)
+        content[byte] = 1
+        (tmp_path / "a.wav").write_bytes(content)
+        return read_corpus(tmp_path).fingerprint()
+
+    assert len({fingerprint(byte) for byte in (0, 1, -1)}) == 3
 
 
 def test_quarantine_lists_reasons_and_goes_on(tmp_path, monkeypatch):
@@ -152,7 +159,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
 
 
 def test_hidden_files_and_those_of_other_kinds_are_not_music(tmp_path):
-    found = read_corpus(touch(tmp_path, "a.wav", "._a.wav", ".Trash/b.wav", "cover.jpg", "notes.txt", "b.flac.part"))
+    found = read_corpus(touch(tmp_path, "a.wav", "._a.wav", ".Trash/b.wav", "cover.jpg", "b.flac.part"))
     assert found.table["path"].tolist() == ["a.wav"] and not found.left_out
 
 
@@ -180,16 +187,11 @@ def test_a_pattern_names_the_levels(tmp_path, pattern, want):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["genre/track", "{genre}/{genre}", "{genre", "{path}", "{split}/{x}", "{}/x", "{1a}"]
+    "pattern", ["genre/track", "{genre}/{genre}", "{genre", "{path}", "{split}/{x}", "{}/x", "{1a}", "{genre}/{a}/{b}"]
 )
 def test_bad_patterns_are_refused(tmp_path, pattern):
-    with pytest.raises(InputError, match=r"pattern|cannot be a label"):
+    with pytest.raises(InputError, match="pattern"):
         read_corpus(touch(tmp_path, "a/b.wav"), labels=pattern)
-
-
-def test_a_pattern_that_fits_nothing_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no file of .* fits '.*track\}', for example 'a/b.wav'"):
-        read_corpus(touch(tmp_path, "a/b.wav"), labels="{language}/{genre}/{track}")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -215,25 +217,12 @@ def test_paths_leave_the_folder_only_when_allowed(tmp_path):
     os.symlink(tmp_path / "other", tmp_path / "music" / "link")
     os.symlink(tmp_path / "other" / "b.wav", tmp_path / "music" / "file.wav")
     os.symlink(tmp_path / "music" / "round.wav", tmp_path / "music" / "round.wav")
+    os.symlink(tmp_path / "music" / "a.wav", tmp_path / "music" / "c.wav")
     for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav", "file.wav", "round.wav"):
-        manifest(tmp_path / "music", f"path\na.wav\n{path}\n")
+        manifest(tmp_path / "music", f"path\nc.wav\n{path}\n")  # a link that stays inside, and one that does not
         with pytest.raises(InputError, match=r"line 3: .* leaves the corpus folder; .*--allow-outside"):
             read_corpus(tmp_path / "music")
         assert read_corpus(tmp_path / "music", allow_outside=True).table["path"].isin([path]).any()
-
-
-def test_links_to_what_is_in_the_folder_stay_inside(tmp_path):
-    touch(tmp_path, "a.wav")
-    os.symlink(tmp_path / "a.wav", tmp_path / "b.wav")
-    manifest(tmp_path, "path\na.wav\nb.wav\n")
-    assert read_corpus(tmp_path).table["path"].tolist() == ["a.wav", "b.wav"]
-
-
-def test_two_ways_of_reading_exclude_each_other(tmp_path):
-    with pytest.raises(InputError, match="labels and manifest exclude each other"):
-        read_corpus(touch(tmp_path, "a.wav"), labels="{genre}", manifest="x.csv")
-    with pytest.raises(InputError, match="no manifest at"):
-        read_corpus(touch(tmp_path, "a.wav"), manifest=tmp_path / "x.csv")
 
 
 def test_tracks_of_one_name_are_one_only_in_a_folder_or_of_an_artist(tmp_path):
