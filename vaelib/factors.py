@@ -34,19 +34,12 @@ class Factors(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a live dimension stands for.
+    """What a live dimension stands for."""
 
-    Attributes:
-        factor: The factor it is named after, in words, or "" where none stands clear.
-        information: Mutual information with the factor it knows most about, share of that factor's entropy.
-        unit: Of the factor.
-        slope, offset: The factor is about `slope · z + offset`; slope 0 where a line says less than half of it.
-    """
-
-    factor: str
-    information: float
-    unit: str = ""
-    slope: float = 0.0
+    factor: str  # that it is named after, in words, or "" where none stands clear
+    information: float  # with the factor it knows most about, share of that factor's entropy
+    unit: str = ""  # of the factor
+    slope: float = 0.0  # the factor is about slope · z + offset; 0 where a line says less than half of it
     offset: float = 0.0
 
 

@@ -27,11 +27,8 @@ DISTANCES = ("euclidean", "cosine")
 
 
 def adjusted_mutual_info(labels: np.ndarray, assignments: np.ndarray) -> float:
-    """Adjusted mutual information (Vinh, Epps & Bailey 2010; scikit-learn), (N,) classes against (N,) clusters.
-
-    Where one of the two puts every clip into a group of its own and the other does not, any order has the same mutual
-    information: they agree by chance only, and the score is 0, not the 10⁻¹² that rounding leaves.
-    """
+    """Adjusted mutual information (Vinh, Epps & Bailey 2010; scikit-learn), (N,) classes against (N,) clusters."""
+    # one of the two has every clip in a group of its own, so that any order agrees alike: 0, but for rounding
     groups = {len(np.unique(labels)), len(np.unique(assignments))}
     if len(groups) == 2 and len(labels) in groups:
         return 0.0
@@ -43,15 +40,11 @@ ADJUSTED = {"ari": metrics.adjusted_rand_score, "ami": adjusted_mutual_info}
 
 
 def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, float]:
-    """Agreement of clusters (N,) with labels (N,) of any type.
+    """Agreement of clusters (N,) with labels (N,) of any type, in eight scores.
 
     ARI (Hubert & Arabie 1985) and AMI are 0 on average for random clusters; the others are not, and grow with the
-    number of clusters. If both sides are a single group, scikit-learn calls that perfect (1).
-
-    Returns:
-        `ari`, `ami`, `nmi`, `v_measure`, `homogeneity`, `completeness`; `purity`, the share of clips of their
-        cluster's majority class; `accuracy`, that under the best one-to-one match of clusters and classes (Xie et al.
-        2016, arXiv:1511.06335, eq. 10), where what is left unmatched is wrong.
+    number of clusters. Purity is the share of clips of their cluster's majority class; accuracy that under the best
+    one-to-one match of clusters and classes (Xie et al. 2016, arXiv:1511.06335, eq. 10).
     """
     table = contingency_matrix(labels, assignments)  # (classes, clusters)
     homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(labels, assignments)
@@ -101,16 +94,13 @@ def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
 def clustering_scores(
     labels: np.ndarray, clusters: np.ndarray, codes: np.ndarray, baselines: Mapping[str, np.ndarray]
 ) -> Scores:
-    """Everything that clusters of test clips are compared by: scores, permuted labels, baselines, shape of the classes.
+    """Everything that clusters of test clips are compared by, from `ari` to `ami.null_p95` and `silhouette`.
 
     Args:
-        labels: Classes, (N,).
+        labels: Classes, (N,), which are also permuted, and have a shape in `codes`.
         clusters: Clusters of the model, (N,).
-        codes: The model's codes of these clips, (N, L), in which the classes have a shape.
+        codes: The model's codes of these clips, (N, L).
         baselines: Short name → clusters (N,) of a space without training, as many as the model's.
-
-    Returns:
-        `ari`, `ami.null_p95`, `ari.pca`, …
     """
     numbers, per_clip = cluster_scores(labels, clusters), {}
     for name, metric in ADJUSTED.items():
@@ -144,10 +134,7 @@ def kmeans_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int) -> np.
 
 
 def pca_codes(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """32 principal components of whole windows, fitted on train, averaged over the windows of a clip.
-
-    Windows (N, W, F, T) and (M, W, F, T) → (N, 32) and (M, 32); fewer components of fewer windows or bins.
-    """
+    """(N, 32) and (M, 32) principal components of windows (fewer of few), fitted on train, averaged over a clip."""
     flat = train.reshape(train.shape[0] * train.shape[1], -1)
     pca = PCA(min(32, *flat.shape), svd_solver="randomized", random_state=0).fit(flat)
     codes = [pca.transform(x.reshape(-1, flat.shape[1])).reshape(*x.shape[:2], -1).mean(1) for x in (train, test)]
@@ -173,24 +160,16 @@ def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def nearest(
-    queries: np.ndarray,
-    points: np.ndarray,
-    k: int,
-    metric: str = "euclidean",
-    groups: tuple[np.ndarray, np.ndarray] | None = None,
+    queries: np.ndarray, points: np.ndarray, k: int, metric: str = "euclidean", groups: tuple | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` points nearest to each query in the space itself (never in a 2-D map), exactly, nearest first.
+    """The `k` ≥ 1 points (N, L) nearest to each query (Q, L) in the space itself, exactly, by one of `DISTANCES`.
 
     Args:
-        queries: (Q, L), one or more.
-        points: (N, L) of the same space.
-        k: Neighbours of each query, at least 1.
-        metric: `euclidean`, or `cosine` (angles alone count).
         groups: Of the queries (Q,) and of the points (N,): a point of the query's own group is passed over. To leave
             out only the query itself, give each point a number of its own.
 
     Returns:
-        Places in `points` and distances, (Q, min(k, N)); -1 and nan where fewer are left.
+        Places in `points` and distances, (Q, min(k, N)), nearest first; -1 and nan where fewer are left.
     """
 
     def closest(block: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,14 +33,6 @@ class GapScore(NamedTuple):
     matrix: np.ndarray
 
 
-class DciScore(NamedTuple):
-    """DCI, each in [0, 1], higher better."""
-
-    disentanglement: float
-    completeness: float
-    informativeness: float
-
-
 def is_continuous(values: np.ndarray) -> bool:
     """Whether a factor is measured (float, more than `BINS` distinct values) and not a set of classes."""
     return np.issubdtype(np.asarray(values).dtype, np.floating) and len(np.unique(values)) > BINS
@@ -153,8 +145,8 @@ def _above_chance(accuracy: float, classes: int) -> float:
 
 def dci(
     codes_train: np.ndarray, factors_train: Factors, codes_test: np.ndarray, factors_test: Factors, seed: int = 0
-) -> DciScore:
-    """Disentanglement, completeness, informativeness from the importances of tree ensembles.
+) -> tuple[float, float, float]:
+    """Disentanglement, completeness, informativeness, each in [0, 1], from the importances of tree ensembles.
 
     Eastwood & Williams 2018 (openreview By-7dz-AZ), with extremely randomised trees for their forests: one ensemble per
     factor, fitted on train (N, L). Informativeness is measured on test (M, L), floored at 0: R² of a continuous factor,
@@ -170,7 +162,7 @@ def dci(
     weights = known.sum(axis=1)
     disentanglement = _concentration(known) @ (weights / weights.sum() if weights.any() else weights)
     completeness = _concentration(known.T).mean() if known.size else np.nan
-    return DciScore(float(disentanglement), float(completeness), mean_known(scores))
+    return float(disentanglement), float(completeness), mean_known(scores)
 
 
 def _explain(
@@ -209,7 +201,7 @@ def random_rotations(dim: int, n: int, seed: int = 0) -> np.ndarray:
     return ortho_group.rvs(dim, size=n, random_state=np.random.default_rng(seed)).reshape(n, dim, dim)
 
 
-def permuted_scores(codes: np.ndarray, factors: Factors, seed: int = 0) -> list[GapScore]:
+def permuted_scores(codes: np.ndarray, factors: Factors, seed: int) -> list[GapScore]:
     """`PERMUTATIONS` times the MIG with the factors of other clips: what chance and the bias of binning give."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(codes)) for _ in range(PERMUTATIONS)]
@@ -233,12 +225,9 @@ def axes_verdict(numbers: Mapping[str, float]) -> str:
 def main_share(effects: np.ndarray) -> np.ndarray:
     """How pure directions are: the share of a direction's effect on factors that its main factor takes.
 
-    Args:
-        effects: (D, S, K) what D directions move of K factors, from S starts. They are averaged over starts first; a
-            direction that moves nothing counts as moving all factors alike.
-
-    Returns:
-        (S,) values whose mean is the mean share over directions, and whose spread is its own (jackknife over starts).
+    Of effects (D, S, K), what D directions move of K factors from S starts, the mean over starts counts; a direction
+    that moves nothing moves all factors alike. (S,) values whose mean is the mean share over directions, and whose
+    spread is its own (jackknife over starts).
     """
 
     def mean_share(moved: np.ndarray) -> float:
@@ -333,10 +322,8 @@ def disentanglement_scores(
         "mig.factors": len(factors),
         **{f"mig.of.{name}": gap for name, gap in score.per_factor.items()},
         "sap.mean": sap(codes, factors).mean,
-        "dci.disentanglement": straight.disentanglement,
-        "dci.rotated": turned.disentanglement,
-        "dci.completeness": straight.completeness,
-        "dci.informativeness": straight.informativeness,
+        **dict(zip(("dci.disentanglement", "dci.completeness", "dci.informativeness"), straight, strict=True)),
+        "dci.rotated": turned[0],
         "live.named": len(own),
         "live.own": sum(own.count(name) == 1 for name in set(own)),
     }

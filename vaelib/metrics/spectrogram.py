@@ -62,16 +62,13 @@ def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.
     return Scores(numbers, {name: v for name, v in values.items() if not np.isnan(v).any()})
 
 
-def paths_smoothness(
-    paths: np.ndarray, reference: np.ndarray | None = None, min_share: float = 0.05
-) -> dict[str, np.ndarray]:
+def paths_smoothness(paths: np.ndarray, reference: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:
     """Evenness and straightness of many paths in data space, by Euclidean distance.
 
     Args:
         paths: Decoded points, (P, steps, ...), at least two steps.
-        reference: Distance between the two original clips of each path, (P,).
-        min_share: A path that stays nearer to its start than this share of its reference counts as collapsed: a
-            decoder that hardly moves is smooth for the wrong reason.
+        reference: Distance between the two original clips of each path, (P,). A path that stays nearer to its start
+            than a twentieth of that counts as collapsed: a decoder that hardly moves is smooth for the wrong reason.
 
     Returns:
         Arrays of (P,): `step_ratio`, largest step / mean step (1 even, steps - 1 one jump); `length_ratio`, path length
@@ -82,9 +79,7 @@ def paths_smoothness(
     steps = np.linalg.norm(np.diff(flat, axis=1), axis=2)  # (P, steps - 1)
     ends = np.linalg.norm(flat[:, -1] - flat[:, 0], axis=1)
     reach = np.linalg.norm(flat - flat[:, :1], axis=2).max(axis=1)  # a length would add up jitter
-    least = 1e-6 * np.maximum(1.0, np.linalg.norm(flat[:, 0], axis=1))
-    if reference is not None:
-        least = np.maximum(least, min_share * np.asarray(reference, dtype=float))
+    least = np.maximum(1e-6 * np.maximum(1.0, np.linalg.norm(flat[:, 0], axis=1)), 0.05 * np.asarray(reference))
     collapsed = ~(reach > least)  # nan counts as collapsed
     with np.errstate(divide="ignore", invalid="ignore"):
         step_ratio = np.where(collapsed, np.inf, steps.max(axis=1) / steps.mean(axis=1))
@@ -135,11 +130,8 @@ def selectivity(responses: np.ndarray) -> np.ndarray:
 def modulation_spectrum(patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """2-D power of patterns (n, mel, frame) without their means (Singh & Theunissen 2003, doi:10.1121/1.1624067).
 
-    Folded to temporal modulations of at least 0, so that the powers of a pattern add up to its variance. No window:
-    the power at temporal 0 is then exactly the variance that frequency alone explains, and at spectral 0 that of time.
-
-    Returns:
-        Power (n, mel, frame // 2 + 1) and its axes in cycles per window, spectral (mel,) and temporal.
+    Folded to temporal modulations of at least 0, so that the powers (n, mel, frame // 2 + 1) of a pattern add up to its
+    variance; no window. Also the axes in cycles per window, spectral (mel,) and temporal.
     """
     x = np.asarray(patterns, dtype=float)
     bands, frames = x.shape[1:]
