@@ -66,17 +66,12 @@ def origin(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def fresh(origin, tmp_path) -> Path:
-    """A clone that nobody has set up."""
-    git(tmp_path, "clone", "-q", str(origin), "clone of it")
-    return tmp_path / "clone of it"
-
-
-@pytest.fixture
-def clone(fresh) -> Path:
+def clone(origin, tmp_path) -> Path:
     """A clone after `make setup`, which had nothing to say."""
-    assert set_up(fresh) == ""
-    return fresh
+    git(tmp_path, "clone", "-q", str(origin), "clone of it")
+    folder = tmp_path / "clone of it"
+    assert set_up(folder) == ""
+    return folder
 
 
 def run_in_place(folder: Path, change: str = "", cell: int = 2) -> Path:
@@ -128,45 +123,6 @@ def test_changes_of_different_cells_are_merged(clone):
     assert merged.cells[2].source.endswith("one = 1") and merged.cells[4].source.endswith("two = 2")
 
 
-def test_a_clone_may_move_and_be_set_up_again(clone):
-    assert str(clone) not in (clone / ".git" / "config").read_text()
-    moved = clone.rename(clone.with_name("moved"))
-    before = (moved / ".git" / "config").read_text()
-    assert set_up(moved) == "" and (moved / ".git" / "config").read_text() == before
-    run_in_place(moved)
-    git(moved, "add", NOTEBOOK)
-    assert git(moved, "status", "--porcelain") == ""
-
-
-def test_git_works_without_any_set_up(fresh):
-    run_in_place(fresh, "\nprint('new')")
-    assert "a printed line" in git(fresh, "diff") and NOTEBOOK in git(fresh, "status", "--porcelain")
-    git(fresh, "commit", "-q", "-am", "with outputs")
-    git(fresh, "checkout", "-q", "-b", "other", "HEAD~")
-    git(fresh, "merge", "-q", "main")
-
-
-def test_a_set_up_that_git_refuses_is_one_sentence_and_does_not_stop_anything(fresh):
-    (fresh / ".git" / "config.lock").touch()
-    said = set_up(fresh)
-    assert "could not lock config file" in said
-    assert "Git was not told how to handle notebooks" in said and "`make setup` again" in said
-
-
-def test_a_copy_that_is_no_repository_leaves_the_one_around_it_alone(clone):
-    inner = clone / "copy"
-    inner.mkdir()
-    shutil.copy(ROOT / "Makefile", inner)
-    git(clone, "config", "--remove-section", "filter.nbstripout")
-    before = (clone / ".git" / "config").read_text()
-    assert set_up(inner) == "" and (clone / ".git" / "config").read_text() == before
-
-
-def test_what_make_starts_keeps_bytecode_where_a_container_asks_for_none(fresh):
-    (fresh / "show.mk").write_text('include Makefile\nshow:\n\t@echo "[$$PYTHONDONTWRITEBYTECODE]"\n')
-    assert call(fresh, "make", "-f", "show.mk", "show", PYTHONDONTWRITEBYTECODE="1").stdout == "[]\n"
-
-
 # --- Jupyter ---
 
 
@@ -183,14 +139,6 @@ def executed(clone) -> Path:
     return path
 
 
-def test_plain_nbconvert_writes_the_report(clone, executed):
-    config = {"JUPYTER_CONFIG_PATH": str(clone / ".venv" / "etc" / "jupyter"), "JUPYTER_CONFIG_DIR": str(clone)}
-    done = call(clone, sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", executed.name, **config)
-    assert done.returncode == 0, done.stderr
-    page = executed.with_suffix(".html").read_bytes()
-    assert page == write_html(executed).read_bytes() and b"<b>player</b>" in page and b"widget-state" not in page
-
-
 @pytest.fixture
 def lab(clone, monkeypatch):
     """The settings that a server started by `make lab` has read."""
@@ -203,12 +151,17 @@ def lab(clone, monkeypatch):
     return app.config
 
 
-def test_jupyterlab_exports_the_report(lab, executed):
+def test_nbconvert_and_jupyterlab_write_the_report(lab, clone, executed):
     from jupyter_server.nbconvert.handlers import get_exporter
 
+    config = {"JUPYTER_CONFIG_PATH": str(clone / ".venv" / "etc" / "jupyter"), "JUPYTER_CONFIG_DIR": str(clone)}
+    done = call(clone, sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", executed.name, **config)
+    assert done.returncode == 0, done.stderr
+    page = executed.with_suffix(".html").read_bytes()
+    assert page == write_html(executed).read_bytes() and b"<b>player</b>" in page and b"widget-state" not in page
     about = {"metadata": {"name": executed.stem, "path": str(executed.parent)}}
-    page, _ = get_exporter("html", config=lab).from_notebook_node(nbformat.read(executed, 4), about)
-    assert page == write_html(executed).read_text()
+    exported, _ = get_exporter("html", config=lab).from_notebook_node(nbformat.read(executed, 4), about)
+    assert exported.encode() == page
 
 
 def test_a_notebook_that_was_only_run_in_jupyterlab_is_not_changed(lab, clone):

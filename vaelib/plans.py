@@ -109,12 +109,8 @@ def read_plan(path: Path | str, changes: Sequence[str] = ()) -> Plan:
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, ValueError) as e:
-        raise InputError(f"no plan can be read at {path}: {getattr(e, 'strerror', None) or e}") from None
-    except yaml.YAMLError as e:
-        raise InputError(f"{path.name} is not YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path.name}: a plan is a mapping with runs and, if need be, corpora, seeds and defaults")
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise InputError(f"no plan can be read at {path}: {' '.join(str(e).split())}") from None
     return make_plan(values, changes, path)
 
 
@@ -154,7 +150,7 @@ def _changed(file: _File, change: str) -> _File:
             entry.clear()  # other music in place of what was there
         entry[key] = value
     elif name in values:
-        values[name] = [value] if name == "seeds" and not isinstance(value, list) else value
+        values[name] = _list(value) if name == "seeds" else value
     else:
         for entry in (values["defaults"], *(run for run in values["runs"] if name in run)):
             entry[name] = value
@@ -163,7 +159,7 @@ def _changed(file: _File, change: str) -> _File:
 
 def _grid(entry: dict[str, Any], whole: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One mapping for each combination of the values that are lists; a list of a key in `whole` is one value."""
-    lists = [v if isinstance(v, list) and k not in whole else [v] for k, v in entry.items()]
+    lists = [[v] if k in whole else _list(v) for k, v in entry.items()]
     return [dict(zip(entry, one, strict=True)) for one in itertools.product(*lists)]
 
 
