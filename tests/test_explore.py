@@ -132,7 +132,7 @@ def test_frequency_ticks_rise_inside_the_picture(fe):
 
 def test_the_bundle_holds_the_live_widget_and_the_saved_page(view, tmp_path):
     bundle = view._repr_mimebundle_()
-    assert bundle[LIVE]["model_id"] == view.live().box.model_id and bundle["text/html"] == view.offline()
+    assert bundle[LIVE]["model_id"] == view.live().model_id and bundle["text/html"] == view.offline()
     assert Image.open(view.save(tmp_path, "strip") and tmp_path / "strip.png").width > 500
 
 
@@ -148,7 +148,7 @@ def test_a_saved_page_asks_for_nothing_and_its_sliders_move(view):
     assert not re.search(r"""(?:src|href)=["'](?!data:)|https?://|@import|url\(|import\s*\(""", html)
     assert html.count("</script>") == 2 and HOSTILE not in html  # nothing said can end a script or become markup
     data = data_of(html)
-    assert data["choices"][0]["options"] == ["low", "high"]  # two of three are kept, the start among them
+    assert data["choices"][0]["texts"] == ["low", "high"]  # two of three are kept, the start among them
     for scene, start in zip(data["scenes"], (0.05, -0.5), strict=True):
         (slider,) = scene["controls"]
         assert slider["values"][slider["start"]] == start == scene["values"]["a"]
@@ -162,33 +162,49 @@ def test_a_saved_page_asks_for_nothing_and_its_sliders_move(view):
 # --- live ---
 
 
-def test_a_move_draws_and_sounds_and_a_new_scene_sets_its_start(view):
+@pytest.fixture
+def live(view):
+    """Its widget, whose messages to the page are kept in `sent`."""
     live = view.live()
-    live.inputs["a"].value = 0.8
-    assert np.frombuffer(live.figure.frame["shades"], np.uint8).reshape(16, 34)[0, -1] == round(0.9 * 255)
-    assert wait_for(lambda: live.figure.sound.get("data")) and not live.figure.note
-    live.inputs["b"].value = "high"
-    assert live.values == {"b": "high", "a": -0.5} and live.figure.reference["caption"].startswith("at -0.5")
-    live.inputs["a"].value = 0.3
-    live._on_button(None, {"do": "reset"}, None)
-    assert live.values["a"] == -0.5
+    live.sent = []
+    live.send = lambda content, buffers=None: live.sent.append((content, buffers))
+    return live
 
 
-def test_a_tile_and_a_button_sound_and_a_broken_file_is_named(view):
-    live = view.live()
-    live._on_button(None, {"do": "sound", "tile": 0}, None)
-    assert wait_for(lambda: live.figure.sound.get("data"))
-    first, live.play.value = live.figure.sound["data"], False
-    live._on_button(None, {"do": "sound", "tile": -1}, None)
-    assert wait_for(lambda: live.figure.sound["data"] != first) and live.tile == 0
+def test_a_move_draws_and_a_new_scene_sets_its_start(view, live):
+    assert live.setup["controls"][1]["values"] == [round(-1 + 0.05 * k, 4) for k in range(41)]
+    live.values = live.values | {"a": 0.8}
+    assert np.frombuffer(live.frame["shades"], np.uint8).reshape(16, 34)[0, -1] == round(0.9 * 255)
+    live.go_to_start(live.values | {"b": "high"})
+    assert live.values == {"b": "high", "a": -0.5} and live.reference["caption"].startswith("at -0.5")
+    assert live.frame["values"] == live.values
+
+
+def test_frames_of_all_positions_are_sent_ahead(view, live, monkeypatch):
+    live.send_ahead("a", live.values)
+    ((content, shades),) = live.sent
+    assert (
+        content["ahead"] == "a" and [f["values"]["a"] for f in content["frames"]] == live.setup["controls"][1]["values"]
+    )
+    live.values = live.values | {"a": content["frames"][7]["values"]["a"]}
+    assert shades[7] == live.frame["shades"]  # the kernel's own
+    monkeypatch.setattr("vaelib.explore.view.AHEAD_BYTES", 10 * len(shades[0]))
+    assert 2 <= len(view.ahead("a", live.values)) <= 10
+
+
+def test_a_tile_and_a_button_sound_and_a_broken_file_is_named(view, live):
+    for number in (0, -1):
+        live._on_message(None, {"do": "sound", "tile": number, "values": live.values}, [])
+    assert wait_for(lambda: len(live.sent) == 2) and not live.note
+    first, second = (buffers[0] for _, buffers in live.sent)
+    assert first and second and first != second
 
     def broken(values, tile):
         raise OSError("gone")
 
     view.sound = broken
-    live.inputs["a"].value = -0.9
-    live._on_button(None, {"do": "sound", "tile": 1}, None)
-    assert wait_for(lambda: "no sound: gone" in live.figure.note)
+    live.make_sound(1, live.values | {"a": -0.9})
+    assert "no sound: gone" in live.note and live.sent[-1][1] == [b""]
 
 
 # --- the sliders of the notebooks ---

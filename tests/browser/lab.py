@@ -217,50 +217,26 @@ class Notebook:
         return self.path
 
 
-def handle_of(row: Locator) -> Locator:
-    """What a pointer drags: the handle of an ipywidgets slider, or a plain range input."""
-    handle = row.locator(".noUi-handle")
-    return handle.first if handle.count() else row.locator("input[type=range]").first
+def centre(slider: Locator) -> tuple[float, float]:
+    """Where a pointer takes hold of a range input, pixels."""
+    (left, right), box = track(slider), slider.bounding_box()
+    place = slider.evaluate("e => (e.value - e.min) / Math.max(e.max - e.min, 1e-9)")
+    return left + place * (right - left), box["y"] + box["height"] / 2
 
 
-def centre(handle: Locator) -> tuple[float, float]:
-    """Where a pointer takes hold of a slider: the middle of its handle (of a range input, computed from its value)."""
-    box = handle.bounding_box()
-    assert box, "the slider is not on the screen"
-    if "noUi-handle" in (handle.get_attribute("class") or ""):
-        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    share = handle.evaluate("e => (e.value - e.min) / Math.max(e.max - e.min, 1e-9)")
-    thumb = 16  # px: a native thumb is about as wide, and its centre runs between half of it from either end
-    return box["x"] + thumb / 2 + share * (box["width"] - thumb), box["y"] + box["height"] / 2
-
-
-def track(handle: Locator) -> tuple[float, float]:
-    """Left and right end, in pixels, of what the middle of the handle can reach."""
-    thumb = 16
-    if "noUi-handle" in (handle.get_attribute("class") or ""):
-        base, thumb = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]"), 0
-    else:
-        base = handle
-    box = base.bounding_box()
-    assert box, "the slider is not on the screen"
+def track(slider: Locator) -> tuple[float, float]:
+    """Left and right end, in pixels, of what the middle of the thumb can reach."""
+    box, thumb = slider.bounding_box(), 16  # a thumb's width, nearly
     return box["x"] + thumb / 2, box["x"] + box["width"] - thumb / 2
 
 
-def drag(row: Locator, share: float, moves: int = 6, pause: float = 30) -> None:
-    """Drag the slider in `row` with the mouse to `share` (0…1) of its track, in `moves` moves with pauses (ms)."""
-    row.scroll_into_view_if_needed()
-    page, handle = row.page, handle_of(row)
-    (x, y), (left, right) = centre(handle), track(handle)
+def drag(slider: Locator, share: float, moves: int = 6, pause: float = 30) -> None:
+    """Drag a range input with the mouse to `share` (0…1) of its track, in `moves` moves with pauses (ms)."""
+    slider.scroll_into_view_if_needed()
+    page, (x, y), (left, right) = slider.page, centre(slider), track(slider)
     page.mouse.move(x, y)
     page.mouse.down()
     for k in range(1, moves + 1):
         page.mouse.move(x + (left + share * (right - left) - x) * k / moves, y)
         page.wait_for_timeout(pause)
     page.mouse.up()
-
-
-def share(row: Locator) -> float:
-    """Where the handle of a slider stands, from 0 (left) to 1."""
-    handle = handle_of(row)
-    (x, _), (left, right) = centre(handle), track(handle)
-    return (x - left) / max(right - left, 1)

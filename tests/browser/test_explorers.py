@@ -48,16 +48,16 @@ def another_sound(explorer):
 
 
 def sliders(explorer) -> list:
-    return explorer.locator(".widget-slider, .panel > label:has(input[type=range])").all()
+    return explorer.locator("input[type=range]").all()
 
 
 @WHERE
 @pytest.mark.parametrize("n", [1, 2, 3], ids=["interpolation", "traversal", "classes"])
 def test_a_dragged_slider_moves_picture_and_sound(explorer, where, n):
     view = explorer(where, n)
-    row = sliders(view)[0]
+    slider = sliders(view)[0]
     with another_picture(view), another_sound(view):
-        lab.drag(row, 0.0 if lab.share(row) > 0.5 else 1.0)
+        lab.drag(slider, 0.0 if slider.evaluate("e => e.value > e.max / 2") else 1.0)
     with another_picture(view):
         view.get_by_role("button", name="Reset").click()
 
@@ -215,10 +215,46 @@ def test_a_saved_page_asks_for_nothing_and_fits_a_mail(saved):
     assert saved.size < MOST_BYTES
 
 
-def test_sliders_have_names(notebook, explorer):
+@WHERE
+def test_sliders_have_names(explorer, where):
+    assert explorer(where, 2).get_by_role("slider", name="z").count() == 3
+
+
+# A key on a slider, and whether the page has drawn before any message can have come from the kernel.
+DRAWS_AT_ONCE = """([slider, figure]) => {
+    const before = figure.shown;
+    slider.value = Number(slider.value) + (slider.value > slider.max / 2 ? -1 : 1);
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    return figure.shown !== before;
+}"""
+
+
+def test_frames_sent_ahead_are_drawn_at_once_and_are_the_kernels(explorer):
     view = explorer("live", 2)
-    names = view.locator(".noUi-handle").evaluate_all("all => all.map((e) => e.ariaLabel)")
-    assert len(names) == 3 and all(n.startswith("z") for n in names)
+    slider, figure = sliders(view)[1], view.locator(".vaelib-figure")
+    slider.hover()
+    nodes = [slider.element_handle(), figure.element_handle()]
+    view.page.wait_for_function(DRAWS_AT_ONCE, arg=nodes, timeout=1000 * SECONDS, polling=500)
+    own = view.locator(CANVAS).evaluate("e => e.toDataURL()")
+    view.page.wait_for_timeout(1000)  # the kernel's frame has come
+    assert view.locator(CANVAS).evaluate("e => e.toDataURL()") == own
+
+
+@WHERE
+def test_two_pinned_settings_are_switched_seen_and_heard(explorer, where):
+    view = explorer(where, 2)
+    slider, swap = sliders(view)[0], view.get_by_role("button", name="A ⇄ B")
+    view.get_by_role("button", name="Reset").click()
+    places = []
+    for name, end in (("Pin A", 0.0), ("Pin B", 1.0)):
+        with another_sound(view):
+            lab.drag(slider, end)
+        view.get_by_role("button", name=name).click()
+        places.append(slider.input_value())
+    for place in (*places, *places):
+        with another_picture(view), another_sound(view):
+            swap.click()
+        assert slider.input_value() == place
 
 
 @WHERE

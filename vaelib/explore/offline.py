@@ -50,32 +50,31 @@ def embed(view: SpectrogramView | ClipsView, name: str, data: dict, script: str)
 def page(view: SpectrogramView) -> str:
     """Each control moves through its frames while the others stay at their start."""
     pictures: dict[str, int] = {}  # every picture once, however many positions show it
-    chosen = list(product(*(c.positions(c.start) for c in view.scenes)))
-    scenes = [_scene(view, options, pictures) for options in chosen]
+    chosen = product(*(range(len(c.positions(c.start))) for c in view.scenes))
+    scenes = [_scene(view, places, pictures) for places in chosen]
     room = MOST_BYTES - sum(map(len, pictures))
     for i, scene in enumerate(scenes):
         scene["sounds"] = _sounds(view, scene, room / (len(scenes) - i))
         room -= sum(len(s["src"]) for s in scene["sounds"])
-    choices = [{"label": c.label, "options": c.positions(c.start)} for c in view.scenes]
+    choices = [view.described(c, c.positions(c.start)) for c in view.scenes]
     data = {"setup": view.setup(), "choices": choices, "scenes": scenes, "pictures": list(pictures)}
     return embed(view, "vaelib-view", data, SCRIPT)
 
 
-def _scene(view: SpectrogramView, chosen: Sequence[str], pictures: dict[str, int]) -> dict:
+def _scene(view: SpectrogramView, chosen: Sequence[int], pictures: dict[str, int]) -> dict:
     """One combination of the choices that the other controls depend on, with all frames of each control."""
-    start = view.start_of(view.start | {c.name: o for c, o in zip(view.scenes, chosen, strict=True)})
+    options = {c.name: c.positions(c.start)[k] for c, k in zip(view.scenes, chosen, strict=True)}
+    start = view.start_of(view.start | options)
     common, controls = view.frame(start), []
     for c in (c for c in view.controls if c not in view.scenes):
         values = c.positions(start[c.name])
         frames = [common if v == start[c.name] else view.frame(start | {c.name: v}) for v in values]
-        kept = [
-            {k: f[k] for k in f if k != "shades"}
-            | {"picture": pictures.setdefault(picture.webp(f["shades"], QUALITY), len(pictures)), "text": c.text(v)}
-            for f, v in zip(frames, values, strict=True)
-        ]
-        controls.append({"name": c.name, "label": c.label, "slider": hasattr(c, "step"), "values": values,
-                         "start": values.index(start[c.name]), "frames": kept})  # fmt: skip
-    return {"values": start, "controls": controls}
+        for i, frame in enumerate(frames):
+            uri = picture.webp(frame["shades"], QUALITY)
+            frames[i] = {k: frame[k] for k in frame if k != "shades"}
+            frames[i]["picture"] = pictures.setdefault(uri, len(pictures))
+        controls.append(view.described(c, values) | {"start": values.index(start[c.name]), "frames": frames})
+    return {"values": start, "chosen": chosen, "controls": controls}
 
 
 def _sounds(view: SpectrogramView, scene: dict, room: float) -> list[dict]:

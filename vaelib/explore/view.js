@@ -1,56 +1,147 @@
-// A view's buttons and controls: the live widget (anywidget) and the saved page. After figure.js.
+// A figure with buttons, sliders and drop-downs, in two hosts: the live widget (anywidget) and the saved page. After figure.js.
 
-// Buttons below the figure; host: reset(), extra(index)
-function tools(shown, setup, host) {
-  const bar = document.createElement("div");
+const PAUSE = 200; // ms without a move before a sound is asked for
+
+// host: moved(control, place), reset(), hear(tile), setting(), go(setting): all controls as they were
+function view(root, setup, controls, host) {
+  root.classList.add("vaelib-view");
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab: the keys of controls are not the notebook's
+  const shown = figure(root, setup, (tile) => host.hear(tile)), bar = document.createElement("div");
   shown.audio.before(bar);
   bar.className = "tools";
-  const button = (textContent, title, act) => add(bar, "button", { type: "button", textContent, title }).addEventListener("click", act);
+  const button = (textContent, title, act) => {
+    const made = add(bar, "button", { type: "button", textContent, title });
+    made.addEventListener("click", act);
+    return made;
+  };
   button("Reset", "back to the start", () => host.reset());
-  const label = add(bar, "label", { title: "what is louder (red) and softer (blue) than in another picture" });
-  add(label, "span", { textContent: "difference from" });
-  const select = add(label, "select");
+  const compared = add(bar, "label", { title: "what is louder (red) and softer (blue) than in another picture" });
+  add(compared, "span", { textContent: "difference from" });
+  const select = add(compared, "select");
   for (const textContent of [NOTHING, PINNED, MARKED]) add(select, "option", { textContent, value: textContent });
   select.addEventListener("change", () => shown.compare(select.value));
-  button("Pin", "take differences from this picture, not from the start", () => {
+  const pins = {};
+  let at = "A";
+  const pin = (name) => {
+    at = name;
+    pins[name] = host.setting();
+    swap.disabled = !(pins.A && pins.B);
+    swap.textContent = "A ⇄ B";
+  };
+  button("Pin A", "keep this setting, and take differences from its picture, not from the start", () => {
+    pin("A");
     shown.pin(shown.frame);
-    select.options[1].textContent = "the pinned picture";
+    select.options[1].textContent = "A";
   });
-  setup.extras.forEach((text, i) => button(`▶ ${text}`, "play", () => host.extra(i)));
-  return (frame) => { // a new start: nothing is pinned, no difference is shown
-    select.options[1].textContent = PINNED;
-    select.value = NOTHING;
-    shown.pin(frame);
-    if (shown.frame) shown.compare(NOTHING);
+  button("Pin B", "keep this setting", () => pin("B"));
+  const swap = button("A ⇄ B", "see and hear the other pinned setting", () => {
+    at = at === "A" ? "B" : "A";
+    swap.textContent = `A ⇄ B: ${at}`;
+    host.go(pins[at]);
+  });
+  swap.disabled = true;
+  setup.extras.forEach((text, i) => button(`▶ ${text}`, "play", () => host.hear(-1 - i)));
+
+  const panel = add(root, "div", { className: "panel" });
+  let play = null, timer = 0;
+  const inputs = controls.map((c, i) => {
+    const row = add(panel, "label");
+    add(row, "span", { textContent: c.label });
+    const input = add(row, c.slider ? "input" : "select", c.slider ? { type: "range", min: 0, step: 1 } : {});
+    if (!c.slider) c.texts.forEach((textContent, value) => add(input, "option", { textContent, value }));
+    const moved = () => {
+      clearTimeout(timer);
+      host.moved(i, Number(input.value));
+    };
+    input.addEventListener("input", moved);
+    input.addEventListener("change", () => { if (play.checked) timer = setTimeout(() => host.hear(shown.tile), PAUSE); }); // let go
+    for (const near of ["pointerenter", "focusin"]) row.addEventListener(near, () => { if (c.slider) host.near?.(i); });
+    return { input, output: add(row, "span") };
+  });
+  const row = add(panel, "label");
+  add(row, "span", { textContent: "play when released" });
+  play = add(row, "input", { type: "checkbox", checked: true });
+  return {
+    shown, panel,
+    stand(now, places) { // the controls, which may have other positions in each scene, and where they stand
+      inputs.forEach(({ input, output }, i) => {
+        if (now[i].slider) input.max = now[i].texts.length - 1;
+        input.value = places[i];
+        if (now[i].slider) output.textContent = now[i].texts[places[i]];
+      });
+    },
+    begin(frame) { // a new start: no difference is shown
+      select.options[1].textContent = PINNED;
+      select.value = NOTHING;
+      shown.pin(frame);
+      if (shown.frame) shown.compare(NOTHING);
+    },
   };
 }
 
 // --- live: fed by the kernel ---
 
 function render({ model, el }) {
-  const setup = model.get("setup");
-  const shown = figure(el, setup, (tile) => model.send({ do: "sound", tile }));
-  const begin = tools(shown, setup, { reset: () => model.send({ do: "reset" }), extra: (i) => model.send({ do: "sound", tile: -1 - i }) });
-  let url = "";
-  const draw = () => { if (model.get("frame").shades) shown.draw(unpacked(model.get("frame"))); };
-  const start = () => { if (model.get("reference").shades) begin(unpacked(model.get("reference"))); };
-  const play = () => {
-    URL.revokeObjectURL(url);
-    url = URL.createObjectURL(new Blob([model.get("sound").data], { type: "audio/mpeg" }));
-    shown.play(url, true);
+  const setup = model.get("setup"), { controls } = setup, values = () => model.get("values");
+  let ahead = { frames: [] }, leads = false, url = ""; // the frames that a slider leads to; the page's own is shown
+  const same = (a, b, except) => controls.every(({ name }) => name === except || a[name] === b[name]);
+  const set = (next) => {
+    model.set("values", next);
+    model.save_changes();
   };
-  const heard = [["change:frame", draw], ["change:reference", start], ["change:sound", play], ["change:note", () => shown.note(model.get("note"))]];
-  for (const [name, act] of heard) model.on(name, act);
+  const show = view(el, setup, controls, {
+    moved(i, place) {
+      const { name, values: all, scene } = controls[i], next = { ...values(), [name]: all[place] };
+      if (scene) return model.send({ do: "start", values: next });
+      set(next);
+    },
+    near(i) {
+      const { name } = controls[i];
+      if (ahead.name === name && same(ahead.values, values(), name)) return;
+      ahead = { name, values: values(), frames: [] };
+      model.send({ do: "ahead", name, values: ahead.values });
+    },
+    reset: () => model.send({ do: "start", values: values() }),
+    hear: (tile) => model.send({ do: "sound", tile, values: values() }),
+    setting: values,
+    go(setting) {
+      set(setting);
+      this.hear(show.shown.tile);
+    },
+  });
+  const lead = () => { // draw at once what was sent ahead; the kernel's frame follows
+    const { name, frames } = ahead, now = values(), gap = (f) => Math.abs(f.values[name] - now[name]);
+    leads = frames.length > 0 && same(ahead.values, now, name);
+    if (leads) show.shown.draw(frames.reduce((a, b) => (gap(b) < gap(a) ? b : a)));
+  };
+  const stand = () => {
+    show.stand(controls, controls.map((c) => c.values.indexOf(values()[c.name])));
+    lead();
+  };
+  const draw = () => { // a frame of older values would take the picture back
+    const frame = model.get("frame");
+    if (frame.shades && !(leads && !same(frame.values, values()))) show.shown.draw(unpacked(frame));
+  };
+  const start = () => { if (model.get("reference").shades) show.begin(unpacked(model.get("reference"))); };
+  const message = (content, buffers) => {
+    if (content.ahead === ahead.name && content.frames) {
+      ahead.frames = content.frames.map((f, i) => unpacked({ ...f, shades: buffers[i] }));
+    } else if (content.sound !== undefined && buffers[0].byteLength && same(content.values, values())) {
+      URL.revokeObjectURL(url);
+      url = URL.createObjectURL(new Blob([buffers[0]], { type: "audio/mpeg" }));
+      show.shown.play(url, true);
+    }
+  };
+  const note = () => show.shown.note(model.get("note"));
+  const heard = { "change:values": stand, "change:frame": draw, "change:reference": start, "change:note": note, "msg:custom": message };
+  for (const name in heard) model.on(name, heard[name]);
+  stand();
   draw();
   start();
-  requestAnimationFrame(() => { // the whole view is in the page: its controls get names, and keep their keys from the notebook
-    const view = el.closest(".vaelib-view");
-    if (view) view.dataset.lmSuppressShortcuts = "true";
-    for (const row of view?.querySelectorAll(".widget-slider") ?? []) {
-      row.querySelector(".noUi-handle")?.setAttribute("aria-label", row.querySelector("label").textContent);
-    }
-  });
-  return () => { for (const [name, act] of heard) model.off(name, act); URL.revokeObjectURL(url); };
+  return () => {
+    for (const name in heard) model.off(name, heard[name]);
+    URL.revokeObjectURL(url);
+  };
 }
 
 export default { render };
@@ -59,75 +150,51 @@ export default { render };
 
 function page(root) {
   delete root.dataset.saved;
-  const data = JSON.parse(root.querySelector("script").textContent), seen = new Map(), inputs = [];
+  const { setup, choices, scenes, pictures } = JSON.parse(root.querySelector("script").textContent), seen = new Map();
   root.querySelector("img").remove();
-  let scene = 0, now = [0, 0], turn = 0; // the control that is moved, and where it stands
-  const shown = figure(root, data.setup, (tile) => hear(tile, true)), panel = add(root, "div", { className: "panel" });
-  const controls = () => data.scenes[scene].controls;
-  const begin = tools(shown, data.setup, { reset: () => enter(), extra: (i) => hear(-1 - i, true) });
-
-  async function frameOf(control, at) {
-    const frame = controls()[control].frames[at];
-    if (!seen.has(frame.picture)) seen.set(frame.picture, await decoded(data.pictures[frame.picture]));
+  const startOf = (scene) => ({ scene, control: 0, at: scenes[scene].controls[0].start });
+  let now = startOf(0), entered = -1; // the scene, the one control that is not at its start, and where it stands
+  const frameOf = async ({ scene, control, at }) => {
+    const frame = scenes[scene].controls[control].frames[at];
+    if (!seen.has(frame.picture)) seen.set(frame.picture, await decoded(pictures[frame.picture]));
     return { ...frame, ...seen.get(frame.picture) };
-  }
-
-  function hear(tile, aloud) { // what is kept of it
-    const [control, at] = now, still = at === controls()[control].start; // then all controls are at their start
-    const place = (s) => (still ? s.at === controls()[s.control].start : s.control === control && s.at === at);
-    const sound = data.scenes[scene].sounds.find((s) => s.tile === tile && place(s));
-    if (sound) shown.play(sound.src, aloud);
-    else {
-      shown.silence();
-      shown.note("no sound of this is kept in the saved page: it has those of the start and of the ends of sliders");
-    }
-  }
-
-  async function go(control, at, aloud) { // the frames of a control were made with the others at their start
-    const mine = ++turn;
-    now = [control, at];
-    controls().forEach((c, i) => {
-      const k = i === control ? at : c.start, { input, output } = inputs[i];
-      input.max = c.frames.length - 1;
-      input.value = k;
-      output.textContent = c.slider ? c.frames[k].text : "";
-    });
-    const frame = await frameOf(control, at);
-    if (mine !== turn) return;
-    shown.draw(frame);
-    hear(shown.tile, aloud);
-  }
-
-  async function enter() { // a scene, at its start
-    begin(await frameOf(0, controls()[0].start));
-    go(0, controls()[0].start, false);
-  }
-
-  const row = (text) => {
-    const label = add(panel, "label");
-    add(label, "span", { textContent: text });
-    return label;
   };
-  const choices = data.choices.map((c) => {
-    const select = add(row(c.label), "select");
-    for (const textContent of c.options) add(select, "option", { textContent });
-    select.addEventListener("change", () => {
-      const picked = choices.map((s) => s.selectedIndex); // scenes count through the options, the last choice fastest
-      scene = data.choices.reduce((n, { options }, i) => n * options.length + picked[i], 0);
-      enter();
-    });
-    return select;
+
+  async function go(next) { // the frames of a control were made with the others at their start
+    now = next;
+    const { chosen, controls } = scenes[now.scene], fresh = entered !== now.scene;
+    entered = now.scene;
+    show.stand([...choices, ...controls], [...chosen, ...controls.map((c, i) => (i === now.control ? now.at : c.start))]);
+    if (fresh) show.begin(await frameOf(startOf(now.scene)));
+    const frame = await frameOf(next);
+    if (now !== next) return;
+    show.shown.draw(frame);
+    hear(show.shown.tile, false);
+  }
+
+  function hear(tile, aloud = true) { // what is kept of it
+    const { controls, sounds } = scenes[now.scene], still = now.at === controls[now.control].start; // all are at their start
+    const place = (s) => (still ? s.at === controls[s.control].start : s.control === now.control && s.at === now.at);
+    const sound = sounds.find((s) => s.tile === tile && place(s));
+    if (sound) return show.shown.play(sound.src, aloud);
+    show.shown.silence();
+    show.shown.note("no sound of this is kept in the saved page: it has those of the start and of the ends of sliders");
+  }
+
+  const show = view(root, setup, [...choices, ...scenes[0].controls], {
+    moved(i, place) {
+      const chosen = scenes[now.scene].chosen.map((k, j) => (j === i ? place : k));
+      if (i >= choices.length) go({ scene: now.scene, control: i - choices.length, at: place });
+      else go(startOf(scenes.findIndex((s) => s.chosen.every((k, j) => k === chosen[j]))));
+    },
+    reset: () => go(startOf(now.scene)),
+    hear,
+    setting: () => now,
+    go: (setting) => go(setting).then(() => hear(show.shown.tile)),
   });
-  controls().forEach((c, i) => {
-    const label = row(c.label), input = c.slider ? add(label, "input", { type: "range", min: 0, step: 1 }) : add(label, "select");
-    if (!c.slider) c.frames.forEach((f, value) => add(input, "option", { textContent: f.text, value }));
-    inputs.push({ input, output: add(label, "span") });
-    input.addEventListener("input", () => go(i, Number(input.value), false));
-    input.addEventListener("change", () => go(i, Number(input.value), true)); // let go: play what is kept
-  });
-  const alone = controls().length > 1 ? "one control moves at a time, the others return to their start; " : "";
-  add(panel, "div", { className: "hint", textContent: `Saved page: ${alone}sounds are kept of the start and of the ends of sliders.` });
-  enter();
+  const alone = scenes[0].controls.length > 1 ? "one control moves at a time, the others return to their start; " : "";
+  add(show.panel, "div", { className: "hint", textContent: `Saved page: ${alone}sounds are kept of the start and of the ends of sliders.` });
+  go(now);
 }
 
 document.querySelectorAll(".vaelib-view[data-saved]").forEach(page);

@@ -8,9 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import ipywidgets as widgets
 import numpy as np
-import traitlets
 
 from ..audio import Scaler, to_sound
 from ..config import FrontEnd, write_atomic
@@ -19,13 +17,8 @@ from .live import Live
 from .offline import page, still
 
 Values = dict[str, float | str]
+AHEAD_BYTES = 4_000_000  # of the frames that are sent to the page before a slider moves
 Sound = tuple[np.ndarray, int]  # wave (samples,) in [-1, 1] and its rate
-
-
-class PromptSlider(widgets.FloatSlider):
-    """ipywidgets' slider without the echo that a kernel sends back before it answers a move: it delays the picture."""
-
-    value = traitlets.CFloat(0.0).tag(sync=True, echo_update=False)
 
 
 @dataclass(frozen=True)
@@ -49,16 +42,17 @@ class Slider:
     def start(self) -> float:
         return self.snap(self.value)
 
+    @property
+    def grid(self) -> list[float]:
+        """All values that it can be set to."""
+        return [self.snap(self.low + k * self.step) for k in range(round((self.high - self.low) / self.step) + 1)]
+
     def positions(self, start: float) -> list[float]:
         """Values kept for the saved page: evenly spread, both ends and the start among them."""
         return sorted({self.snap(v) for v in [*np.linspace(self.low, self.high, self.kept), start]})
 
     def text(self, value: float) -> str:
         return f"{value:g}" if float(self.step).is_integer() else f"{value:.2f}"
-
-    def widget(self) -> widgets.Widget:
-        form = "d" if float(self.step).is_integer() else ".2f"
-        return PromptSlider(self.start, min=self.low, max=self.high, step=self.step, readout_format=form)
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,10 @@ class Choice:
     start: str
     scenes: int = 0
 
+    @property
+    def grid(self) -> tuple[str, ...]:
+        return self.options
+
     def positions(self, start: str) -> list[str]:
         """Options kept for the saved page: all, or the start and others evenly spread."""
         n, first = len(self.options), self.options.index(self.start)
@@ -83,9 +81,6 @@ class Choice:
 
     def text(self, value: str) -> str:
         return value
-
-    def widget(self) -> widgets.Widget:
-        return widgets.Dropdown(options=list(self.options), value=self.start)
 
 
 class Extra(NamedTuple):
@@ -159,6 +154,19 @@ class SpectrogramView:
             "labels": list(self.tiles(values)),
         }
 
+    def ahead(self, name: str, values: Values) -> list[dict]:
+        """Frames that a slider leads to from `values`: all, or evenly spread ones that `AHEAD_BYTES` hold."""
+        positions = next(c.grid for c in self.controls if c.name == name)
+        most = max(2, AHEAD_BYTES // self.frame(values)["shades"].nbytes)
+        ahead = [values | {name: v} for v in positions[:: -(-len(positions) // most)]]
+        return [self.frame(v) | {"values": v} for v in ahead]
+
+    def described(self, control: Slider | Choice, values: Sequence[float | str]) -> dict:
+        """A control for the page, with the positions that it has there."""
+        kind = {"name": control.name, "label": control.label, "slider": isinstance(control, Slider)}
+        texts = [control.text(v) for v in values]
+        return kind | {"scene": control in self.scenes, "values": list(values), "texts": texts}
+
     def setup(self) -> dict:
         """What does not change: title, axes, colours, buttons."""
         buttons = {"extras": [e.label for e in self.extras], "first": self.first}
@@ -209,4 +217,4 @@ class SpectrogramView:
         if shown := still(self):
             return shown
         html = self.offline()
-        return self.live().box._repr_mimebundle_() | {"text/plain": self.title, "text/html": html}
+        return self.live()._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": html}
