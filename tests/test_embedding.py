@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
 from conftest import RATE, tone
 
 from vaelib import embedding
@@ -37,16 +36,6 @@ def test_components_are_those_of_the_run(tiny_runs):
     found = embedding.embed_files(run, [run.store.audio_path(r) for r in run.store.rows("test")])
     np.testing.assert_allclose(found.shares, share, atol=1e-4)
     assert found.group == "component" and list(found.shares) == ["0", "1", "2", "3"]
-
-
-def test_classes_are_inferred_from_every_window(tiny_runs):
-    run = tiny_runs["cvae"]
-    found = embedding.embed_files(run, [run.store.audio_path(run.store.rows("test")[0])])
-    assert found.group == "language" and tuple(found.shares) == run.config.model.classes
-    x = run.clips("test").even_windows(torch.tensor([0]), run.config.training.eval_windows)[0]
-    with torch.inference_mode():
-        expected = run.model.encode(x).class_logits.softmax(1).mean(0)
-    np.testing.assert_allclose(found.shares.loc[0], expected, atol=1e-5)
 
 
 def test_a_song_is_cut_like_those_of_the_collection_and_silence_left_out(tiny_runs, tmp_path):

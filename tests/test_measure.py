@@ -58,9 +58,3 @@ def test_the_untrained_network_is_the_one_that_the_run_started_from(run):
     fresh, trained = (dict(m.named_parameters()) for m in (a, run.model))
     assert all(torch.equal(p, fresh[n]) for n, p in b.named_parameters())
     assert any(not torch.equal(p, trained[n]) for n, p in fresh.items())
-
-
-def test_windows_with_another_input_than_the_runs_own(run):
-    own, other = measure.windows(run, "test"), measure.windows(run, "test", detilt=True)
-    assert own.shape == other.shape and not np.allclose(own, other)
-    np.testing.assert_array_equal(own, measure.windows(run, "test", detilt=False))

@@ -118,12 +118,6 @@ def test_sap_of_perfect_rotated_noise_copied_and_dead_codes():
         assert d.sap(1e-8 * rng.normal(size=(len(known["f0"]), 5)), known).mean == 0
 
 
-def test_concentration_by_hand():
-    rows = np.array([[1, 0], [2, 2], [3, 1], [0, 0]], dtype=float)
-    expected = [1, 0, 1 + (0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)), 0]
-    np.testing.assert_allclose(d._concentration(rows), expected, atol=1e-12)
-
-
 def test_dci_of_perfect_turned_noisy_and_collapsed_codes():
     codes, factors = continuous(600, 3)
     factors["f2"] = np.array(list("abc"))[np.digitize(codes[:, 2], [-0.3, 0.3])]  # one discrete
@@ -154,13 +148,6 @@ def test_dci_degenerate_factors():
 
 
 # --- controls ---
-
-
-def test_random_rotations_are_orthogonal_and_seeded():
-    turns = d.random_rotations(5, 3, 0)
-    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.tile(np.eye(5), (3, 1, 1)), atol=1e-12)
-    np.testing.assert_array_equal(turns, d.random_rotations(5, 3, 0))
-    assert not np.allclose(turns[0], turns[1])
 
 
 def test_a_dimension_is_named_after_the_one_factor_that_it_knows():

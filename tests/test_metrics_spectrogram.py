@@ -102,11 +102,6 @@ def test_a_decoder_that_hardly_moves_is_collapsed_beside_its_originals():
     assert score(faint, distance)["collapsed"] and not score(path, distance)["collapsed"]
 
 
-def test_many_paths_are_scored_one_by_one():
-    scores = s.paths_smoothness(np.stack([T[:, None] * np.ones(5), JUMP, np.zeros((33, 5))]))
-    np.testing.assert_allclose(scores["step_ratio"], [1, 32, np.inf])
-
-
 # --- patterns ---
 
 N = 48
@@ -147,15 +142,6 @@ def test_selectivity_of_known_answers():
         one, all_alike, half, some, dead = s.selectivity(table)
     assert (one, all_alike) == pytest.approx((1, 0), abs=1e-12)
     assert half == pytest.approx(1 / 3) and half > some > 0 and np.isnan(dead)  # 1 - log 4 / log 8
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (7, 9), (9, 6), (1, 5)])
-def test_the_powers_of_a_pattern_add_up_to_its_variance(shape):
-    x = np.random.default_rng(0).normal(3, 2, (4, *shape))
-    power, *_ = s.modulation_spectrum(x)
-    np.testing.assert_allclose(power.sum((1, 2)), x.var((1, 2)))
-    np.testing.assert_allclose(power[:, :, 0].sum(1), x.mean(2).var(1), atol=1e-12)  # what frequency alone explains
-    np.testing.assert_allclose(power[:, 0].sum(1), x.mean(1).var(1), atol=1e-12)  # what time alone explains
 
 
 CASES = {

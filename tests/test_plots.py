@@ -68,13 +68,6 @@ def test_a_spectrogram_is_upright_in_seconds_and_hertz():
     assert not len(bare.get_xticks()) and bare.images[0].get_clim() == (0, 0.5)
 
 
-def test_a_gallery_leaves_the_missing_pictures_empty():
-    _, axes = plots.gallery({"all": X, "one": X[:1]}, TINY, np.array(["p", "q"]))
-    assert axes.shape == (2, 3) and [len(a.images) for a in axes.flat] == [1, 1, 1, 1, 0, 0]
-    assert [a.get_title() for a in axes[0]] == ["p", "q", ""]
-    assert [line[0].get_ylabel() for line in axes] == ["all", "one"]
-
-
 def test_histories_with_and_without_validation():
     train_only = HISTORY.drop(columns=["validation_mse", "validation_kl"])
     _, axes = plots.history({"a": HISTORY, "b": train_only}, ["mse", "absent"])
@@ -93,19 +86,6 @@ def test_vade_has_one_kl_curve_over_both_phases():
     assert axes[0].lines[0].get_ydata().tolist() == [5, 2.5, 3.25]
 
 
-def test_maps_show_every_clip_once_with_a_legend_of_few_classes():
-    labels = np.array(list("aabbbc"))
-    points = {f"map {i}": RNG.normal(size=(6, 2)) for i in range(3)}
-    figure, axes = plots.maps(points, labels, "title", columns=2)
-    assert axes.shape == (2, 2) and not axes[1, 1].axison
-    for ax, (name, xy) in zip(axes.flat, points.items(), strict=False):
-        shown = np.concatenate([c.get_offsets() for c in ax.collections])
-        assert ax.get_title() == name and [len(c.get_offsets()) for c in ax.collections] == [2, 3, 1]
-        assert np.allclose(shown, xy)  # these labels are already in the order of the classes
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "b", "c"]
-    assert not plots.maps({"m": RNG.normal(size=(13, 2))}, np.array([f"{i:02d}" for i in range(13)]))[0].legends
-
-
 def test_classes_can_be_told_apart_and_what_has_none_is_grey():
     styles = plots.class_styles([f"{i:02d}" for i in range(54)])
     assert len({tuple(style.values()) for style in styles.values()}) == 54
@@ -121,13 +101,6 @@ def test_a_heatmap_writes_its_values_and_centres_signed_ones():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["z1", "z2"]
     assert ax.collections[0].cmap.name != plots.heatmap(table.abs())[1].collections[0].cmap.name
     assert not plots.heatmap(pd.DataFrame(np.zeros((101, 2))))[1].texts
-
-
-def test_bars_have_their_nulls():
-    _, ax = plots.bars({"a": 0.5, "b": -0.25, "c": 0.125}, {"a": 0.1, "c": 0.2}, "AMI")
-    assert [p.get_width() for p in ax.patches] == [0.5, -0.25, 0.125]
-    assert [(line.get_xdata()[0], line.get_ydata().mean()) for line in ax.lines] == [(0.1, 0), (0.2, 2)]
-    assert [t.get_text().strip() for t in ax.texts] == ["0.500", "-0.250", "0.125"]
 
 
 def test_a_branch_of_one_family_has_its_colour():
