@@ -36,10 +36,8 @@ def coded(wave, format, rate=RATE):
 
 CHANGES = {
     "MP3": lambda w: coded(w, "MP3"),
-    "Vorbis": lambda w: coded(w, "OGG"),
     "at 8 kHz": lambda w: (librosa.resample(w, orig_sr=RATE, target_sr=8000), 8000),
     "clipped": lambda w: (np.clip(4 * w, -1, 1), RATE),
-    "soft": lambda w: (0.1 * w, RATE),
     "late": lambda w: (np.r_[np.zeros(1105, np.float32), w[:-1105]], RATE),
 }
 
@@ -90,14 +88,6 @@ def test_a_copy_agrees_place_by_place_in_half_of_its_segments():
     assert splits.duplicate_of([], np.zeros(0, int)).tolist() == []
 
 
-def test_what_is_connected_stays_together():
-    paths = ["a", "a", "b", "c", "d", "e", "f"]
-    artists = ["", "", "P", "P", "", "", None]
-    same = [0, 1, 1, 3, 4, 5, 4]  # the second segment of a is b's; f is d's
-    assert splits.together(paths, artists, same).tolist() == [0, 0, 0, 0, 4, 5, 4]
-    assert splits.together(["", "", np.nan], [None, "", ""]).tolist() == [0, 1, 2]
-
-
 # --- the split ---
 
 
@@ -138,7 +128,7 @@ def test_clips_without_an_artist_are_no_group():
         assert (split[10:] == "train").mean() == pytest.approx(0.7, abs=0.05) and len(set(split[10:])) == 3
 
 
-@pytest.mark.parametrize("per_genre", [1, 2, 3, 6])
+@pytest.mark.parametrize("per_genre", [1, 2, 3])
 def test_every_class_is_trained_on_and_tested_before_validated(per_genre):
     counts = pd.crosstab((table := clips_of(per_genre=per_genre))["genre"], split_clips(table))
     assert (counts["train"] > 0).all()
