@@ -109,18 +109,6 @@ def test_factors_are_stratified_and_independent():
     assert np.abs(correlation).max() < 4 / np.sqrt(len(everything))
 
 
-def test_variation_scales_the_ranges():
-    genre = TABLES.genres["bangla_baul"]
-    spread = {}
-    for variation in (0.0, 0.5, 1.0):
-        drawn = draw_factors(genre, TABLES, 20, variation, 0)
-        spread[variation] = {f: len({d[f] for d in drawn}) for f in FACTORS}
-        spread[variation]["range"] = np.ptp([d["brightness"] for d in drawn])
-    assert all(spread[0.0][f] == 1 for f in FACTORS)
-    assert spread[0.5]["range"] == pytest.approx(spread[1.0]["range"] / 2, rel=1e-4)
-    assert spread[0.5]["key"] < spread[1.0]["key"]
-
-
 def test_fixed_factors_stand_still_and_the_others_are_drawn_as_without_them():
     genre = TABLES.genres["bangla_baul"]
     free = draw_factors(genre, TABLES, 20, 0.3, 0)

@@ -119,15 +119,6 @@ def test_split_never_tears_a_group_and_keeps_the_shares(column):
         assert (split == name).mean() == pytest.approx(share, abs=0.08)
 
 
-def test_clips_without_an_artist_are_no_group():
-    for missing in (None, ""):
-        table = clips_of().assign(artist=missing)
-        table.loc[:9, "artist"] = "known"
-        split = split_clips(table)
-        assert len(set(split[:10])) == 1
-        assert (split[10:] == "train").mean() == pytest.approx(0.7, abs=0.05) and len(set(split[10:])) == 3
-
-
 @pytest.mark.parametrize("per_genre", [1, 2, 3])
 def test_every_class_is_trained_on_and_tested_before_validated(per_genre):
     counts = pd.crosstab((table := clips_of(per_genre=per_genre))["genre"], split_clips(table))

@@ -260,35 +260,15 @@ def test_an_interrupted_build_continues(small, data, loads, whole, monkeypatch):
     assert content(path) == whole and visible(path.parent) == {"small-tiny.zarr", "small-tiny.rejected.csv"}
 
 
-def test_a_build_is_begun_anew_when_other_files_are_usable_now(small, data, whole, loads, monkeypatch):
-    header = collection.header
-
-    def without_ffmpeg(path):
-        if path.name == "04.flac":
-            raise audio.UnreadableAudio("needs ffmpeg")
-        return header(path)
-
+@pytest.mark.parametrize(
+    "where", [(zarr.core.attributes.Attributes, "put"), (making.splits, "groups"), (Path, "rename")]
+)
+def test_a_build_interrupted_anywhere_continues(small, data, monkeypatch, where):
     with monkeypatch.context() as patch:
-        patch.setattr(collection, "header", without_ffmpeg)
-        interrupted_build(small, monkeypatch)
-    loads.clear()
-    assert content(build_store(small, TINY)) == whole and len(loads) == 12
-
-
-@pytest.mark.parametrize("where", ["labels", "finish", "rename"])
-def test_a_build_interrupted_anywhere_continues(small, data, loads, monkeypatch, where):
-    with monkeypatch.context() as patch:
-        if where == "labels":  # written, but not said to be
-            patch.setattr(zarr.core.attributes.Attributes, "put", interrupt)
-        if where == "finish":
-            patch.setattr(making, "_finish", interrupt)
-        if where == "rename":
-            patch.setattr(Path, "rename", interrupt)
+        patch.setattr(*where, interrupt)
         with pytest.raises(KeyboardInterrupt):
             build_store(small, TINY)
-    loads.clear()
     assert len(open_store(build_store(small, TINY)).table) == 12
-    assert len(loads) == (12 if where == "labels" else 0)  # what was decoded is kept
 
 
 CHILD = """
