@@ -144,26 +144,22 @@ def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> 
         raise InputError(f"{place}: {error['msg']}, but it is {repr(error['input'])[:200]}") from None
 
 
-def parameters_of(notebook: str) -> type[BaseModel]:
-    """The cell tagged `parameters` as a pydantic model: names, types, defaults. InputError: no such notebook."""
-    one_of("notebook", notebook, sorted(p.stem for p in notebooks_dir().glob("*.ipynb")))
-    return _parameters_of(notebooks_dir() / f"{notebook}.ipynb")
-
-
 @cache
-def _parameters_of(path: Path) -> type[BaseModel]:
+def parameters_of(path: Path) -> type[BaseModel]:
+    """The cell tagged `parameters` of a notebook as a pydantic model: names, types, defaults."""
     found = {name: ast.literal_eval(p["default"]) for name, p in pm.inspect_notebook(path).items()}
     return create_model(path.stem, __config__=STRICT, **{name: (type(value), value) for name, value in found.items()})
 
 
 def defaults(notebook: str) -> dict[str, Any]:
     """Names and default values in a notebook's parameters cell."""
-    return {name: field.default for name, field in parameters_of(notebook).model_fields.items()}
+    model = parameters_of(notebooks_dir() / f"{notebook}.ipynb")
+    return {name: field.default for name, field in model.model_fields.items()}
 
 
 def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with the types of their defaults (a command line has strings); InputError as of `validated`."""
-    values = validated(parameters_of(notebook), given, f"notebook {notebook}")
+    values = validated(parameters_of(notebooks_dir() / f"{notebook}.ipynb"), given, f"notebook {notebook}")
     return {name: getattr(values, name) for name in given}
 
 
