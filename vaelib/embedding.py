@@ -103,11 +103,7 @@ def embed_files(
 
 
 def _segments(file: Path, run: Run) -> Iterator[tuple[float, float, Tensor]]:
-    """Start and length in seconds, and the wave (samples,) of each segment of a file, cut as the store's files were.
-
-    Raises:
-        UnreadableAudio: the file cannot be used.
-    """
+    """Start and length in seconds, and the wave (samples,) of each segment of a file, cut as the store's files were."""
     if not os.path.exists(file):  # Path.exists raises where a name is too long
         raise audio.UnreadableAudio("is not there; check the name")
     if file.is_dir():
@@ -141,8 +137,7 @@ def _encode(run: Run, wave: Tensor) -> tuple[Tensor, Tensor | None]:
 def more_like(run: Run, found: Embedded, k: int, metric: str = "euclidean") -> list[pd.DataFrame]:
     """The `k` songs of the run's collection nearest to each row, in the model's own space; never the song itself.
 
-    Returns:
-        For each row a table, nearest first, indexed by rows of the store: `path`, labels, `distance`.
+    For each row a table, nearest first, indexed by rows of the store: `path`, labels, `distance`.
     """
     every = run.embed(None)
     first, number = run.store.tracks(every.rows)

@@ -52,8 +52,7 @@ def judge_claims(
 ) -> pd.DataFrame:
     """Judge every claim on finished runs: on the rung where it is first measured, and on all that are harder.
 
-    What a claim needs and is not among the kept results makes it `not tested`, with the reason, and stops nothing. On
-    harder rungs it is left out if it was tested elsewhere.
+    What a claim needs and is not among the kept results makes it `not tested`, with the reason, and stops nothing.
 
     Args:
         runs: Runs on one or several stores, any number of seeds.

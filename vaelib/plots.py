@@ -133,13 +133,7 @@ def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("ms
 
 
 def maps(points: Mapping[str, np.ndarray], labels: np.ndarray, title: str = "", columns: int = 4) -> Drawn:
-    """2-D maps side by side, coloured by class; a legend for at most twelve classes.
-
-    Args:
-        points: Name → (clip, 2).
-        labels: (clip,) class names, the same clips in every map.
-        columns: Maps in a row.
-    """
+    """2-D maps, name → (clip, 2), `columns` in a row, coloured by class (clip,), with a legend of at most twelve."""
     styles = class_styles(labels)
     rows, columns = -(-len(points) // columns), min(columns, len(points))
     size = (3 * columns, 3 * rows + 0.6)
@@ -197,10 +191,7 @@ def bars(
 def dendrogram(linkage: np.ndarray, labels: Sequence[str], families: Sequence[str], title: str = "") -> Drawn:
     """The tree of the classes, leaves coloured by family; a branch has the colour of the one family below it.
 
-    Args:
-        linkage: (C - 1, 4), from `scipy.cluster.hierarchy.linkage` of the classes' centroids.
-        labels: (C,) names of the classes.
-        families: (C,) family of each class.
+    Of scipy's linkage (C - 1, 4) of the classes' centroids, names (C,) and families (C,) of the classes.
     """
     colours = {family: style["color"] for family, style in class_styles(families).items()}
     below = [{f} for f in families]  # the families under every node, leaves first

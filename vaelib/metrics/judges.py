@@ -24,12 +24,12 @@ class ProbeScore(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """Correlation in [-1, 1], its p-value, and mean and 95th percentile under permuted families."""
+    """Correlation in [-1, 1], its p-value, and mean and 95th percentile under permuted families; nan: undefined."""
 
-    correlation: float
-    p_value: float
-    null_mean: float
-    null_p95: float
+    correlation: float = np.nan
+    p_value: float = np.nan
+    null_mean: float = np.nan
+    null_p95: float = np.nan
 
 
 def balanced_values(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -97,10 +97,10 @@ def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> Agreeme
     families = np.unique(families, return_inverse=True)[1]
     apart = _apart(families)
     if len(families) < 3 or apart.all() or not apart.any():
-        return Agreement(np.nan, np.nan, np.nan, np.nan)
+        return Agreement()
     tree = cophenet(linkage(pdist(np.asarray(centroids, dtype=float)), "average"))  # (C (C-1) / 2,)
     if np.ptp(tree) <= 1e-12 * np.abs(tree).max():
-        return Agreement(np.nan, np.nan, np.nan, np.nan)
+        return Agreement()
     rng = np.random.default_rng(0)
     observed = float(np.corrcoef(tree, apart)[0, 1])
     null = np.array([np.corrcoef(tree, _apart(rng.permutation(families)))[0, 1] for _ in range(1000)])

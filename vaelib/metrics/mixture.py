@@ -22,9 +22,7 @@ class Reliability(NamedTuple):
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> Reliability:
     """Accuracy against confidence in ten bins of equal width over [0, 1] (Guo et al. 2017, arXiv:1706.04599).
 
-    Args:
-        confidence: Highest responsibility of each clip, (N,), in [0, 1]; on an edge it belongs to the upper bin.
-        correct: Whether the clip is of its component's class, (N,).
+    Of each clip the highest responsibility, (N,), and whether it is of its component's class, (N,).
     """
     confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     place, bins = np.digitize(confidence, EDGES), len(EDGES) + 1
@@ -55,13 +53,9 @@ def margins(log_responsibilities: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(log_responsibilities: np.ndarray, correct: np.ndarray) -> float:
-    """The temperature, 0.1 to 10⁴, at which the highest responsibility best forecasts `correct`, by its log loss.
+    """The temperature, 0.1 to 10⁴, at which the highest of (N, K) responsibilities best forecasts `correct`, (N,).
 
-    One number for all clips (Guo et al. 2017); no cluster changes by it.
-
-    Args:
-        log_responsibilities: (N, K) of clips that are neither trained nor tested on.
-        correct: Whether each clip agrees with its likeliest component, (N,).
+    By its log loss, one number for all clips (Guo et al. 2017), of clips that are neither trained nor tested on.
     """
     correct = np.asarray(correct, dtype=bool)
 

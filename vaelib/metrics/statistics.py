@@ -99,22 +99,18 @@ def judge(
     """Interval and verdict of what was measured.
 
     From three seeds on the interval is over seeds, and over clips too where they are given. With fewer it is over the
-    clips of these runs, and what it decides holds `in this run`.
+    clips of these runs, and what it decides holds `in this run`. All of it must say so: `inconclusive` if it covers the
+    threshold or rests on too few seeds, `not tested` if the value is nan.
 
     Args:
         values: One number per seed, (S,), or per seed and test clip, (S, N).
-        against: The same of the baseline or other model, paired by seed, for `difference` and `ratio`.
-        how: What is judged. The mean of ratios is the geometric one; a ratio of or to nothing, or less, is not known.
-        direction: The claim holds `above` or `below` the threshold, or `within` the range.
-        threshold: The threshold twice, or the ends of the range, themselves included.
+        against: The same of the baseline or other model, paired by seed, for `difference` and `ratio` (whose mean is
+            the geometric one; of or to nothing, or less, it is not known).
+        threshold: The threshold twice, or for `within` the ends of the range, themselves included.
         share: The number is a share or a score of at most 1 (ARI, MIG): its interval does not leave [0, 1], or
             [-1, 1] for differences and for scores that fall below 0.
         exact: Counted, not estimated: a single value decides.
         turns: One number per turn of a stopwatch in one process, (S,), which is no seed.
-
-    Returns:
-        The interval (`n`: seeds, or turns), and `supported` or `refuted` if all of it says so, `inconclusive` if it
-        covers the threshold or rests on too few seeds, `not tested` if the value is nan.
     """
     x = np.asarray(values, dtype=float)
     if how == "difference":
