@@ -1,6 +1,6 @@
 """Sound files to log-mel spectrograms and back: decoding, the front end, scaling to [0, 1], Griffin-Lim.
 
-Notebook 01 explains and plays every step. torch and librosa are imported where they compute: other uses start faster.
+Notebook 01 explains and plays every step. Both torches are imported where they compute: other uses start faster.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ FULL_SCALE = 0.999  # samples beyond are counted as clipped
 BLOCK_S, BLOCK_SILENT = 0.05, 1e-3  # a block of 50 ms whose root mean square is below -60 dBFS is silent
 SEGMENT_S = 30.0  # longer files are cut into pieces of this length
 FRAMES = 256  # transformed at a time: what fits in a cache
+MOST_RATIO = 4000  # phases of a resampling filter; rates without a common divisor would need gigabytes, soxr does not
 
 
 class UnreadableAudio(InputError):
@@ -226,7 +227,6 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     Raises:
         UnreadableAudio: the file cannot be decoded, holds NaN or infinite samples, is silent or too short.
     """
-    import soxr
     import torch
 
     data, rate = samples(path, start, seconds)
@@ -235,7 +235,7 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
     wave = data.mean(1)
     if rate != fe.sample_rate:
-        wave = soxr.resample(wave, rate, fe.sample_rate)
+        wave = _resample(wave, rate, fe.sample_rate)
     _check_length(len(wave) / fe.sample_rate, fe)
     if np.abs(wave).max() < SILENT:  # or channels that cancel each other
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
@@ -249,6 +249,16 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
 def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
     """Decode a file, or a part of it, to mono at the front end's rate: the waveform of `read`."""
     return read(path, fe, start, seconds)[0]
+
+
+def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    import soxr
+    import torch
+    from torchaudio.functional import resample
+
+    if max(rate, wanted) // math.gcd(rate, wanted) > MOST_RATIO:
+        return soxr.resample(wave, rate, wanted)
+    return resample(torch.from_numpy(wave), rate, wanted).numpy()
 
 
 def _check_length(seconds: float, fe: FrontEnd) -> None:
@@ -266,9 +276,10 @@ def _check_length(seconds: float, fe: FrontEnd) -> None:
 @lru_cache(maxsize=8)
 def mel_bank(fe: FrontEnd) -> csr_array:
     """(mel, bin) weights of the mel bands (Slaney scale and normalisation): nine tenths of it are zeros."""
-    import librosa
+    from torchaudio.functional import melscale_fbanks
 
-    return csr_array(librosa.filters.mel(sr=fe.sample_rate, n_fft=fe.n_fft, n_mels=fe.n_mels, fmax=fe.f_max))
+    bank = melscale_fbanks(fe.n_fft // 2 + 1, 0.0, fe.f_max, fe.n_mels, fe.sample_rate, "slaney", "slaney")
+    return csr_array(bank.numpy().T)
 
 
 def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
@@ -349,8 +360,8 @@ def to_sound(db: np.ndarray, fe: FrontEnd) -> np.ndarray:
     """A listenable guess of the waveform behind a log-mel spectrogram.
 
     Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram (in a
-    hundredth of the time of librosa's non-negative least squares, and nearer), then librosa's Griffin-Lim phases. The
-    mel bank has thrown away phase and detail, so this is for the ear, not for measurement.
+    hundredth of the time of librosa's non-negative least squares, and nearer), then torchaudio's Griffin-Lim phases.
+    The mel bank has thrown away phase and detail, so this is for the ear, not for measurement.
 
     Args:
         db: (mel, frame) in dB.
@@ -358,11 +369,17 @@ def to_sound(db: np.ndarray, fe: FrontEnd) -> np.ndarray:
     Returns:
         (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
     """
-    import librosa
+    import torch
+    from torchaudio.functional import griffinlim
 
     mel = np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32)
-    magnitude = np.sqrt(_linear(mel, fe))
-    wave = librosa.griffinlim(magnitude, hop_length=fe.hop, n_fft=fe.n_fft, random_state=0)
+    magnitude = torch.from_numpy(np.sqrt(_linear(mel, fe)))
+    with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
+        torch.manual_seed(0)
+        wave = griffinlim(
+            magnitude, torch.hann_window(fe.n_fft), fe.n_fft, fe.hop, fe.n_fft, power=1.0, n_iter=32, momentum=0.99,
+            length=None, rand_init=True,
+        ).numpy()  # fmt: skip
     return (0.9 * wave / max(np.abs(wave).max(), FLOOR)).astype(np.float32)
 
 
