@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,9 +63,7 @@ class Embedded:
 
 
 @torch.inference_mode()
-def embed_files(
-    run: Run, files: Sequence[Path | str], per: str = "file", show: Callable[[], object] = lambda: None
-) -> Embedded:
+def embed_files(run: Run, files: Iterable[Path | str], per: str = "file") -> Embedded:
     """Embed audio files, of the collection or new, exactly as a run embeds the clips of its store (`Run.embed`).
 
     A conditional model infers the class of each window; the mean of its probabilities is given. The windows of a file
@@ -73,7 +71,6 @@ def embed_files(
 
     Args:
         per: A row for each `file` or for each `segment` of a long one.
-        show: Called after each file.
 
     Raises:
         InputError: another `per`. A file that cannot be used is named in `failed`, and the others go on.
@@ -98,7 +95,6 @@ def embed_files(
                 share = torch.cat(logits).float().softmax(1).mean(0).tolist()
                 row |= {f"p_{name}": value for name, value in zip(model.classes, share, strict=True)}
             rows.append(row)
-        show()
     return Embedded(pd.DataFrame(rows), group, failed)
 
 
