@@ -58,12 +58,6 @@ def line_styles(names: Sequence[str]) -> dict[str, dict]:
     }
 
 
-def hertz_axis(fe: FrontEnd) -> tuple[np.ndarray, list[str]]:
-    """Places of round frequencies on an axis of mel bands, and their labels, for `set_xticks` or `set_yticks`."""
-    bands = np.interp(HERTZ, mel_frequencies(fe), np.arange(fe.n_mels) + 0.5)
-    return bands, [f"{h / 1000:g}k" if h >= 1000 else str(h) for h in HERTZ]
-
-
 def spectrogram(
     x: np.ndarray, fe: FrontEnd, ax: Axes | None = None, title: str = "", bare: bool = False, **image: object
 ) -> Drawn:
@@ -76,7 +70,8 @@ def spectrogram(
     if bare:
         ax.set(xticks=[], yticks=[])
     else:
-        ax.set_yticks(*hertz_axis(fe), fontsize=8)
+        bands = np.interp(HERTZ, mel_frequencies(fe), np.arange(fe.n_mels) + 0.5)
+        ax.set_yticks(bands, [f"{h / 1000:g}k" if h >= 1000 else str(h) for h in HERTZ], fontsize=8)
         ax.set(xlabel="time (s)", ylabel="frequency (Hz)")
     return fig, ax
 
