@@ -45,6 +45,7 @@ MODEL_NOTEBOOKS = {
 }
 FAILURES = ("failed", "refused")
 REFUSALS = ("InputError", "UnwritableError")  # what a notebook was given was wrong, not the notebook
+INTERRUPTED = "interrupted: finished runs and checkpoints are kept, the same command continues"
 GONE = "the Dask scheduler went away; the same command continues on another one"
 POLL = 0.3  # seconds until a batch looks again who is free
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
@@ -325,7 +326,11 @@ def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
     with connected(workers or Workers(), len(jobs)) as client, Board(jobs) as board, client.as_current():
         topic = f"vaelib-{uuid4().hex}"  # other batches may have the same scheduler
         client.subscribe_topic(topic, lambda event: board.show(*event[1]))
-        _hand_out(client, topic, jobs, outcomes, board)
+        try:
+            _hand_out(client, topic, jobs, outcomes, board)
+        except KeyboardInterrupt:
+            board.console.print(INTERRUPTED)
+            raise
     return [outcomes[i] for i in range(len(jobs))]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from vaelib_demo import CLIPS, corpus_name
 from vaelib_demo.dials import fixed_factors
+from vaelib_demo.tables import load_tables
 
 from . import batch, config
 from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, defaults, raise_failures, validated
@@ -30,6 +34,9 @@ BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}  # whose runs
 CUTTING = ("windows", "split_seed", *CUT)
 DIALS = ("clips_per_genre", "clip_seconds", "composition", "variation", "fixed", "seed")
 RANGES = {"clips_per_genre": (3, 100_000), "clip_seconds": (1, 600), "composition": (0, 1), "variation": (0, 1)}
+# Seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, the rest of a notebook, rendering 1,000 s of music
+EPOCH = {"02_basic_vae": 1.5, "03_conv_vae": 6.0, "04_beta_vae": 6.0, "05_conditional_vae": 6.0, "06_vade": 3.5}
+REST, RENDER = 45, 7.0
 
 
 class _File(BaseModel):
@@ -64,6 +71,14 @@ class Corpus:
         found = read_corpus(folder, **{name: given[name] for name in READING if name in given})
         how = {name: given[name] for name in CUTTING if name in given}
         return is_current(found, front_end(given["profile"]), **how)
+
+    def windows(self) -> float:
+        """Training windows of an epoch, in thousands of 64 × 64; 0: not known before somebody's own music is read."""
+        if self.store.is_dir():
+            opened = open_store(self.store)
+            return len(opened.rows("train")) * prod(opened.front_end.shape) / 64**2 / 1000
+        clips = self.job.parameters.get("clips_per_genre", 0) * (1 if self.is_desk else len(load_tables().genres))
+        return 0.7 * clips * prod(front_end(self.job.parameters["profile"]).shape) / 64**2 / 1000
 
 
 @dataclass(frozen=True)
@@ -294,6 +309,7 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
         InputError: a store or folder of the plan is not there (before anything runs), or notebooks refused their input.
         NotebookFailedError: notebooks failed.
     """
+    workers = workers or Workers()
     jobs, outputs = _jobs(plan), outputs_dir().resolve()
     # the comparison of one corpus must not be replaced by that of several
     target = outputs / (f"comparison-{plan.path.stem}" if len(plan.music) > 1 else "comparison")
@@ -302,6 +318,9 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
         given["corpus"] = plan.music[0].store.stem
         last = tuple(range(len(jobs)))
         jobs.append(Job("07_compare", given, again=True, after=last, check=partial(_nothing_to_compare, plan)))
+    cores = workers.count or min(len(os.sched_getaffinity(0)), 4)
+    minutes = _seconds(plan, jobs) / min(cores, len(jobs)) / 60
+    print(f"{len(jobs)} notebooks: about {minutes:.0f} minutes on {cores} cores", file=sys.stderr, flush=True)
     outcomes = batch.run(jobs, workers)
     print(batch.write_summary(outcomes), flush=True)
     raise_failures(outcomes)
@@ -326,6 +345,24 @@ def _jobs(plan: Plan) -> list[Job]:
         check = partial(too_few_classes, given["store"], given["condition"]) if "condition" in given else None
         jobs.append(replace(job, needs=needs, after=after, check=check))
     return jobs
+
+
+def _seconds(plan: Plan, jobs: Sequence[Job]) -> float:
+    """About how long one core takes for what is not done yet."""
+    windows, total = {str(corpus.store): corpus.windows() for corpus in plan.corpora}, 0.0
+    for corpus in plan.corpora:
+        if corpus.job and not corpus.store.is_dir():
+            total += REST + RENDER * windows[str(corpus.store)] * corpus.job.parameters.get("clip_seconds", 0)
+    for job in jobs:
+        if job.notebook == "01_preprocess" or job.is_done():
+            continue
+        values = defaults(job.notebook) | job.parameters
+        epochs = values.get("epochs", 0) * len(values.get("priors", "one").split(","))
+        work = windows.get(values.get("store"), 0) * epochs
+        if desk := values.get("desk"):
+            work += windows[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
+        total += REST + EPOCH.get(job.notebook, 0) * work
+    return total
 
 
 def too_few_classes(store: Path | str, label: str) -> str:
