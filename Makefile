@@ -6,7 +6,7 @@ BIN := .venv/bin
 # A container may ask for no bytecode: every kernel and worker would compile all that it imports, half a minute each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo proof ladder test test-all lab bench lint clean
+.PHONY: help setup demo proof ladder test test-all lab bench bench-ui lint clean
 
 help:
 	@echo "make demo                  render, preprocess, train, test and compare everything; says how long it takes"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all              all tests"
 	@echo "make lab                   JupyterLab at the repository's root"
 	@echo "make bench                 training and preprocessing against baselines and the hardware (docs/BENCHMARKS.md; 15 min)"
+	@echo "make bench-ui              how long a reader waits for an explorer's picture and sound (needs a Chromium)"
 
 # Installed anew only when the list of dependencies changes.
 .venv/.ready: pyproject.toml constraints.txt
@@ -67,6 +68,9 @@ lab: setup
 
 bench: setup .venv/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-ui: setup
+	@$(BIN)/python -m benchmarks.explorers $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache

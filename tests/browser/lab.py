@@ -230,13 +230,15 @@ def track(slider: Locator) -> tuple[float, float]:
     return box["x"] + thumb / 2, box["x"] + box["width"] - thumb / 2
 
 
-def drag(slider: Locator, share: float, moves: int = 6, pause: float = 30) -> None:
-    """Drag a range input with the mouse to `share` (0…1) of its track, in `moves` moves with pauses (ms)."""
+def drag(slider: Locator, *shares: float, moves: int = 6, pause: float = 30) -> None:
+    """Drag a range input with the mouse to each share (0…1) of its track, in `moves` moves with pauses (ms)."""
     slider.scroll_into_view_if_needed()
     page, (x, y), (left, right) = slider.page, centre(slider), track(slider)
     page.mouse.move(x, y)
     page.mouse.down()
-    for k in range(1, moves + 1):
-        page.mouse.move(x + (left + share * (right - left) - x) * k / moves, y)
-        page.wait_for_timeout(pause)
+    for share in shares:
+        start, x = x, left + share * (right - left)
+        for k in range(1, moves + 1):
+            page.mouse.move(start + (x - start) * k / moves, y)
+            page.wait_for_timeout(pause)
     page.mouse.up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import anywidget
@@ -13,6 +14,9 @@ from .offline import SCRIPT, STYLE
 
 if TYPE_CHECKING:
     from .view import SpectrogramView, Values
+
+
+AHEAD = 16  # frames in one message
 
 
 def as_message(frame: dict) -> dict:
@@ -62,12 +66,11 @@ class Live(anywidget.AnyWidget):
         self.values = self.view.start_of(values)
 
     def send_ahead(self, name: str, values: Values) -> None:
-        """Send the frames that a slider leads to, so that the page can draw a move before it is answered."""
-        try:
-            frames = [as_message(f) for f in self.view.ahead(name, values)]
-        except InputError:  # the move itself will say so
-            return
-        self.send({"ahead": name, "frames": frames}, [f.pop("shades") for f in frames])
+        """Send the frames that a slider leads to, so that the page draws a move at once, until others are asked for."""
+        self.asked = asked = object()
+        frames = (as_message(f) for f in self.view.ahead(name, values))
+        while self.asked is asked and (some := list(islice(frames, AHEAD))):
+            self.send({"ahead": name, "frames": some}, [f.pop("shades") for f in some])
 
     def make_sound(self, tile: int, values: Values) -> None:
         """Send the sound of a tile or, negative, of a button."""

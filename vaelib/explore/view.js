@@ -1,6 +1,6 @@
 // A figure with buttons, sliders and drop-downs, in two hosts: the live widget (anywidget) and the saved page. After figure.js.
 
-const PAUSE = 200; // ms without a move before a sound is asked for
+const PAUSE = 100; // ms without a move before a sound is asked for
 
 // host: moved(control, place), reset(), hear(tile), setting(), go(setting): all controls as they were
 function view(root, setup, controls, host) {
@@ -110,9 +110,9 @@ function render({ model, el }) {
     },
   });
   const lead = () => { // draw at once what was sent ahead; the kernel's frame follows
-    const { name, frames } = ahead, now = values(), gap = (f) => Math.abs(f.values[name] - now[name]);
-    leads = frames.length > 0 && same(ahead.values, now, name);
-    if (leads) show.shown.draw(frames.reduce((a, b) => (gap(b) < gap(a) ? b : a)));
+    const own = ahead.frames.find((f) => same(f.values, values()));
+    leads = Boolean(own);
+    if (leads) show.shown.draw(own);
   };
   const stand = () => {
     show.stand(controls, controls.map((c) => c.values.indexOf(values()[c.name])));
@@ -124,8 +124,8 @@ function render({ model, el }) {
   };
   const start = () => { if (model.get("reference").shades) show.begin(unpacked(model.get("reference"))); };
   const message = (content, buffers) => {
-    if (content.ahead === ahead.name && content.frames) {
-      ahead.frames = content.frames.map((f, i) => unpacked({ ...f, shades: buffers[i] }));
+    if (content.frames) {
+      if (content.ahead === ahead.name) ahead.frames.push(...content.frames.map((f, i) => unpacked({ ...f, shades: buffers[i] })));
     } else if (content.sound !== undefined && buffers[0].byteLength && same(content.values, values())) {
       URL.revokeObjectURL(url);
       url = URL.createObjectURL(new Blob([buffers[0]], { type: "audio/mpeg" }));
@@ -155,9 +155,9 @@ function page(root) {
   const startOf = (scene) => ({ scene, control: 0, at: scenes[scene].controls[0].start });
   let now = startOf(0), entered = -1; // the scene, the one control that is not at its start, and where it stands
   const frameOf = async ({ scene, control, at }) => {
-    const frame = scenes[scene].controls[control].frames[at];
+    const { frames, texts } = scenes[scene].controls[control], frame = frames[at];
     if (!seen.has(frame.picture)) seen.set(frame.picture, await decoded(pictures[frame.picture]));
-    return { ...frame, ...seen.get(frame.picture) };
+    return { ...frame, ...seen.get(frame.picture), text: texts[at] };
   };
 
   async function go(next) { // the frames of a control were made with the others at their start
