@@ -108,8 +108,8 @@ def describe(store: Store) -> pd.DataFrame:
         first, reason = min(reasons.items())
         message = (
             f"{len(reasons)} of {len(store.table)} clips of {store.path.name} have no descriptors, the first "
-            f"{store.audio_path(first)}, which {reason.partition(';')[0]}: put the audio back, or preprocess the corpus "
-            "as it is now"
+            f"{store.audio_path(first)}, which {reason.partition(';')[0]}: put the audio back, or preprocess the "
+            "corpus as it is now"
         )
         if known.empty:
             raise InputError(message)
