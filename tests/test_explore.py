@@ -15,7 +15,6 @@ from vaelib.audio import load
 from vaelib.config import COMPACT, FULL, InputError
 from vaelib.explore import (
     Choice,
-    Extra,
     Slider,
     SpectrogramView,
     class_sampler,
@@ -48,7 +47,7 @@ def view(store):
         ramp, controls, TINY, store.fit_scaler(), f"title {HOSTILE}", caption=lambda v: f"at {v['a']} {HOSTILE}",
         sound=lambda v, tile: (np.full(4000, v["a"] * tile, np.float32), 22_050),
         begin=lambda v: {"a": -0.5 if v["b"] == "high" else 0.05}, first=1,
-        extras=[Extra(f"walk {HOSTILE}", lambda v: (np.linspace(-1, 1, 4000, dtype=np.float32), 22_050))],
+        extras={f"walk {HOSTILE}": lambda v: (np.linspace(-1, 1, 4000, dtype=np.float32), 22_050)},
     )  # fmt: skip
 
 
@@ -222,7 +221,7 @@ def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(runs):
         np.testing.assert_array_equal(v.sound(v.start, at)[0], middle_sound(run, row))
     inverted = []
     v.to_sound = lambda x, values: inverted.append(x) or (np.zeros(10, np.float32), 22_050)
-    v.extras[0].sound(v.start)
+    v.extras["the path"](v.start)
     np.testing.assert_allclose(inverted[0][:, [0, -1]], np.stack([decoded[0][:, 0], decoded[1][:, -1]], 1), atol=1e-5)
 
 

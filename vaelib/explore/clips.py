@@ -30,8 +30,8 @@ from ..runs import Run, labels_of
 from ..store import Store
 from . import picture
 from .fields import Field, fields_of, listed, model_fields
-from .live import as_message
 from .offline import HERE, STYLE, embed, still
+from .view import as_message
 from .views import own_sound
 
 SCRIPT = (HERE / "figure.js").read_text() + (HERE / "clips.js").read_text()

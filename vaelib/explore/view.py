@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
+import anywidget
 import numpy as np
 import torch
+import traitlets
 
 from ..audio import Scaler, to_sound
-from ..config import FrontEnd, write_atomic
+from ..config import FrontEnd, InputError, write_atomic
 from . import picture
-from .live import Live
-from .offline import page, still
+from .offline import SCRIPT, STYLE, page, still
 
+AHEAD = 16  # frames in one message
 Values = dict[str, float | str]
 Sound = tuple[np.ndarray, int]  # wave (samples,) in [-1, 1] and its rate
 
@@ -85,11 +87,9 @@ class Choice:
         return value
 
 
-class Extra(NamedTuple):
-    """A button with a sound of its own."""
-
-    label: str
-    sound: Callable[[Values], Sound]
+def as_message(frame: dict) -> dict:
+    """A frame as its figure in the page unpacks it."""
+    return frame | {"shades": frame["shades"].tobytes(), "shape": frame["shades"].shape}
 
 
 decoding = threading.RLock()  # the number of threads belongs to the process
@@ -107,46 +107,26 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+@dataclass(eq=False)
 class SpectrogramView:
-    """Displays itself: a live widget in JupyterLab, a page that needs no kernel wherever only HTML is shown.
+    """Displays itself: a live widget in JupyterLab, a page that needs no kernel wherever only HTML is shown."""
 
-    Args:
-        render: Pure function of the controls' values → (F, T) or, shown as tiles, (N, F, T) in [0, 1].
-            It is called from several threads.
-        controls: Sliders and choices.
-        front_end: What the spectrograms were made with.
-        scaler: [0, 1] ↔ dB.
-        title: Plain text.
-        sound: Function (values, tile) → sound, or None for the tile inverted by Griffin-Lim.
-        caption: Function of the values → plain text.
-        tone: Function of the values → level (dB) and tilt (dB) put back by a scaler that removed them.
-        begin: Where the other controls stand when a choice with scenes has changed.
-        extras: Buttons with sounds of their own.
-        tiles: Function of the values → a name for each tile.
-        first: The tile that sounds until another is clicked; if it is not the first, the strip shows it alone.
-        offline_sounds: How many positions of a scene keep their sound in a saved page.
-    """
+    render: Callable[[Values], np.ndarray]  # pure, from several threads; → (F, T) or, as tiles, (N, F, T) in [0, 1]
+    controls: Sequence[Slider | Choice]
+    front_end: FrontEnd
+    scaler: Scaler
+    title: str
+    _: KW_ONLY
+    sound: Callable[[Values, int], Sound | None] = lambda v, tile: None  # of a tile; None: inverted by Griffin-Lim
+    caption: Callable[[Values], str] = lambda v: ""
+    tone: Callable[[Values], tuple[float, float]] = lambda v: (0.0, 0.0)  # level and tilt (dB) that a scaler removed
+    begin: Callable[[Values], Values] = lambda v: {}  # where controls stand when a choice with scenes has changed
+    extras: dict[str, Callable[[Values], Sound]] = field(default_factory=dict)  # buttons with sounds of their own
+    tiles: Callable[[Values], Sequence[str]] = lambda v: ()  # a name for each tile
+    first: int = 0  # the tile that sounds until another is clicked; if it is not 0, the strip shows it alone
+    offline_sounds: int = 5  # positions of a scene that keep their sound in a saved page
 
-    def __init__(
-        self,
-        render: Callable[[Values], np.ndarray],
-        controls: Sequence[Slider | Choice],
-        front_end: FrontEnd,
-        scaler: Scaler,
-        title: str,
-        *,
-        sound: Callable[[Values, int], Sound | None] = lambda v, tile: None,
-        caption: Callable[[Values], str] = lambda v: "",
-        tone: Callable[[Values], tuple[float, float]] = lambda v: (0.0, 0.0),
-        begin: Callable[[Values], Values] = lambda v: {},
-        extras: Sequence[Extra] = (),
-        tiles: Callable[[Values], Sequence[str]] = lambda v: (),
-        first: int = 0,
-        offline_sounds: int = 5,
-    ) -> None:
-        self.render, self.controls, self.front_end, self.scaler = render, tuple(controls), front_end, scaler
-        self.title, self.caption, self.tone, self.begin, self.tiles = title, caption, tone, begin, tiles
-        self.sound, self.extras, self.first, self.offline_sounds = sound, tuple(extras), first, offline_sounds
+    def __post_init__(self) -> None:
         self.start: Values = {c.name: c.start for c in self.controls}
         self.scenes = tuple(c for c in self.controls if isinstance(c, Choice) and c.scenes)
         self._sound = lru_cache(maxsize=64)(self._make_sound)
@@ -186,8 +166,8 @@ class SpectrogramView:
 
     def setup(self) -> dict:
         """What does not change: title, axes, colours, buttons."""
-        buttons = {"extras": [e.label for e in self.extras], "first": self.first}
-        return picture.setup(self.title, self.front_end, self.scaler) | buttons
+        more = {"extras": list(self.extras), "first": self.first}
+        return picture.setup(self.title, self.front_end, self.scaler) | more
 
     def sound_file(self, values: Values, tile: int, seconds: float | None = None) -> bytes:
         """The sound of a tile at these values as MP3; a negative number is that of a button (-1 the first)."""
@@ -195,7 +175,7 @@ class SpectrogramView:
 
     def _make_sound(self, items: tuple, tile: int, seconds: float | None) -> bytes:
         values = dict(items)
-        made = self.extras[-1 - tile].sound(values) if tile < 0 else self.sound(values, tile)
+        made = list(self.extras.values())[-1 - tile](values) if tile < 0 else self.sound(values, tile)
         if made is None:
             x = np.asarray(self.render(values))
             made = self.to_sound(x if x.ndim == 2 else x[min(tile, len(x) - 1)], values)
@@ -235,3 +215,62 @@ class SpectrogramView:
             return shown
         html = self.offline()
         return self.live()._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": html}
+
+
+class Live(anywidget.AnyWidget):
+    """The widget of one view; everything is drawn in the browser from shades of grey."""
+
+    _esm, _css = SCRIPT, STYLE
+    setup = traitlets.Dict().tag(sync=True)
+    values = traitlets.Dict().tag(sync=True, echo_update=False)  # an echo would delay the picture
+    frame = traitlets.Dict().tag(sync=True)  # with the values that it was made for
+    reference = traitlets.Dict().tag(sync=True)  # the start, which differences are taken from until a picture is pinned
+    note = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, view: SpectrogramView) -> None:
+        self.view, self.lock, self.scene = view, threading.Lock(), {}
+        controls = [view.described(c, c.grid) for c in view.controls]
+        super().__init__(setup=view.setup() | {"controls": controls}, values=view.start)
+        self.draw()
+        self.observe(self.draw, "values")
+        self.on_msg(self._on_message)
+
+    def draw(self, _: object = None) -> None:
+        """Send the picture, and after a new choice of what the sliders stand for the one to compare with."""
+        with self.lock:
+            values = self.values
+            try:
+                if (scene := {c.name: values[c.name] for c in self.view.scenes}) != self.scene or not self.reference:
+                    self.scene, self.reference = scene, self._frame(self.view.start_of(values))
+                self.frame = self._frame(values)
+            except InputError as e:
+                self.note = str(e)
+
+    def _frame(self, values: Values) -> dict:
+        return as_message(self.view.frame(values)) | {"values": values}
+
+    def _on_message(self, _: object, message: dict, __: object) -> None:
+        """What the page asks for comes from a thread of its own: pictures do not wait for sounds."""
+        do = {"start": self.go_to_start, "ahead": self.send_ahead, "sound": self.make_sound}[message.pop("do")]
+        threading.Thread(target=do, kwargs=message, daemon=True).start()
+
+    def go_to_start(self, values: Values) -> None:
+        """Move the controls to the start of the scene of `values`."""
+        self.values = self.view.start_of(values)
+
+    def send_ahead(self, name: str, values: Values) -> None:
+        """Send the frames that a slider leads to, so that the page draws a move at once, until others are asked for."""
+        self.asked = asked = object()
+        frames = (as_message(f) for f in self.view.ahead(name, values))
+        while self.asked is asked and (some := list(islice(frames, AHEAD))):
+            self.send({"ahead": name, "frames": some}, [f.pop("shades") for f in some])
+
+    def make_sound(self, tile: int, values: Values) -> None:
+        """Send the sound of a tile or, negative, of a button."""
+        self.note, note = "making the sound …", ""
+        try:
+            data = self.view.sound_file(values, tile)
+        except (InputError, ValueError, OSError) as e:  # the clip's own file may be gone
+            data, note = b"", f"no sound: {e}"
+        self.note = note
+        self.send({"sound": tile, "values": values}, [data])

@@ -14,7 +14,7 @@ from ..metrics.mixture import margins
 from ..runs import Run
 from ..store import Store
 from .picture import sound_bytes
-from .view import Choice, Extra, Slider, Sound, SpectrogramView, Values
+from .view import Choice, Slider, Sound, SpectrogramView, Values
 
 Z_RANGE = 2.5  # a dimension is moved this many standard deviations of its aggregate posterior
 Z_STEP = 0.05  # at least, in standard deviations of the prior
@@ -118,7 +118,7 @@ def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: 
         f"{run.name}: from clip A to clip B",
         sound=lambda v, tile: None if tile == 1 else clips.sound(v["b" if tile else "a"]),
         tone=lambda v: tuple((1 - v["t"]) * clips.tone(v["a"]) + v["t"] * clips.tone(v["b"])),
-        extras=[Extra("the path", path)],
+        extras={"the path": path},
         tiles=lambda v: ("clip A", f"decoded, {v['t']:.2f}", "clip B"),
         first=1,
         offline_sounds=1,
