@@ -155,7 +155,7 @@ class ClipsView:
         order = self.turns()
         picked = order[np.unique(np.linspace(0, len(order) - 1, n).astype(int))]
         frames = [self.store.spectrogram(int(r), self.scaler) for r in self.rows[picked]]
-        return picture.png(picture.strip(frames, [self.names[i] for i in picked], self.store.front_end, self.title))
+        return picture.strip(frames, [self.names[i] for i in picked], self.store.front_end, self.title)
 
     def _map_picture(self) -> Figure:
         method, maps = next(iter(self.maps.items()))

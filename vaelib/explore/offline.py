@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 from collections.abc import Sequence
 from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from . import picture
 
@@ -35,7 +39,9 @@ def still(view: SpectrogramView | ClipsView) -> dict[str, str]:
 
 def image_of(view: SpectrogramView | ClipsView) -> str:
     """The view on paper: what is seen where no script runs."""
-    return f'<img src="{picture.poster(view.strip())}" alt="{html.escape(view.title)}" style="max-width: 100%">'
+    with Image.open(io.BytesIO(view.strip())) as image:
+        src = picture.webp(np.asarray(image.convert("RGB")), 70)
+    return f'<img src="{src}" alt="{html.escape(view.title)}" style="max-width: 100%">'
 
 
 def embed(view: SpectrogramView | ClipsView, name: str, data: dict, script: str) -> str:

@@ -88,12 +88,6 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def poster(strip: bytes) -> str:
-    """PNG of a strip → data URI of a smaller file, seen in a saved page where no script runs."""
-    with Image.open(io.BytesIO(strip)) as image:
-        return webp(np.asarray(image.convert("RGB")), 70)
-
-
 def hz_ticks(fe: FrontEnd) -> list[tuple[float, str]]:
     """(share of the height from the bottom, label) of the frequency axis."""
     hz = mel_frequencies(fe)
@@ -115,8 +109,8 @@ def setup(title: str, fe: FrontEnd, scaler: Scaler) -> dict:
     }
 
 
-def strip(frames: Sequence[np.ndarray], labels: Sequence[str], fe: FrontEnd, title: str) -> Figure:
-    """Spectrograms (F, T) or (N, F, T) in [0, 1] side by side, each under its label: what a slider shows, on paper."""
+def strip(frames: Sequence[np.ndarray], labels: Sequence[str], fe: FrontEnd, title: str) -> bytes:
+    """PNG of spectrograms (F, T) or (N, F, T) in [0, 1] side by side, each under its label."""
     many, magma = any(np.ndim(f) == 3 for f in frames), lut("magma")
     fig = Figure(figsize=(1.75 * len(frames) + 0.7, 2.6), layout="constrained", dpi=100)
     axes = np.atleast_1d(fig.subplots(1, len(frames), sharey=not many))
@@ -129,4 +123,4 @@ def strip(frames: Sequence[np.ndarray], labels: Sequence[str], fe: FrontEnd, tit
         ticks = hz_ticks(fe)
         axes[0].set_yticks([t for t, _ in ticks], [n for _, n in ticks])
     fig.suptitle(title, fontsize=10, parse_math=False)
-    return fig
+    return png(fig)

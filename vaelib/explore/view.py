@@ -193,7 +193,7 @@ class SpectrogramView:
         frames = [np.asarray(self.render(self.start | {control.name: v})) for v in picked]
         frames = [x[self.first] if self.first else x for x in frames]
         labels, title = [control.text(v) for v in picked], f"{self.title} · {control.label}"
-        return picture.png(picture.strip(frames, labels, self.front_end, title))
+        return picture.strip(frames, labels, self.front_end, title)
 
     def save(self, folder: Path, name: str) -> SpectrogramView:
         """Leave the strip as a picture in a folder; returns the view, so that a cell can end with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 from IPython.display import Audio
@@ -56,9 +56,9 @@ def wave_player(wave: np.ndarray, rate: int) -> Audio:
 class _Start:
     """The clips that a view can start from, by name; the first one given leads."""
 
-    def __init__(self, run: Run, split: str, *first: int) -> None:
+    def __init__(self, run: Run, *first: int) -> None:
         self.run, self.rows = run, {}
-        for r in dict.fromkeys([*map(int, first), *map(int, run.store.rows(split))]):
+        for r in dict.fromkeys([*map(int, first), *map(int, run.store.rows("test"))]):
             name = clip_name(run.store, r)
             self.rows[name if name not in self.rows else f"{name} ({run.store.table.loc[r, 'path']})"] = r
         self.encode = cache(lambda name: run.encode_clip(self.rows[name]))  # → code, window, class
@@ -85,16 +85,12 @@ def _decode(run: Run, z: np.ndarray, values: Values) -> np.ndarray:
     return run.decode(z[None], y)[0]
 
 
-def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: int = 33) -> SpectrogramView:
-    """Slide on the straight line between the codes of two clips, between the clips themselves; notebooks 02 and 03.
+def interpolation(run: Run, row_a: int, row_b: int, steps: int = 33) -> SpectrogramView:
+    """Slide on the straight line between the codes of two clips, in `steps`; notebooks 02 and 03.
 
-    Args:
-        run: The model.
-        row_a, row_b: Rows of the store to start with; any clip of the split can be chosen instead.
-        split: Where the clips are from.
-        steps: Positions on the line.
+    It starts with two rows of the store; any test clip can be chosen instead.
     """
-    clips = _Start(run, split, row_a, row_b)
+    clips = _Start(run, row_a, row_b)
 
     def between(v: Values, t: float) -> np.ndarray:
         return _decode(run, (1 - t) * clips.encode(v["a"])[0] + t * clips.encode(v["b"])[0], v)
@@ -126,22 +122,16 @@ def interpolation(run: Run, row_a: int, row_b: int, split: str = "test", steps: 
     return view
 
 
-def traversal(run: Run, row: int, most: int = 8, split: str = "test") -> SpectrogramView:
+def traversal(run: Run, row: int, most: int = 8) -> SpectrogramView:
     """One slider per live dimension, from the code of any clip, which is seen and heard beside it; notebook 04.
 
-    Sliders are named by `factors.meanings`, the most informative first. Each moves over mean ± 2.5 standard deviations
-    of the dimension's aggregate posterior on the split; where it starts, the picture is that of the clip's own code. A
-    slider whose factor follows it in a straight line stands on the factor's scale (a fader in dB), the others on that
-    of the code (standard deviations of the prior).
-
-    Args:
-        run: The model.
-        row: Row of the store to start with; any clip of the split can be chosen instead.
-        most: Sliders at most.
-        split: Where the clips are from.
+    Sliders (`most` at most) are named by `factors.meanings`, the most informative first. Each moves over mean ± 2.5
+    standard deviations of the dimension's aggregate posterior on test clips. A slider whose factor follows it in a
+    straight line stands on the factor's scale (a fader in dB), the others on that of the code (standard deviations of
+    the prior).
     """
-    clips = _Start(run, split, row)
-    seen, live, found = run.embed(split), [int(d) for d in live_dimensions(run)], meanings(run)
+    clips = _Start(run, row)
+    seen, live, found = run.embed("test"), [int(d) for d in live_dimensions(run)], meanings(run)
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
     first, _, index = clips.encode(clips.first[0])
     low, high = np.minimum(centre - Z_RANGE * spread, first), np.maximum(centre + Z_RANGE * spread, first)
@@ -208,14 +198,10 @@ def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
     names = run.config.model.classes
     middle = run.store.table[["level_db", "tilt_db"]].median().tolist()
 
-    @lru_cache(maxsize=4)
-    def drawn(classes: tuple[int, ...], temperature: float, seed: int, shared: bool) -> np.ndarray:
-        return run.sample(len(classes), classes, temperature, seed, shared=shared)
-
     def render(v: Values) -> np.ndarray:
         every = v["show"] == EVERY_CLASS
-        classes = tuple(range(len(names))) if every else (names.index(v["class"]),) * int(v["n"])
-        return drawn(classes, float(v["temperature"]), int(v["seed"]), every)
+        classes = list(range(len(names))) if every else [names.index(v["class"])] * int(v["n"])
+        return run.sample(len(classes), classes, float(v["temperature"]), int(v["seed"]), shared=every)
 
     return SpectrogramView(
         render,
@@ -240,23 +226,18 @@ MEAN, CERTAIN, UNCERTAIN, MEMBERS, SAMPLES = (
 )  # fmt: skip
 
 
-def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) -> SpectrogramView:
+def component_view(run: Run, n: int = 6, most: int = 18) -> SpectrogramView:
     """The components of a VaDE run, the heaviest first: mean, samples, members, clips it is most and least sure of.
 
     Clips are ranked by their log-odds against the second likeliest component, which tell them apart where all
-    probabilities are rounded to 1; no clip is among the most and among the least certain ones; notebook 06.
-
-    Args:
-        run: The model.
-        split: Where the clips are from.
-        n: How many samples, and how many of the most and least certain clips.
-        most: How many members, evenly from the most to the least certain.
+    probabilities are rounded to 1; no clip is among the `n` most and the `n` least certain ones. `most` members are
+    shown, evenly from the most to the least certain; notebook 06.
 
     Raises:
         InputError: the run has no mixture.
     """
-    log_gamma = run.log_responsibilities(split)  # (clip, K); raises for a run without a mixture
-    margin, store, rows = margins(log_gamma), run.store, run.store.rows(split)
+    log_gamma = run.log_responsibilities("test")  # (clip, K); raises for a run without a mixture
+    margin, store, rows = margins(log_gamma), run.store, run.store.rows("test")
     weights = run.model.log_weights().exp().detach().numpy()
     means = run.model.mixture["means"].detach().numpy()
     members = [np.flatnonzero(log_gamma.argmax(1) == c) for c in range(len(weights))]
@@ -269,7 +250,7 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
         return int(v["component"].split(":")[0])
 
     def clips(v: Values) -> np.ndarray:
-        """Places in the split."""
+        """Places among the test clips."""
         found = members[component(v)]
         if v["show"] == MEMBERS:
             return found[np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)]
@@ -289,7 +270,6 @@ def component_view(run: Run, split: str = "test", n: int = 6, most: int = 18) ->
         return window_sound(store, int(rows[found[min(tile, len(found) - 1)]])) if len(found) else None
 
     def caption(v: Values) -> str:
-        """What the component holds, and the clips that are shown."""
         genres = store.table.loc[rows[members[component(v)]], "genre"].value_counts()
         held = ", ".join(f"{g} {k}" for g, k in genres.head(4).items()) or "no clip"
         others = f", {len(genres) - 4} more" if len(genres) > 4 else ""
