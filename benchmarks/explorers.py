@@ -47,8 +47,8 @@ STOPWATCH = """(() => {
   const put = CanvasRenderingContext2D.prototype.putImageData;
   CanvasRenderingContext2D.prototype.putImageData = function (...given) {
     put.apply(this, given);
-    const { values, text } = this.canvas.closest(".vaelib-figure").shown; // what the picture was made for
-    const made = (m) => (values ? Math.abs(values[m.name] - m.text) < 0.006 : text === m.text);
+    const { values } = this.canvas.closest(".vaelib-figure").shown; // what the picture was made for
+    const made = (m) => Math.abs(values[m.name] - m.text) < 0.006;
     requestAnimationFrame(() => { // a message posted from the frame arrives when the frame has been painted
       const { port1, port2 } = new MessageChannel();
       port1.onmessage = () => {

@@ -56,52 +56,45 @@ def embed(view: SpectrogramView | ClipsView, name: str, data: dict, script: str)
 def page(view: SpectrogramView) -> str:
     """Each control moves through its frames while the others stay at their start."""
     pictures: dict[str, int] = {}  # every picture once, however many positions show it
-    chosen = product(*(range(len(c.positions(c.start))) for c in view.scenes))
-    scenes = [_scene(view, places, pictures) for places in chosen]
+    chosen = list(product(*(c.positions(c.start) for c in view.scenes)))
+    scenes = [_scene(view, options, pictures) for options in chosen]
     room = MOST_BYTES - sum(map(len, pictures))
     for i, scene in enumerate(scenes):
         scene["sounds"] = _sounds(view, scene, room / (len(scenes) - i))
         room -= sum(len(s["src"]) for s in scene["sounds"])
-    choices = [view.described(c, c.positions(c.start)) for c in view.scenes]
-    data = {"setup": view.setup(), "choices": choices, "scenes": scenes, "pictures": list(pictures)}
-    return embed(view, "vaelib-view", data, SCRIPT)
+    return embed(view, "vaelib-view", {"setup": view.setup(), "scenes": scenes, "pictures": list(pictures)}, SCRIPT)
 
 
-def _scene(view: SpectrogramView, chosen: Sequence[int], pictures: dict[str, int]) -> dict:
+def _scene(view: SpectrogramView, options: Sequence[str], pictures: dict[str, int]) -> dict:
     """One combination of the choices that the other controls depend on, with all frames of each control."""
-    options = {c.name: c.positions(c.start)[k] for c, k in zip(view.scenes, chosen, strict=True)}
-    start = view.start_of(view.start | options)
-    common, controls = view.frame(start), []
-    for c in (c for c in view.controls if c not in view.scenes):
-        values = c.positions(start[c.name])
-        frames = [common if v == start[c.name] else view.frame(start | {c.name: v}) for v in values]
-        for i, frame in enumerate(frames):
-            uri = picture.webp(frame["shades"], QUALITY)
-            frames[i] = {k: frame[k] for k in frame if k != "shades"}
-            frames[i]["picture"] = pictures.setdefault(uri, len(pictures))
-        controls.append(view.described(c, values) | {"start": values.index(start[c.name]), "frames": frames})
-    return {"values": start, "chosen": chosen, "controls": controls}
+    chosen = {c.name: option for c, option in zip(view.scenes, options, strict=True)}
+    start = view.start_of(view.start | chosen)
+    controls = [view.described(c, c.positions(start[c.name])) for c in view.controls]
+    settings = [start | {c["name"]: v} for c in controls if not c["scene"] for v in c["values"]]
+    frames = []
+    for values in [start, *(v for v in settings if v != start)]:
+        frame = view.frame(values) | {"values": values}
+        uri = picture.webp(frame.pop("shades"), QUALITY)
+        frames.append(frame | {"picture": pictures.setdefault(uri, len(pictures))})
+    return {"start": start, "controls": controls, "frames": frames}
 
 
 def _sounds(view: SpectrogramView, scene: dict, room: float) -> list[dict]:
     """Of the start's tiles and the buttons, then of the ends (of a choice: all) of the controls in turn."""
-    ends = []
-    for i, c in enumerate(scene["controls"]):
-        at = range(len(c["values"]))
-        ends.append([(i, k, view.first) for k in (at if not c["slider"] else (at[-1], at[0])) if k != c["start"]])
-    first = scene["controls"][0]
-    tiles = range(min(TILES, first["frames"][0]["count"]))
+    start, ends = scene["start"], []
+    for c in (c for c in scene["controls"] if not c["scene"]):
+        kept = [c["values"][-1], c["values"][0]] if c["slider"] else c["values"]
+        ends.append([start | {c["name"]: v} for v in kept if v != start[c["name"]]])
+    turns = [values for turn in zip_longest(*ends) for values in turn if values]
+    tiles = range(min(TILES, scene["frames"][0]["count"]))
     tiles = [view.first, *(t for t in tiles if t != view.first), *(-1 - i for i in range(len(view.extras)))]
-    turns = [end for turn in zip_longest(*ends) for end in turn if end]
     made = []
-    for i, k, tile in [*((0, first["start"], t) for t in tiles), *turns[: view.offline_sounds]]:
-        control = scene["controls"][i]
-        values = scene["values"] | {control["name"]: control["values"][k]}
+    for values, tile in [*((start, t) for t in tiles), *((v, view.first) for v in turns[: view.offline_sounds])]:
         try:
             src = picture.data_uri(view.sound_file(values, tile, SOUND_SECONDS), "audio/mpeg")
         except (ValueError, OSError):  # the clip's own file is gone: the picture is still there
             continue
         if (room := room - len(src)) < 0:
             break
-        made.append({"control": i, "at": k, "tile": tile, "src": src})
+        made.append({"values": values, "tile": tile, "src": src})
     return made

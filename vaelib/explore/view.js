@@ -63,11 +63,12 @@ function view(root, setup, controls, host) {
   play = add(row, "input", { type: "checkbox", checked: true });
   return {
     shown, panel,
-    stand(now, places) { // the controls, which may have other positions in each scene, and where they stand
+    stand(now, values) { // the controls, whose positions may be others in each scene, and what they are set to
       inputs.forEach(({ input, output }, i) => {
-        if (now[i].slider) input.max = now[i].texts.length - 1;
-        input.value = places[i];
-        if (now[i].slider) output.textContent = now[i].texts[places[i]];
+        const { slider, texts } = now[i], place = now[i].values.indexOf(values[now[i].name]);
+        if (slider) input.max = texts.length - 1;
+        input.value = place;
+        if (slider) output.textContent = texts[place];
       });
     },
     begin(frame) { // a new start: no difference is shown
@@ -115,7 +116,7 @@ function render({ model, el }) {
     if (leads) show.shown.draw(own);
   };
   const stand = () => {
-    show.stand(controls, controls.map((c) => c.values.indexOf(values()[c.name])));
+    show.stand(controls, values());
     lead();
   };
   const draw = () => { // a frame of older values would take the picture back
@@ -150,49 +151,47 @@ export default { render };
 
 function page(root) {
   delete root.dataset.saved;
-  const { setup, choices, scenes, pictures } = JSON.parse(root.querySelector("script").textContent), seen = new Map();
+  const { setup, scenes, pictures } = JSON.parse(root.querySelector("script").textContent), seen = new Map();
   root.querySelector("img").remove();
-  const startOf = (scene) => ({ scene, control: 0, at: scenes[scene].controls[0].start });
-  let now = startOf(0), entered = -1; // the scene, the one control that is not at its start, and where it stands
-  const frameOf = async ({ scene, control, at }) => {
-    const { frames, texts } = scenes[scene].controls[control], frame = frames[at];
+  const same = (a, b) => Object.keys(a).every((name) => a[name] === b[name]);
+  const sceneOf = (values) => scenes.find(({ controls, start }) => controls.every((c) => !c.scene || values[c.name] === start[c.name]));
+  let scene = null, now = scenes[0].start;
+  const frameOf = async (values) => {
+    const frame = scene.frames.find((f) => same(f.values, values));
     if (!seen.has(frame.picture)) seen.set(frame.picture, await decoded(pictures[frame.picture]));
-    return { ...frame, ...seen.get(frame.picture), text: texts[at] };
+    return { ...frame, ...seen.get(frame.picture) };
   };
 
-  async function go(next) { // the frames of a control were made with the others at their start
-    now = next;
-    const { chosen, controls } = scenes[now.scene], fresh = entered !== now.scene;
-    entered = now.scene;
-    show.stand([...choices, ...controls], [...chosen, ...controls.map((c, i) => (i === now.control ? now.at : c.start))]);
-    if (fresh) show.begin(await frameOf(startOf(now.scene)));
-    const frame = await frameOf(next);
-    if (now !== next) return;
+  async function go(values) {
+    const fresh = scene !== sceneOf(values);
+    now = values;
+    scene = sceneOf(values);
+    show.stand(scene.controls, now);
+    if (fresh) show.begin(await frameOf(scene.start));
+    const frame = await frameOf(values);
+    if (now !== values) return;
     show.shown.draw(frame);
     hear(show.shown.tile, false);
   }
 
   function hear(tile, aloud = true) { // what is kept of it
-    const { controls, sounds } = scenes[now.scene], still = now.at === controls[now.control].start; // all are at their start
-    const place = (s) => (still ? s.at === controls[s.control].start : s.control === now.control && s.at === now.at);
-    const sound = sounds.find((s) => s.tile === tile && place(s));
+    const sound = scene.sounds.find((s) => s.tile === tile && same(s.values, now));
     if (sound) return show.shown.play(sound.src, aloud);
     show.shown.silence();
     show.shown.note("no sound of this is kept in the saved page: it has those of the start and of the ends of sliders");
   }
 
-  const show = view(root, setup, [...choices, ...scenes[0].controls], {
-    moved(i, place) {
-      const chosen = scenes[now.scene].chosen.map((k, j) => (j === i ? place : k));
-      if (i >= choices.length) go({ scene: now.scene, control: i - choices.length, at: place });
-      else go(startOf(scenes.findIndex((s) => s.chosen.every((k, j) => k === chosen[j]))));
+  const show = view(root, setup, scenes[0].controls, {
+    moved(i, place) { // the frames of a control were made with the others at their start
+      const { name, values, scene: chooses } = scene.controls[i], moved = { [name]: values[place] };
+      go(chooses ? sceneOf({ ...now, ...moved }).start : { ...scene.start, ...moved });
     },
-    reset: () => go(startOf(now.scene)),
+    reset: () => go(scene.start),
     hear,
     setting: () => now,
     go: (setting) => go(setting).then(() => hear(show.shown.tile)),
   });
-  const alone = scenes[0].controls.length > 1 ? "one control moves at a time, the others return to their start; " : "";
+  const alone = scenes[0].controls.filter((c) => !c.scene).length > 1 ? "one control moves at a time, the others return to their start; " : "";
   add(show.panel, "div", { className: "hint", textContent: `Saved page: ${alone}sounds are kept of the start and of the ends of sliders.` });
   go(now);
 }
