@@ -26,13 +26,14 @@ def compared(notebooks):
 def test_the_table_has_every_model_with_the_numbers_that_its_notebook_kept(compared, notebooks):
     table = pd.read_csv(compared / "comparison_table.csv").set_index("model")
     assert set(table.index) == VARIANTS
-    columns = ["mse", "ari", "ami", "nmi", "purity", "silhouette", "mig", "parameters", "clips_per_s"]
-    assert table[columns].notna().all().all()
+    assert table.filter(regex="rec|genre|language|train").notna().all().all()
     kept = notebooks.results("03_conv_vae").numbers
-    assert table.loc["conv_vae", "mse"] == pytest.approx(kept["rec.mse"])
-    assert table.loc["conv_vae", "ari"] == pytest.approx(kept["genre.ari"]) and -0.2 < kept["genre.ari"] < 0.9
-    language = notebooks.results("05_conditional_vae").numbers["language.ami"]
-    assert table.loc["cvae-language-fixed", "ami"] == pytest.approx(language)
+    assert table.loc["conv_vae", ["rec.mse", "genre.ari", "train.clips_per_s"]].tolist() == pytest.approx(
+        [kept[name] for name in ("rec.mse", "genre.ari", "train.clips_per_s")]
+    )
+    assert -0.2 < kept["genre.ari"] < 0.9
+    language = notebooks.results("05_conditional_vae").numbers["language.ari"]
+    assert table.loc["cvae-language-fixed", "language.ari"] == pytest.approx(language)
 
 
 def test_every_claim_is_judged_from_the_kept_numbers(compared, notebooks):
