@@ -11,13 +11,7 @@ matplotlib.use("agg")
 
 
 def run_cells(name: str, *tags: str, **parameters: object) -> dict:
-    """Execute the cells of a notebook that have one of the tags; returns their names and values.
-
-    Args:
-        name: e.g. `05_conditional_vae`.
-        tags: e.g. `setup`, `test-separation`; the `parameters` come first.
-        parameters: In place of the notebook's own.
-    """
+    """Execute the cells of a notebook that have one of the tags, its `parameters` first; returns names and values."""
     space = {}
     for cell in nbformat.read(notebooks_dir() / f"{name}.ipynb", 4).cells:
         of_cell = cell.metadata.get("tags", [])
@@ -26,3 +20,9 @@ def run_cells(name: str, *tags: str, **parameters: object) -> dict:
         if "parameters" in of_cell:
             space.update(parameters)
     return space
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    """Everything that an executed notebook says in words."""
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    return "\n".join(o.get("text", "") or str(o.get("data", {}).get("text/plain", "")) for o in outputs)

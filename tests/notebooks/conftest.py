@@ -11,6 +11,8 @@ import pytest
 from vaelib import claims, runs
 from vaelib.config import notebooks_dir
 
+from .cells import printed
+
 TRAINED = {"epochs": 2, "batch_size": 32}
 TINY = {
     "01_preprocess": {"clips_per_genre": 8, "clip_seconds": 6.5},  # the fewest with two test clips of each genre
@@ -23,37 +25,30 @@ TINY = {
     "06_vade": TRAINED | {"components": 8},
     "07_compare": {"epochs": 2, "speed_rounds": 1},
 }
-MODELS = [name for name in TINY if name[:2] in ("02", "03", "04", "05", "06")]
+MODELS = {"02_basic_vae": "basic_vae", "03_conv_vae": "conv_vae", "04_beta_vae": "beta_vae", "06_vade": "vade",
+          "05_conditional_vae": "cvae-language-fixed", "05_conditional_vae-genre": "cvae-genre-fixed"}  # fmt: skip
 
 
 @dataclass
 class Notebooks:
-    """Executes a notebook, and those that it needs, when a test first asks for it; all in one folder.
-
-    Attributes:
-        base: The folder; `data`, `outputs` and `papermill` are in it.
-    """
+    """Executes a notebook, and those that it needs, when a test first asks for it; all in the folder `base`."""
 
     base: Path
     done: dict[str, nbformat.NotebookNode] = field(default_factory=dict)
 
     def run(self, name: str) -> nbformat.NotebookNode:
-        """The executed notebook, e.g. `02_basic_vae` or `05_conditional_vae-genre` (a key of `TINY`)."""
+        """The executed notebook, a key of `TINY`."""
         if name not in self.done:
-            given = dict(TINY[name])
-            if name in MODELS:
-                given["store"] = str(self.store)
+            given = TINY[name] | ({"store": str(self.store)} if name in MODELS else {})
             if name == "04_beta_vae":
                 given["desk"] = str(self.desk)
             if name == "07_compare":
-                self.desk  # noqa: B018  07 compares everything: make it first
                 for model in MODELS:
                     self.run(model)
             source = notebooks_dir() / f"{name.partition('-')[0]}.ipynb"
             target = self.base / "papermill" / f"{name}.ipynb"
-            self.done[name] = papermill.execute_notebook(
-                source, target, given, cwd=notebooks_dir(), progress_bar=False, kernel_name="python3"
-            )
+            how = {"cwd": notebooks_dir(), "progress_bar": False, "kernel_name": "python3"}
+            self.done[name] = papermill.execute_notebook(source, target, given, **how)
         return self.done[name]
 
     @cached_property
@@ -71,9 +66,8 @@ class Notebooks:
     def trained(self, name: str) -> runs.Run:
         """The newest run that a model's notebook trained on the demo collection."""
         self.run(name)
-        model = {"02": "basic_vae", "03": "conv_vae", "04": "beta_vae", "05": "cvae", "06": "vade"}[name[:2]]
-        condition = {"05_conditional_vae": "language", "05_conditional_vae-genre": "genre"}.get(name)
-        return runs.latest_run(self.base / "outputs", model=model, condition=condition)
+        found = runs.newest_of_each(self.base / "outputs", corpus=self.store.stem)
+        return next(run for run in found if run.name == MODELS[name])
 
     def results(self, name: str) -> claims.Results:
         """What that run's notebook kept."""
@@ -81,8 +75,7 @@ class Notebooks:
 
     def printed(self, name: str) -> str:
         """Everything that a notebook printed."""
-        outputs = [o for c in self.run(name).cells if c.cell_type == "code" for o in c.outputs]
-        return "\n".join(o.get("text", "") for o in outputs if o.output_type == "stream")
+        return printed(self.run(name))
 
 
 def pytest_collection_modifyitems(items):

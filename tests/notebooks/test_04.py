@@ -75,15 +75,6 @@ def test_nulls_by_hand_are_those_of_the_library_and_rotations_tell_axes_from_a_t
     assert np.ptp(space["nulls"](codes[:, :1], {"f0": codes[:, 0]}, np.arange(1), 0)[1]) < 1e-9
 
 
-def test_experiments_on_a_tiny_run_are_kept(space):
-    kept = claims.read(space["run"])
-    n = kept.numbers
-    assert n["mig.mean"] == pytest.approx(kept.per_clip["mig.mean"].mean()) and 0 <= n["mig.rotated_p95"] < 1
-    assert f"MIG is {n['mig.mean']:.3f}" in kept.texts["disentanglement"]
-    assert (space["run"].folder / "results" / "disentanglement.png").is_file()
-    assert "traversal.share" in n or "two factors" in kept.skipped["traversal"]
-
-
 def test_a_slider_that_is_a_fader_is_found_out_and_one_that_moves_both_is_not(space, tmp_path):
     run = desk(tmp_path / "straight")
     space["traversal"](run)

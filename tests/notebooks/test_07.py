@@ -10,10 +10,18 @@ import pytest
 from vaelib.config import ROOT, notebooks_dir
 
 from .cells import run_cells
+from .conftest import MODELS
 
 NAME = "07_compare"
 NAMES = sorted(p.stem for p in notebooks_dir().glob("0*.ipynb"))
-VARIANTS = {"basic_vae", "conv_vae", "beta_vae", "vade", "cvae-language-fixed", "cvae-genre-fixed"}
+COMPUTES = {  # what a reader must find in the notebook itself
+    "02_basic_vae": ("np.diff(path", "np.linalg.norm", "KMeans(", "pd.crosstab", "rng.permutation"),
+    "03_conv_vae": ("(x - copy) ** 2", "np.corrcoef", "conv2d(", "torch.autograd.grad", "linkage(", "cophenet("),
+    "04_beta_vae": ("np.histogram2d", "mutual_information", "ortho_group", "FastICA"),
+    "05_conditional_vae": ("KMeans(", "LogisticRegression(", "np.diff(x", "rng.permutation"),
+    "06_vade": ("KMeans(", "GaussianMixture(", "np.digitize", "homogeneity_score", "rng.permutation"),
+    "07_compare": ("rng.multinomial", "np.percentile", ".groupby("),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +33,10 @@ def compared(notebooks):
 
 def test_the_table_has_every_model_with_the_numbers_that_its_notebook_kept(compared, notebooks):
     table = pd.read_csv(compared / "comparison_table.csv").set_index("model")
-    assert set(table.index) == VARIANTS
+    assert set(table.index) == set(MODELS.values())
     assert table.filter(regex="rec|genre|language|train").notna().all().all()
     kept = notebooks.results("03_conv_vae").numbers
-    assert table.loc["conv_vae", ["rec.mse", "genre.ari", "train.clips_per_s"]].tolist() == pytest.approx(
-        [kept[name] for name in ("rec.mse", "genre.ari", "train.clips_per_s")]
-    )
-    assert -0.2 < kept["genre.ari"] < 0.9
+    assert table.loc["conv_vae", "rec.mse"] == pytest.approx(kept["rec.mse"]) and -0.2 < kept["genre.ari"] < 0.9
     language = notebooks.results("05_conditional_vae").numbers["language.ari"]
     assert table.loc["cvae-language-fixed", "language.ari"] == pytest.approx(language)
 
@@ -45,18 +50,17 @@ def test_every_claim_is_judged_from_the_kept_numbers(compared, notebooks):
     gradual = judged[judged["metric"].str.startswith("share of gradual paths among")].iloc[0]
     assert gradual["value"] == pytest.approx(kept["smooth.gradual"])
     assert gradual["null"] == pytest.approx(kept["smooth.gradual.untrained"])
-    counted = judged[judged["id"] == "P2"]["value"].tolist()
-    assert counted == [2.96, 64.46]
+    assert judged[judged["id"] == "P2"]["value"].tolist() == [2.96, 64.46]
 
 
 def test_pages_and_pictures_are_there_and_ask_the_web_for_nothing(compared):
-    page = (compared / "model_comparison.html").read_text()
+    page, text = (
+        (compared / "model_comparison.html").read_text(),
+        (compared / "MODEL_COMPARISON_RESULTS.md").read_text(),
+    )
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page) and 100_000 < len(page) < 10_000_000
     assert "What we learned" in page and "Experiments on vade, seed 0" in page
-    text = (compared / "MODEL_COMPARISON_RESULTS.md").read_text()
     assert "visualizations/ladder.png" in text and "| B1 |" in text
-    for name in ("ladder", "claims", "model_comparison", "reconstructions", "training_curves", "umap", "tsne"):
-        assert (compared / "visualizations" / f"{name}.png").stat().st_size > 5_000
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +81,11 @@ def test_the_guide_says_that_none_is_good_enough(guide):
 
 
 def test_a_model_that_is_always_sure_is_no_word_on_how_sure_a_cluster_is(guide):
-    sure = guide["NEEDS"].set_index("id", drop=False).loc["soft.ece"]
-    vade = guide["first"]["vade"]
+    sure, vade = guide["NEEDS"].set_index("id", drop=False).loc["soft.ece"], guide["first"]["vade"]
     guide["candidates"] = lambda need: {"vade": np.full((1, 9), 0.01)}
-    guide["kept"][vade.folder].numbers["soft.confidence.lowest"] = 1.0
-    assert guide["advise"](sure)["choose"].startswith("none is good enough (vade is always sure")
-    guide["kept"][vade.folder].numbers["soft.confidence.lowest"] = 0.4
-    assert guide["advise"](sure)["choose"] == "vade"
+    for lowest, answer in {1.0: "none is good enough (vade is always sure", 0.4: "vade"}.items():
+        guide["kept"][vade.folder].numbers["soft.confidence.lowest"] = lowest
+        assert guide["advise"](sure)["choose"].startswith(answer)
 
 
 # --- every notebook ---
@@ -106,6 +108,7 @@ def test_committed_notebook_has_its_anatomy(name):
     assert len(given) == 1
     for line in "".join(given[0]["source"]).splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = .+  # .+", line), f"type hint and comment each: {line}"
-    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    text = "\n".join("".join(c["source"]) for c in cells)
     assert "papermill notebooks/" in text and "**Question.**" in text
-    assert sum("".join(c["source"]).count("\n") + 1 for c in code) >= 100, "a notebook computes"
+    assert 100 <= sum("".join(c["source"]).count("\n") + 1 for c in code) <= 250
+    assert [part for part in COMPUTES.get(name, ()) if part not in text] == []
