@@ -11,7 +11,7 @@ def test_reconstruction_is_compared_with_basic(notebooks):
     n = found.numbers
     assert 0 < n["rec.mse"] < 1 and -1 <= n["rec.onset_r"] <= 1
     assert n["rec.mse"] == pytest.approx(found.per_clip["rec.mse"].mean())
-    assert f"MSE {n['rec.mse']:.4f}" in notebooks.printed(NAME) and "than basic_vae." in notebooks.printed(NAME)
+    assert f"MSE {n['rec.mse']:.4f}" in notebooks.printed(NAME) and "than basic_vae:" in notebooks.printed(NAME)
 
 
 def test_filters_are_measured_beside_the_network_before_training(notebooks):
