@@ -145,6 +145,8 @@ def test_changes_reach_defaults_runs_seeds_and_corpora(written, monkeypatch, tmp
         ("runs:\n  - {model: cvae, condition: genra}\n", "did you mean 'genre'"),
         ("runs:\n  - {model: cvae, priors: 'standard,fixd'}\n", "did you mean 'fixed'"),
         (RUN + "defaults: {epocs: 2}\n", "did you mean 'epochs'"),
+        (RUN + "defaults: {settings: sigm=0.2}\n", "did you mean 'sigma'"),
+        (RUN + "defaults: {settings: sigma=-1}\n", "sigma must not be negative"),
         (RUN + "seeds: [0, -1]\n", r"plan\.yaml\.seeds\.1: .*greater than or equal to 0"),
         (RUN + "profile: full\n", "shorter than a window"),
         (RUN + "corpora: {a: {variation: 2}}\n", r"corpora\.a\.variation is 2, it must be from 0 to 1"),

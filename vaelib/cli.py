@@ -15,7 +15,7 @@ from .config import NO_ROOM, ROOT, InputError, data_dir, one_of, outputs_dir, pa
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Five variational autoencoders on a music collection: render, preprocess, train, prove, compare.",
+    help="Five variational autoencoders on a music collection: render, preprocess, train, measure, compare.",
 )  # fmt: skip
 
 
@@ -276,12 +276,12 @@ def embed(
     if not len(found):
         raise InputError(f"none of the {len(files)} files could be used")
     k = like if like is not None else 0 if output and output.suffix != ".html" else 3
-    near = embedding.more_like(opened, found, k, metric) if k else []
+    neighbours = embedding.more_like(opened, found, k, metric) if k else []
     if output is not None:
-        typer.echo(embedding.write(opened, found, output, near))
+        typer.echo(embedding.write(opened, found, output, neighbours))
     else:
-        said = "; below each file the nearest clips and how far they are" if near else ""
-        typer.echo(f"{opened.name}: {opened.folder}{said}\n\n{embedding.text_of(found, near)}")
+        note = "; below each file the nearest clips and how far they are" if neighbours else ""
+        typer.echo(f"{opened.name}: {opened.folder}{note}\n\n{embedding.text_of(found, neighbours)}")
     if found.failed:
         raise typer.Exit(1)
 

@@ -298,6 +298,25 @@ class TrainConfig(JsonConfig):
         return self.pretrain_epochs + self.epochs
 
 
+def read_settings(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`components=20 sigma=0.2` → settings of `ModelConfig` and of `TrainConfig`.
+
+    Raises:
+        InputError: a name that neither has, or one without a value.
+    """
+    known = {f.name: cls for cls in (TrainConfig, ModelConfig) for f in dataclasses.fields(cls)}
+    found: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
+    for part in text.split():
+        name, _, word = part.partition("=")
+        _require(bool(word), f"settings {text!r}: write name=value, several with spaces, e.g. sigma=0.2")
+        try:
+            value = json.loads(word)
+        except ValueError:
+            value = word
+        found[known[one_of("setting of a model or its training", name, known)]][name] = value
+    return found[ModelConfig], found[TrainConfig]
+
+
 @dataclass(frozen=True)
 class RunConfig(JsonConfig):
     """One training run: the store it read, the model and the training; its digest names the run's folder."""

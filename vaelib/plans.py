@@ -252,6 +252,9 @@ def _check_ranges(values: dict[str, Any]) -> None:
         config.TrainConfig(**{f.name: own[f.name] for f in fields(config.TrainConfig) if f.name in own})
     sizes = {f.name: values[f.name] for f in fields(config.ModelConfig) if f.name in values and f.name != "condition"}
     config.ModelConfig("", (1, 1), **sizes)
+    of_model, of_training = config.read_settings(values.get("settings", ""))
+    config.TrainConfig.from_dict(of_training)
+    config.ModelConfig.from_dict({"name": "", "input_shape": (1, 1)} | of_model)
     one_of("condition", values.get("condition", "genre"), ("language", "genre"))
     for prior in values.get("priors", "fixed").split(","):
         one_of("prior", prior, config.PRIORS)

@@ -16,7 +16,17 @@ import torch
 
 from .audio import Scaler
 from .checkpoints import read_model
-from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir, read_json
+from .config import (
+    DEFAULT_BETA,
+    InputError,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    one_of,
+    outputs_dir,
+    read_json,
+    read_settings,
+)
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
 from .store import Store, choose_windows, open_store, store_path
@@ -196,13 +206,14 @@ def track_means(values: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 def plan(
     store: Store, model: str, *, condition: str = "", prior: str = "standard", detilt: bool = False,
-    model_settings: dict | None = None, **training: object,
+    model_settings: dict | None = None, settings: str = "", **training: object,
 ) -> RunConfig:  # fmt: skip
     """Configuration of a run on a store; sizes, classes and the model's own β come from the store and the model.
 
     Args:
         condition: Label of a conditional model.
         model_settings, training: Settings of `ModelConfig` and `TrainConfig`; InputError for one that is unknown.
+        settings: Further ones of both, instead of these (`config.read_settings`).
     """
     one_of("model", model, MODELS)
     if condition and model != "cvae":
@@ -210,16 +221,17 @@ def plan(
     if model == "cvae":
         one_of("condition", condition, ("language", "genre"))
     classes = tuple(store.classes(condition)) if condition else ()
-    settings = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "classes": classes}
-    settings |= {"prior": prior} | (model_settings or {})
-    training.setdefault("beta", DEFAULT_BETA.get(model, 1.0))
+    of_model, of_training = read_settings(settings)
+    sizes = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "classes": classes}
+    sizes |= {"prior": prior} | (model_settings or {}) | of_model
+    training = {"beta": DEFAULT_BETA.get(model, 1.0)} | training | of_training
     corpus, windows = store.attrs["corpus"], store.attrs.get("windows", "")
     named = choose_windows(bool(store.attrs.get("rendered")), windows)[1]  # two cuts of one corpus are two
     return RunConfig(
         corpus=store_path(corpus, store.front_end.name, named).stem,
         fingerprint=store.attrs["fingerprint"],
         front_end=store.front_end,
-        model=ModelConfig.from_dict(settings),
+        model=ModelConfig.from_dict(sizes),
         training=TrainConfig.from_dict(training),
         detilt=detilt,
     )
