@@ -24,7 +24,7 @@ from vaelib import audio, collection
 from vaelib import store as making
 from vaelib.collection import read_corpus
 from vaelib.config import COMPACT, ROOT, InputError
-from vaelib.store import build_store, fingerprint_of, is_current, open_store, store_path
+from vaelib.store import attributes, build_store, is_current, open_store, store_path
 
 
 def content(path):
@@ -191,9 +191,9 @@ def test_a_store_knows_its_windows_its_rung_and_units(tmp_path, data):
     for folder in (rendered(tmp_path / "loops"), write_tones(tmp_path / "desk", clips=4)):
         for windows in ("", "start", "anywhere"):
             path = build_store(folder, TINY, windows=windows)
-            assert is_current(folder, TINY, windows=windows)
+            assert is_current(read_corpus(folder), TINY, windows=windows)
             store = open_store(path)
-            found[folder.name, windows] = path.name, store.attrs["windows"], store.attrs["rung"], fingerprint_of(path)
+            found[folder.name, windows] = path.name, store.attrs["windows"], store.attrs["rung"], attributes(path)["fingerprint"]
             assert store.units == ({"tempo": "ratio"} if folder.name == "loops" else {})
     assert found["loops", ""][:3] == found["loops", "start"][:3] == ("loops-tiny.zarr", "start", "loops")
     assert found["loops", "anywhere"][:3] == ("loops-anywhere-tiny.zarr", "anywhere", "loops, cut anywhere")
@@ -403,7 +403,7 @@ def test_another_cut_is_another_store(songs, data):
     for cut in ({}, {"segment_seconds": 3}, {"segment_seconds": 3, "hop_seconds": 2}, {"segment_seconds": 0}):
         path = build_store(corpus, TINY, **cut)
         assert is_current(corpus, TINY, **cut)
-        prints.add(fingerprint_of(path))
+        prints.add(attributes(path)["fingerprint"])
     assert len(prints) == 4 and len(open_store(path).table) == 4  # 0: whole
     for cut, reason in (({"segment_seconds": 1}, "shorter than one window"), ({"hop_seconds": -1}, "a hop of -1"),
                         ({"segment_seconds": float("nan")}, "shorter")):  # fmt: skip

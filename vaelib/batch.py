@@ -33,7 +33,7 @@ from traitlets.config import Config
 from . import report
 from .config import InputError, code_version, digest, notebooks_dir, one_of, outputs_dir, papermill_dir, write_atomic
 from .progress import clock
-from .store import fingerprint_of
+from .store import attributes
 from .workers import NOTEBOOK, Workers, connected, kernel_environment
 
 MODEL_NOTEBOOKS = {
@@ -44,7 +44,7 @@ MODEL_NOTEBOOKS = {
     "vade": "06_vade",
 }
 FAILURES = ("failed", "refused")
-REFUSALS = ("InputError", "UnwritableError")  # what a notebook was given was wrong, not the notebook
+REFUSALS = ("InputError",)  # what a notebook was given was wrong, not the notebook
 INTERRUPTED = "interrupted: finished runs and checkpoints are kept, the same command continues"
 GONE = "the Dask scheduler went away; the same command continues on another one"
 POLL = 0.3  # seconds until a batch looks again who is free
@@ -87,7 +87,7 @@ class Job:
         """Title, and a digest of the notebook's code, its parameters, the stores, and the code that trains."""
         nb = nbformat.read(notebooks_dir() / f"{self.notebook}.ipynb", 4)
         cells = [c.source for c in nb.cells if c.cell_type == "code"]
-        stores = [fingerprint_of(self.parameters.get(name, "")) for name in ("store", "desk")]
+        stores = [attributes(self.parameters.get(name, "")).get("fingerprint", "") for name in ("store", "desk")]
         parts = [cells, self.parameters, stores, self.page, version("vaelib"), code_version()]
         return f"{self.title}-{digest(parts)}"
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import ROOT, InputError, ModelConfig, replacing
+from .config import ROOT, InputError, ModelConfig, write_atomic
 from .models import VAE, build
 
 # Packages that decide results
@@ -24,15 +24,10 @@ PACKAGES = ("lightning-fabric", "librosa", "numpy", "scikit-learn", "soundfile",
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors and a JSON state as one safetensors file, whole or not at all."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(plain, temporary, {"state": json.dumps(state)})
-        except SafetensorError as e:  # a full disk, mostly
-            raise OSError(str(e)) from e
+    write_atomic(path, save(plain, {"state": json.dumps(state)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

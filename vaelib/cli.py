@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .config import NO_ROOM, ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, unwritable
+from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, writing
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -302,13 +302,10 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["VAELIB_COMMAND"] = shlex.join(["vaelib", *sys.argv[1:]])  # notebooks and workers write it down
     try:
-        app()
+        with writing("a file"):
+            app()
     except InputError as e:
         code, message = 2, str(e)
-    except OSError as e:  # a full disk, or a folder that may not be used, where nobody said so yet
-        if e.errno not in NO_ROOM:
-            raise
-        code, message = 2, str(unwritable(e.filename or "a file", e))
     except RuntimeError as e:  # a notebook that failed, a loss that became NaN
         if type(e).__name__ not in ("NotebookFailedError", "TrainingDivergedError"):
             raise

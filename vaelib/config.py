@@ -15,13 +15,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
-# A full disk, or a folder that may not be written to
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# Modules that decide what a training computes
+TRAINING = ("audio", "store", "windows", "models", "losses", "optimization", "training")
+# Of a full disk, or of a folder that may not be written to
+NO_ROOM = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST")}
 
 
 class InputError(ValueError):
@@ -29,10 +31,6 @@ class InputError(ValueError):
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it: a notebook shows the sentence alone
         return [f"InputError: {self}"]
-
-
-class UnwritableError(InputError, OSError):
-    """A full disk, or a folder that may not be written to; what was written before is as it was."""
 
 
 def data_dir() -> Path:
@@ -62,18 +60,13 @@ def one_of(what: str, value: str, valid: Iterable[str]) -> str:
         return value
     nearest = difflib.get_close_matches(str(value)[:200], valid, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    shown = ", ".join(valid[:12]) + (f", … ({len(valid)} in all)" if len(valid) > 12 else "")
-    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {shown}")
+    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {', '.join(valid)[:1000]}")
 
 
-def digest(value: Any, length: int = 8) -> str:
-    """Short hexadecimal digest of any JSON value; the same on every machine."""
+def digest(value: Any) -> str:
+    """Eight hexadecimal digits of any JSON value; the same on every machine."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
-
-
-# Modules that decide what a training computes
-TRAINING = ("audio", "store", "windows", "models", "losses", "optimization", "training")
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:8]
 
 
 @cache
@@ -88,63 +81,46 @@ def code_version(modules: tuple[str, ...] = TRAINING) -> str:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep freed memory for its next block (GNU's C library): spectrograms take half of the time."""
+    """Let this process keep freed memory for its next block (GNU's C library)."""
     with suppress(OSError, AttributeError):  # another C library
         set_option = ctypes.CDLL(None).mallopt
         set_option(-3, 32 << 20)  # M_MMAP_THRESHOLD: larger blocks go back at once (the most that glibc takes)
         set_option(-1, 128 << 20)  # M_TRIM_THRESHOLD: so does what is free beyond this
 
 
-# --- files ---
-
-
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when all went well.
-
-    Raises:
-        UnwritableError: the disk is full, or the folder may not be written to; the old file is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def writing(path: Path | str) -> Iterator[None]:
+    """A full disk, or a folder that may not be written to, becomes an InputError; `path` if no other file is named."""
     try:
+        yield
+    except OSError as e:
+        if e.errno not in NO_ROOM:
+            raise
+        todo = "make room or choose another folder, and give the same command again: it continues"
+        raise InputError(f"cannot write {e.filename or path}: {e.strerror}; {todo}") from e
+
+
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Write a whole file or nothing, and return its path; InputError where it cannot be written (`writing`)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield temporary
-            with open(temporary, "rb+") as f:
+            with open(temporary, "wb") as f:
+                f.write(content.encode() if isinstance(content, str) else content)
+                f.flush()
                 os.fsync(f.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as e:
-        raise unwritable(path, e) from e
-
-
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Write a whole file or nothing (see `replacing`); returns the path."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
-
-
-def unwritable(path: Path | str, error: OSError) -> UnwritableError:
-    """The error that says so in one sentence."""
-    todo = "make room or choose another folder, and give the same command again: it continues"
-    return UnwritableError(f"cannot write {path}: {error.strerror or error}; {todo}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; InputError if there is none."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as e:
-        raise InputError(f"{path} cannot be read ({getattr(e, 'strerror', None) or e})") from e
 
 
 # --- settings ---
 
 
 class JsonConfig:
-    """JSON round trip of a frozen dataclass; unknown keys and values of another kind are refused."""
+    """JSON round trip of a frozen dataclass; unknown names and values of another kind are refused."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -154,29 +130,36 @@ class JsonConfig:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The settings in a JSON object; InputError says which one is wrong."""
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        for key, value in values.items():
-            kind = kinds[one_of(f"setting of {cls.__name__}", key, kinds)]
-            _require(_is_a(kind, value), f"{cls.__name__}: {key} must be {kind}, not {repr(value)[:80]}")
-        try:
-            return cls(**values)
-        except TypeError as e:
-            raise InputError(f"{cls.__name__} could not be read: {e}; write the run again") from e
+        for name, value in values.items():
+            kind = kinds[one_of(f"setting of {cls.__name__}", name, kinds)]
+            _require(_is_a(kind, value), f"{cls.__name__}: {name} must be {kind}, not {repr(value)[:80]}")
+        return cls(**values)
 
 
 def _is_a(kind: str, value: Any) -> bool:
-    """Whether a value that came from JSON is what a field's annotation says; numbers are finite."""
+    """Whether a value is what a field's annotation says; numbers are finite."""
     if kind.startswith("tuple["):
         return isinstance(value, list | tuple) and all(_is_a(kind[6:].partition(",")[0], v) for v in value)
-    if kind == "int":
-        return isinstance(value, Integral) and not isinstance(value, bool)
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
     if kind == "float":
-        return _is_a("int", value) or (isinstance(value, float) and math.isfinite(value))
-    return isinstance(value, {"str": str, "bool": bool}.get(kind, dict | JsonConfig))
+        return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, {"int": Integral, "str": str}.get(kind, dict | JsonConfig))
 
 
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise InputError(message)
+
+
+def _require_ranges(settings: JsonConfig, positive: tuple[str, ...], shares: tuple[str, ...]) -> None:
+    for name, value in vars(settings).items():
+        if name in positive:
+            _require(value > 0, f"{name} must be positive, not {value}")
+        elif name in shares:
+            _require(0 <= value < 1, f"{name} must be in [0, 1), not {value}")
+        elif isinstance(value, Real):
+            _require(value >= 0, f"{name} must not be negative, not {value}")
 
 
 @dataclass(frozen=True)
@@ -238,11 +221,9 @@ class ModelConfig(JsonConfig):
     dropout: float = 0.1  # rate of the fully connected network
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        object.__setattr__(self, "classes", tuple(self.classes))
-        _require(self.latent > 0 and self.components > 0, "latent and components must be positive")
-        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
-        _require(self.prior_distance >= 0, "prior_distance must not be negative")
+        for name in ("input_shape", "classes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+        _require_ranges(self, positive=("latent", "components"), shares=("dropout",))
         one_of("prior", self.prior, PRIORS)
         one_of("backbone", self.backbone, ("conv", "fc"))
 
@@ -251,8 +232,7 @@ class ModelConfig(JsonConfig):
 class TrainConfig(JsonConfig):
     """How a model is trained; explained in notebooks 02 and 04.
 
-    Only β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021, arXiv:2006.13202). With `target`
-    `other` the bound is that of log p(other window | this one): the code keeps what a clip's windows share.
+    Only β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021, arXiv:2006.13202).
     """
 
     epochs: int = 16  # passes over the training clips, one random window of each clip per pass
@@ -270,19 +250,16 @@ class TrainConfig(JsonConfig):
     sigma_end: float = 0.0  # what a fixed σ moves to during training, geometrically; 0: it stays
     start_components: int = 0  # latent dimensions that start on components (`optimization.start_on_components`)
     held: float = 0.4  # share of the epochs for which the encoder is held at that start
-    target: str = "same"  # window that the decoder must answer with: the `same`, or an `other` one of the clip
+    # Window that the decoder must answer with: the `same`, or an `other` one of the clip. Then the bound is that of
+    # log p(other window | this one): the code keeps what a clip's windows share.
+    target: str = "same"
     eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
     precision: str = "auto"  # `auto`, or any precision of Lightning Fabric
     seed: int = 0  # of weights, order, crops and noise
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            if key in ("epochs", "eval_windows", "lr", "mixture_lr", "grad_clip"):
-                _require(value > 0, f"{key} must be positive, not {value}")
-            elif key in ("kl_warmup", "held"):
-                _require(0 <= value < 1, f"{key} must be in [0, 1), not {value}")
-            elif not isinstance(value, str):
-                _require(value >= 0, f"{key} must not be negative, not {value}")
+        positive = ("epochs", "eval_windows", "lr", "mixture_lr", "grad_clip")
+        _require_ranges(self, positive, shares=("kl_warmup", "held"))
         _require(self.sigma > 0 or not self.sigma_end, "sigma_end needs a fixed sigma to start from")
         _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
         one_of("target", self.target, ("same", "other"))
@@ -296,25 +273,6 @@ class TrainConfig(JsonConfig):
     def total_epochs(self) -> int:
         """Pretraining and training epochs together."""
         return self.pretrain_epochs + self.epochs
-
-
-def read_settings(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`components=20 sigma=0.2` → settings of `ModelConfig` and of `TrainConfig`.
-
-    Raises:
-        InputError: a name that neither has, or one without a value.
-    """
-    known = {f.name: cls for cls in (TrainConfig, ModelConfig) for f in dataclasses.fields(cls)}
-    found: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
-    for part in text.split():
-        name, _, word = part.partition("=")
-        _require(bool(word), f"settings {text!r}: write name=value, several with spaces, e.g. sigma=0.2")
-        try:
-            value = json.loads(word)
-        except ValueError:
-            value = word
-        found[known[one_of("setting of a model or its training", name, known)]][name] = value
-    return found[ModelConfig], found[TrainConfig]
 
 
 @dataclass(frozen=True)
@@ -356,3 +314,16 @@ class RunConfig(JsonConfig):
     def folder(self) -> Path:
         """Where the run's files lie."""
         return outputs_dir() / self.corpus / self.run_id
+
+
+def read_settings(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`components=20 sigma=0.2` → settings of `ModelConfig` and of `TrainConfig`; InputError: of neither."""
+    found: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
+    known = {f.name: cls for cls in found for f in dataclasses.fields(cls)}
+    for part in text.split():
+        name, _, word = part.partition("=")
+        _require(bool(word), f"settings {text!r}: write name=value, several with spaces, e.g. sigma=0.2")
+        with suppress(ValueError):  # a plain word is text
+            word = json.loads(word)
+        found[known[one_of("setting of a model or its training", name, known)]][name] = word
+    return found[ModelConfig], found[TrainConfig]

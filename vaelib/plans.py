@@ -24,7 +24,7 @@ from . import batch, config
 from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, defaults, raise_failures, validated
 from .collection import READING, read_corpus, read_record
 from .config import ROOT, InputError, front_end, one_of, outputs_dir, papermill_dir, write_atomic
-from .store import CUT, attributes, choose_windows, is_current, open_store, store_path
+from .store import CUT, attributes, is_current, open_store, store_path
 from .workers import Workers
 
 # The longest first (the desk's trainings are in its notebook), then whoever others wait for, the shortest last.
@@ -210,8 +210,8 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
             raise InputError(f"corpora.{name}: clips of {given['clip_seconds']:g} s are shorter than a window")
         how = {k: given[k] for k in dials if k != "clip_seconds"}
         label, rendered = corpus_name(demo, seconds=given["clip_seconds"], **how), True
-    windows = choose_windows(rendered, given.get("windows", ""))[1]
-    return Corpus(name, store_path(label, profile, windows), Job("01_preprocess", given, label), is_desk)
+    store = store_path(label, profile, given.get("windows", ""), rendered)
+    return Corpus(name, store, Job("01_preprocess", given, label), is_desk)
 
 
 def _runs(file: _File, corpora: Sequence[Corpus]) -> tuple[dict[str, Any], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import warnings
@@ -24,12 +25,11 @@ from .config import (
     TrainConfig,
     one_of,
     outputs_dir,
-    read_json,
     read_settings,
 )
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
-from .store import Store, choose_windows, open_store, store_path
+from .store import Store, open_store
 from .training import train
 from .windows import Clips, encode_windows
 
@@ -225,10 +225,8 @@ def plan(
     sizes = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "classes": classes}
     sizes |= {"prior": prior} | (model_settings or {}) | of_model
     training = {"beta": DEFAULT_BETA.get(model, 1.0)} | training | of_training
-    corpus, windows = store.attrs["corpus"], store.attrs.get("windows", "")
-    named = choose_windows(bool(store.attrs.get("rendered")), windows)[1]  # two cuts of one corpus are two
     return RunConfig(
-        corpus=store_path(corpus, store.front_end.name, named).stem,
+        corpus=store.path.stem,
         fingerprint=store.attrs["fingerprint"],
         front_end=store.front_end,
         model=ModelConfig.from_dict(sizes),
@@ -258,10 +256,10 @@ def open_run(folder: Path | str) -> Run:
         hint = "is unfinished; run its notebook or `vaelib train` again, it continues" if unfinished else "is no run"
         raise InputError(f"{folder} {hint}")
     try:
-        about, summary = read_json(folder / "config.json"), read_json(folder / "done.json")
+        about, summary = (dict(json.loads((folder / n).read_text())) for n in ("config.json", "done.json"))
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
         path = str(about["store"])
-    except (ValueError, TypeError, AttributeError, KeyError) as e:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
         raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
     store = open_store(path, config.front_end)
     if store.attrs["fingerprint"] != config.fingerprint:
@@ -278,8 +276,8 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
         try:
-            config = RunConfig.from_dict(read_json(done.parent / "config.json")["config"])
-        except (ValueError, KeyError, OSError):
+            config = RunConfig.from_dict(json.loads((done.parent / "config.json").read_text())["config"])
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
             continue  # not one of ours, or damaged: left out
         has = vars(config.training) | vars(config.model) | vars(config)
         has |= {"model": config.model.name, "epochs": config.training.first_phase}

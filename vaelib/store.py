@@ -10,74 +10,59 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import zarr
 from filelock import FileLock
 from zarr.codecs import BloscCodec
 
 from . import audio, splits
 from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
-from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, unwritable, write_atomic
+from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic, writing
 from .progress import Progress
 from .splits import SPLITS, choose_split
-
-if TYPE_CHECKING:
-    from distributed import Client
-    from torch import Tensor
 
 WINDOWS = ("start", "anywhere")  # every window is the first one of its clip, or windows are cut anywhere in it
 CUT = ("segment_seconds", "hop_seconds")  # how long files are cut
 REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its header looked sound
 CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most: read for one clip; lost when a worker dies
 UNITS = {"level_db": "dB", "tilt_db": "dB", "rms_db": "dB re full scale", "seconds": "s", "start_s": "s", "rate": "Hz"}
+MEASURED = ("n_frames", "level_db", "tilt_db", "seconds", *audio.Levels._fields)  # columns that decoding finds
+Clip = dict[
+    str, Any
+]  # what became of a row: `MEASURED` and `fingerprint` (hexadecimal), or the `reason` of a rejection
 
 
 # --- which store ---
 
 
-def store_path(corpus_name: str, profile: str, windows: str = "") -> Path:
-    """Where the store of a corpus and a front end lies; `windows` where that is not the default of such a corpus."""
-    return data_dir() / "stores" / f"{corpus_name}{windows and f'-{windows}'}-{profile}.zarr"
+def store_path(corpus: str, profile: str, windows: str = "", rendered: bool = False) -> Path:
+    """Where the store of a corpus and a front end lies; its name says which `windows`, if not the usual ones."""
+    named = "" if windows in ("", usual_windows(rendered)) else f"-{one_of('windows', windows, WINDOWS)}"
+    return data_dir().absolute() / "stores" / f"{corpus}{named}-{profile}.zarr"
 
 
-def choose_windows(rendered: bool, windows: str) -> tuple[str, str]:
-    """Where the windows of a corpus's store begin, and the part of the store's name that says so.
-
-    Args:
-        rendered: Whether the corpus is rendered.
-        windows: `start` or `anywhere`; "": `start` for a rendered corpus, `anywhere` for a person's own music.
-
-    Raises:
-        InputError: another word.
-    """
-    usual = "start" if rendered else "anywhere"
-    chosen = one_of("windows", windows, WINDOWS) if windows else usual
-    return chosen, "" if chosen == usual else chosen
+def usual_windows(rendered: bool) -> str:
+    """`start` for a rendered corpus, whose clips begin with a loop; `anywhere` for a person's own music."""
+    return "start" if rendered else "anywhere"
 
 
-def is_current(corpus: Corpus | Path | str, fe: FrontEnd, **how: Any) -> bool:
+def is_current(corpus: Corpus, fe: FrontEnd, **how: Any) -> bool:
     """Whether the store of a corpus is there and made from the files as they are now, in this way (`build_store`)."""
-    return _is(*_identity(corpus if isinstance(corpus, Corpus) else read_corpus(corpus), fe, **how))
+    return _is(*_identity(corpus, fe, **how))
 
 
-def fingerprint_of(path: Path | str) -> str:
-    """Fingerprint written in a store; "" if there is none."""
-    return str(attributes(Path(path)).get("fingerprint", ""))
-
-
-def attributes(path: Path) -> dict[str, Any]:
+def attributes(path: Path | str) -> dict[str, Any]:
     """Attributes written in a store, finished or not; {} if there is none."""
     try:
-        return dict(json.loads((path / "zarr.json").read_text()).get("attributes", {}))
+        return dict(json.loads(Path(path, "zarr.json").read_text()).get("attributes", {}))
     except (OSError, ValueError):
         return {}
 
@@ -95,30 +80,31 @@ def _identity(
     windows: str = "",
 ) -> tuple[Path, dict[str, Any]]:
     """Where a store lies, and the attributes that tell it from others; arguments as of `build_store`."""
-    if segment_seconds and not segment_seconds >= fe.min_samples / fe.sample_rate - 1e-3:
+    shortest = fe.min_samples / fe.sample_rate
+    if segment_seconds and not segment_seconds >= shortest - 1e-3:
         raise InputError(
             f"segments of {segment_seconds:g} s are shorter than one window of the {fe.name!r} front end "
-            f"({fe.min_samples / fe.sample_rate:.2f} s): use longer ones, or 0 to leave files whole"
+            f"({shortest:.2f} s): use longer ones, or 0 to leave files whole"
         )
     if not 0 <= hop_seconds < float("inf"):
         raise InputError(f"a hop of {hop_seconds:g} s is none: use a positive one, or 0 for segments end to end")
-    cut = float(segment_seconds), float(hop_seconds or segment_seconds)
-    chosen, named = choose_windows(bool(corpus.record), windows)
+    rendered, cut = bool(corpus.record), (float(segment_seconds), float(hop_seconds or segment_seconds))
+    path, windows = store_path(corpus.name, fe.name, windows, rendered), windows or usual_windows(rendered)
     # Another split, or another cut, is another store to a run: its test clips may be those it was trained on.
-    fingerprint = corpus.fingerprint() + ("-start" if chosen == "start" else "")
+    fingerprint = corpus.fingerprint() + ("-start" if windows == "start" else "")
     fingerprint += f"-cut{cut[0]:g}-{cut[1]:g}" if cut != (audio.SEGMENT_S, audio.SEGMENT_S) else ""
     fingerprint += f"-split{split_seed}" if split_seed else ""
     own = f"{corpus.name} (own music)" if corpus.name in LADDER else corpus.name  # never taken for the rendered one
-    return store_path(corpus.name, fe.name, named).absolute(), {
+    return path, {
         "corpus": corpus.name,
         "fingerprint": fingerprint,
         "front_end": json.dumps(fe.to_dict()),
         "segment_seconds": cut[0],
         "hop_seconds": cut[1],
         "split_seed": split_seed,
-        "windows": chosen,
-        "rendered": bool(corpus.record),
-        "rung": corpus.record["rungs"][chosen] if corpus.record else own,
+        "windows": windows,
+        "rendered": rendered,
+        "rung": corpus.record["rungs"][windows] if rendered else own,
     }
 
 
@@ -158,14 +144,10 @@ class Store:
 
     def audio_path(self, row: int) -> Path:
         """The clip's audio file."""
-        return Path(self.attrs["corpus_root"]) / self.table.loc[row, "path"]
+        return Path(self.attrs["corpus_root"], self.table.loc[row, "path"])
 
-    def load(self, row: int) -> Tensor:
-        """(samples,) of the row itself: of the file, or of a segment of it, at the front end's rate.
-
-        Raises:
-            UnreadableAudio: the file is gone or has changed.
-        """
+    def load(self, row: int) -> torch.Tensor:
+        """(samples,) of a row, at the front end's rate; UnreadableAudio: the file is gone or has changed."""
         start, length = self.table.loc[row, ["start_s", "asked_s"]].astype(float)
         return audio.load(self.audio_path(row), self.front_end, start, None if np.isnan(length) else length)
 
@@ -177,10 +159,8 @@ class Store:
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """Row numbers of a split, or of every usable clip."""
-        if split is None:
-            return self.table.index.to_numpy()
-        one_of("split", split, SPLITS)
-        return self.table.index[self.table["split"] == split].to_numpy()
+        there = slice(None) if split is None else self.table["split"] == one_of("split", split, SPLITS)
+        return self.table.index[there].to_numpy()
 
     def tracks(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(track,) the first of some rows that belong to each track, in their order; (row,) number of a row's track."""
@@ -188,13 +168,8 @@ class Store:
         return np.asarray(rows)[np.unique(number, return_index=True)[1]], number
 
     def classes(self, label: str) -> list[str]:
-        """Sorted class names of a label column; `unlabelled` is not one.
-
-        Raises:
-            InputError: no such label column, or no clip has a label there.
-        """
-        one_of("label", label, LABELS)
-        found = sorted(set(self.table[label]) - {UNLABELLED})
+        """Sorted class names of a label column but `unlabelled`; InputError: no such column, or no label in it."""
+        found = sorted(set(self.table[one_of("label", label, LABELS)]) - {UNLABELLED})
         if not found:
             raise InputError(f"no clip of {self.path.name} has a {label}: add the column to the corpus manifest")
         return found
@@ -207,10 +182,10 @@ class Store:
         """(clip, mel, frame) dB, float16."""
         return self.log_mel.oindex[np.asarray(rows)]
 
-    def fit_scaler(self, detilt: bool = False, sample: int = 512) -> audio.Scaler:
-        """Scaling statistics from (at most `sample`) training clips, evenly chosen."""
+    def fit_scaler(self, detilt: bool = False) -> audio.Scaler:
+        """Scaling statistics from (at most 512) training clips, evenly chosen."""
         rows = self.rows("train")
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).astype(int))]
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, 512).astype(int))]
         t = self.table.loc[rows]
         db = self.decibels(rows)[..., : t["n_frames"].min()]
         return audio.Scaler.fit(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy(), detilt)
@@ -223,14 +198,7 @@ class Store:
 
 
 def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
-    """Open a mel store.
-
-    Args:
-        fe: The front end the caller needs, or None.
-
-    Raises:
-        InputError: not a store, an unfinished one, or made with another front end than `fe`.
-    """
+    """Open a mel store; InputError: none, an unfinished one, or made with another front end than `fe`."""
     path = Path(path)
     if not path.is_absolute() and not os.path.exists(path):
         path = ROOT / path  # notebooks run in notebooks/, commands at the root
@@ -247,7 +215,7 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
     store = Store(path, table[table["split"] != REJECTED], group["log_mel"], dict(group.attrs))
     if fe is not None and store.front_end != fe:
         raise InputError(
-            f"{path.name} was made with front end {store.front_end}, not {fe}; preprocess the corpus with that profile"
+            f"{path.name} was made with front end {store.front_end}, not {fe}; preprocess it with that one"
         )
     return store
 
@@ -255,44 +223,25 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
 # --- making ---
 
 
-MEASURED = ("n_frames", "level_db", "tilt_db", "seconds", *audio.Levels._fields)  # columns of the store
-Place = tuple[str, float, float]  # path, start and length (nan: to the end of the file) in seconds
-# What became of a row: `MEASURED` and `fingerprint` (hexadecimal), or the `reason` why it was rejected
-Clip = dict[str, Any]
-
-
-def build_store(
-    corpus: Corpus | Path | str,
-    fe: FrontEnd,
-    *,
-    split_seed: int = 0,
-    segment_seconds: float = audio.SEGMENT_S,
-    hop_seconds: float = 0.0,
-    windows: str = "",
-    workers: int | None = None,
-    client: Client | None = None,
-) -> Path:
+def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | None = None, **how: Any) -> Path:
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
-    The result is the same whichever workers compute it, and whether or not it was interrupted. Unusable files are
-    left out and listed with the reason in `<store>.rejected.csv`.
+    Unusable files are left out and listed with the reason in `<store>.rejected.csv`. The Dask workers of
+    `$DASK_SCHEDULER_ADDRESS`, if there are any, do the work (they must see the same folders), else threads.
 
     Args:
         corpus: What `vaelib.collection.read_corpus` found, or the folder.
-        split_seed: Seed of the train/validation/test split written into the store.
-        segment_seconds: Longer files are cut into segments of this length, a row of the store each; 0: never.
-        hop_seconds: From the start of one segment to the next; 0: end to end.
-        windows: Which windows models see (`choose_windows`).
-        workers: Threads of this process, if it does the work; default: one per core.
-        client: Dask workers that do it instead; they must see the same folders under the same names. Default: those
-            of the scheduler at `$DASK_SCHEDULER_ADDRESS`, if it is set (`vaelib batch` sets it for its notebooks).
+        workers: Threads of this process; default: one per core.
+        how: `split_seed` of the train/validation/test split; `segment_seconds` (longer files are cut into segments, a
+            row each; 0: never) and `hop_seconds` from one to the next (0: end to end); `windows` that models see:
+            `start` or `anywhere`; "": `usual_windows`.
 
     Raises:
         InputError: no corpus, no usable clip, segments shorter than a window, a store of another folder of that name,
             a store that cannot be written, no scheduler, or workers that die or do not see the files.
     """
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    path, wanted = _identity(corpus, fe, split_seed, segment_seconds, hop_seconds, windows)
+    path, wanted = _identity(corpus, fe, **how)
     if _is(path, wanted):
         return path
     other = Path(attributes(path).get("corpus_root", corpus.root))
@@ -302,22 +251,10 @@ def build_store(
         )
     from .workers import executor  # here: Dask takes a third of a second
 
-    with _writing(path), FileLock(path.with_name(f".{path.stem}.lock")), executor(client, workers) as pool:
+    with writing(path), FileLock(path.with_name(f".{path.stem}.lock")), executor(workers) as pool:
         if not _is(path, wanted):  # another process may have made it meanwhile
             _make(path, corpus, fe, wanted, pool)
     return path
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full disk, or a folder that may not be written to, becomes one sentence."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno is None:  # the network's: not what the operating system says of a file
-            raise
-        # No OSError: what Dask brings from a worker would lose its words
-        raise InputError(f"{unwritable(e.filename or path, e)} (another folder: $VAELIB_DATA)") from e
 
 
 def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor) -> None:
@@ -366,26 +303,24 @@ def _fill(
 ) -> list[Clip]:
     """Have the chunks computed that are not there yet; what became of every row."""
     step = zarr.open_array(path / "log_mel", mode="r").chunks[0]
-    places = list(zip(*(table[c].tolist() for c in ("path", "start_s", "seconds")), strict=True))
-    chunks = {done / f"{i}.json": i for i in range(0, len(places), step)}
+    places = table[["path", "start_s", "seconds"]].to_numpy(object).tolist()
+    chunks = {i: done / f"{i}.json" for i in range(0, len(places), step)}
     write = partial(_write, root, fe, path, wanted)
-    todo = {pool.submit(write, places[i : i + step], i, f): places[i] for f, i in chunks.items() if not f.exists()}
+    todo = {pool.submit(write, places[i : i + step], i, f): i for i, f in chunks.items() if not f.exists()}
     progress = Progress("log-mel")
     for count, future in enumerate(as_completed(todo), start=len(chunks) - len(todo) + 1):
         try:
             future.result()
         except Exception as e:
-            e.add_note(f"{step} clips from {todo[future][0]} on")
+            e.add_note(f"{step} clips from {places[todo[future]]} on")
             raise
         progress.show(f"{min(count * step, len(places)):,} of {len(places):,} clips")
     progress.close(f"{len(places):,} clips")
-    return [clip for file in chunks for clip in json.loads(file.read_text())]
+    return [clip for file in chunks.values() for clip in json.loads(file.read_text())]
 
 
-def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Place], first: int, done: Path) -> None:
-    """Write the log-mels of `places` to the rows from `first` on, a whole chunk, and what became of them to `done`."""
-    import torch
-
+def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list, first: int, done: Path) -> None:
+    """Write the log-mels of (path, start, length) `places` to the rows from `first` on, and what became of them."""
     for folder in (root, path):
         require_seen(folder)
     keep_freed_memory()
@@ -395,7 +330,7 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Plac
     block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
     found: list[Clip] = []
     for row, (name, start, length) in zip(block, places, strict=True):
-        seconds = None if np.isnan(length) else length
+        seconds = None if np.isnan(length) else length  # nan: to the end of the file
         try:
             wave, levels = audio.read(root / name, fe, start, seconds)
         except audio.UnreadableAudio as e:
@@ -409,7 +344,7 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list[Plac
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
-    with _writing(path):
+    with writing(path):
         array[first : first + len(places)] = block
         write_atomic(done, json.dumps(found))  # only now does the chunk count as done
 
@@ -423,8 +358,7 @@ def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], 
     for left in (path / "log_mel").rglob("*.partial"):
         left.unlink()  # of a worker that was killed while it wrote
     measured = found[list(MEASURED)].fillna(0).astype(np.float32).astype({"n_frames": np.int32})
-    table = table.drop(columns="n_frames").rename(columns={"seconds": "asked_s"}).join(measured)  # nan: to the end
-    numbers = {*corpus.factors, *MEASURED, "start_s", "asked_s", "rate", "channels"}
+    table = table.drop(columns="n_frames").rename(columns={"seconds": "asked_s"}).join(measured)
     table = table.assign(split=REJECTED, duplicate_of="")
     usable = table[good].reset_index(drop=True)
     if not corpus.record:  # rendered clips are each other's near copies by design
@@ -436,13 +370,13 @@ def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], 
     group = zarr.open_group(path, mode="a")
     units = {f: u for f, u in corpus.record.get("units", {}).items() if u and f in corpus.factors}
     for name, values in table.items():
-        if name in numbers:
+        if name in {*corpus.factors, *MEASURED, "start_s", "asked_s", "rate", "channels"}:
             column = values.to_numpy(np.float64 if name in corpus.factors else values.dtype, na_value=np.nan)
         else:
             column = values.fillna("").astype(str).to_numpy(object)
         unit = (UNITS | units).get(name)
         group.create_array(
-            name, shape=column.shape, chunks=column.shape, dtype=column.dtype if name in numbers else str,
+            name, shape=column.shape, chunks=column.shape, dtype=str if column.dtype == object else column.dtype,
             dimension_names=("clip",), attributes={"units": unit} if unit else {}, overwrite=True,
         )[:] = column  # fmt: skip
     hertz = audio.mel_frequencies(fe).astype(np.float32)

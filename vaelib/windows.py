@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import InputError, unwritable
+from .config import InputError, writing
 
 if TYPE_CHECKING:
     from .audio import Scaler
@@ -64,13 +64,10 @@ class Clips:
             return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy()).astype(np.float16)
 
         if spill:
-            try:
-                with tempfile.TemporaryFile(dir=spill) as file:
-                    for i in range(0, len(rows), block):
-                        file.write(scaled(i).tobytes())
-                    mel = torch.from_numpy(np.memmap(file, np.float16, "r+", shape=shape))
-            except OSError as e:
-                raise unwritable(spill, e) from e
+            with writing(spill), tempfile.TemporaryFile(dir=spill) as file:
+                for i in range(0, len(rows), block):
+                    file.write(scaled(i).tobytes())
+                mel = torch.from_numpy(np.memmap(file, np.float16, "r+", shape=shape))
         else:
             whole = np.empty(shape, np.float16)
             for i in range(0, len(rows), block):

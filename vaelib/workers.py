@@ -139,15 +139,15 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
 
 
 @contextmanager
-def executor(client: Client | None, threads: int | None) -> Iterator[Executor]:
-    """Who preprocesses: a client's workers, those of `$DASK_SCHEDULER_ADDRESS`, or threads of this process.
+def executor(threads: int | None) -> Iterator[Executor]:
+    """Who preprocesses: the workers of `$DASK_SCHEDULER_ADDRESS`, or threads of this process.
 
     Raises:
         InputError: no scheduler at that address, it went away, or a file kills every worker that opens it.
     """
     address, before = os.environ.get("DASK_SCHEDULER_ADDRESS"), torch.get_num_threads()
-    own = client_of(address) if address and not client else None
-    pool = (client or own).get_executor(pure=False) if client or own else ThreadPoolExecutor(threads or CPU_COUNT)
+    client = client_of(address) if address else None
+    pool = client.get_executor(pure=False) if client else ThreadPoolExecutor(threads or CPU_COUNT)
     try:
         yield pool
     except KilledWorker as e:
@@ -161,5 +161,5 @@ def executor(client: Client | None, threads: int | None) -> Iterator[Executor]:
     finally:
         pool.shutdown(cancel_futures=True) if isinstance(pool, ThreadPoolExecutor) else pool.shutdown(wait=False)
         torch.set_num_threads(before)
-        if own:
-            own.close()
+        if client:
+            client.close()

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from vaelib.collection import LABELS, RECORD
-from vaelib.config import InputError, one_of, read_json, write_atomic
+from vaelib.config import InputError, one_of, write_atomic
 from vaelib.progress import Progress, clock
 from vaelib_demo.dials import CLIPS, FIXED, RENDERING, VARIATION, corpus_name, fixed_factors, rung
 from vaelib_demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
@@ -118,7 +118,7 @@ def _claim(folder: Path, parameters: dict[str, Any], manifest: Path) -> None:
     record, versions = folder / RECORD, {name: _version(name) for name in PACKAGES}
     wanted = {**parameters, "versions": versions}
     if record.exists():
-        there = read_json(record)
+        there = json.loads(record.read_text(encoding="utf-8"))
         if manifest.exists():  # a finished corpus stays good when a package is updated
             wanted["versions"] = there.get("versions")
         if other := [key for key, value in wanted.items() if there.get(key) != value]:
