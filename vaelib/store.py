@@ -14,11 +14,10 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import zarr
 from filelock import FileLock
 from zarr.codecs import BloscCodec
@@ -28,6 +27,9 @@ from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine
 from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic, writing
 from .progress import Progress
 from .splits import SPLITS, choose_split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOWS = ("start", "anywhere")  # every window is the first one of its clip, or windows are cut anywhere in it
 CUT = ("segment_seconds", "hop_seconds")  # how long files are cut
@@ -146,7 +148,7 @@ class Store:
         """The clip's audio file."""
         return Path(self.attrs["corpus_root"], self.table.loc[row, "path"])
 
-    def load(self, row: int) -> torch.Tensor:
+    def load(self, row: int) -> Tensor:
         """(samples,) of a row, at the front end's rate; UnreadableAudio: the file is gone or has changed."""
         start, length = self.table.loc[row, ["start_s", "asked_s"]].astype(float)
         return audio.load(self.audio_path(row), self.front_end, start, None if np.isnan(length) else length)
@@ -321,6 +323,8 @@ def _fill(
 
 def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list, first: int, done: Path) -> None:
     """Write the log-mels of (path, start, length) `places` to the rows from `first` on, and what became of them."""
+    import torch  # here: a second that reading a store need not wait for
+
     for folder in (root, path):
         require_seen(folder)
     keep_freed_memory()

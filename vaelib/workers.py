@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dask
-import torch
 from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
 from distributed.comm.core import CommClosedError
@@ -50,6 +49,8 @@ class Workers:
 
     def devices(self) -> list[str]:
         """Numbers of the GPUs to use, as CUDA_VISIBLE_DEVICES names them; InputError: there is no such."""
+        import torch  # here: it takes a second
+
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         there = [str(i) for i in range(torch.cuda.device_count())]
         there = visible.split(",")[: len(there)] if visible else there
@@ -145,6 +146,8 @@ def executor(threads: int | None) -> Iterator[Executor]:
     Raises:
         InputError: no scheduler at that address, it went away, or a file kills every worker that opens it.
     """
+    import torch
+
     address, before = os.environ.get("DASK_SCHEDULER_ADDRESS"), torch.get_num_threads()
     client = client_of(address) if address else None
     pool = client.get_executor(pure=False) if client else ThreadPoolExecutor(threads or CPU_COUNT)
