@@ -171,7 +171,7 @@ def test_other_things_are_refused(store, tmp_path):
     with pytest.raises(InputError, match="no mel store at"):
         open_store(tmp_path / "nowhere.zarr")
     zarr.open_group(tmp_path / "other.zarr", mode="w")
-    with pytest.raises(InputError, match="not a mel store"):
+    with pytest.raises(InputError, match="no mel store"):
         open_store(tmp_path / "other.zarr")
 
 
@@ -405,8 +405,8 @@ def test_another_cut_is_another_store(songs, data):
         assert is_current(corpus, TINY, **cut)
         prints.add(attributes(path)["fingerprint"])
     assert len(prints) == 4 and len(open_store(path).table) == 4  # 0: whole
-    for cut, reason in (({"segment_seconds": 1}, "shorter than one window"), ({"hop_seconds": -1}, "a hop of -1"),
-                        ({"segment_seconds": float("nan")}, "shorter")):  # fmt: skip
+    for cut, reason in (({"segment_seconds": 1}, "cannot be cut"), ({"hop_seconds": -1}, "a hop of -1"),
+                        ({"segment_seconds": float("nan")}, "cannot be cut")):  # fmt: skip
         with pytest.raises(InputError, match=reason):
             build_store(songs, TINY, **cut)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOWS = ("start", "anywhere")  # every window is the first one of its clip, or windows are cut anywhere in it
+USUAL = {True: "start", False: "anywhere"}  # of a rendered corpus, whose clips begin with a loop, and of own music
 CUT = ("segment_seconds", "hop_seconds")  # how long files are cut
 REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its header looked sound
 CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most: read for one clip; lost when a worker dies
@@ -42,18 +43,10 @@ Clip = dict[
 ]  # what became of a row: `MEASURED` and `fingerprint` (hexadecimal), or the `reason` of a rejection
 
 
-# --- which store ---
-
-
 def store_path(corpus: str, profile: str, windows: str = "", rendered: bool = False) -> Path:
-    """Where the store of a corpus and a front end lies; its name says which `windows`, if not the usual ones."""
-    named = "" if windows in ("", usual_windows(rendered)) else f"-{one_of('windows', windows, WINDOWS)}"
+    """Where the store of a corpus and a front end lies; its name says which `windows`, if not the `USUAL` ones."""
+    named = "" if windows in ("", USUAL[rendered]) else f"-{one_of('windows', windows, WINDOWS)}"
     return data_dir().absolute() / "stores" / f"{corpus}{named}-{profile}.zarr"
-
-
-def usual_windows(rendered: bool) -> str:
-    """`start` for a rendered corpus, whose clips begin with a loop; `anywhere` for a person's own music."""
-    return "start" if rendered else "anywhere"
 
 
 def is_current(corpus: Corpus, fe: FrontEnd, **how: Any) -> bool:
@@ -74,24 +67,18 @@ def _is(path: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _identity(
-    corpus: Corpus,
-    fe: FrontEnd,
-    split_seed: int = 0,
-    segment_seconds: float = audio.SEGMENT_S,
-    hop_seconds: float = 0.0,
-    windows: str = "",
-) -> tuple[Path, dict[str, Any]]:
+    corpus: Corpus, fe: FrontEnd, *, split_seed: int = 0, segment_seconds: float = audio.SEGMENT_S,
+    hop_seconds: float = 0.0, windows: str = "",
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """Where a store lies, and the attributes that tell it from others; arguments as of `build_store`."""
     shortest = fe.min_samples / fe.sample_rate
-    if segment_seconds and not segment_seconds >= shortest - 1e-3:
+    if (segment_seconds and not segment_seconds >= shortest - 1e-3) or not 0 <= hop_seconds < float("inf"):
         raise InputError(
-            f"segments of {segment_seconds:g} s are shorter than one window of the {fe.name!r} front end "
-            f"({shortest:.2f} s): use longer ones, or 0 to leave files whole"
+            f"segments of {segment_seconds:g} s with a hop of {hop_seconds:g} s cannot be cut: a segment has at least "
+            f"{shortest:.2f} s (one window; 0: files stay whole), a hop is positive (0: segments lie end to end)"
         )
-    if not 0 <= hop_seconds < float("inf"):
-        raise InputError(f"a hop of {hop_seconds:g} s is none: use a positive one, or 0 for segments end to end")
     rendered, cut = bool(corpus.record), (float(segment_seconds), float(hop_seconds or segment_seconds))
-    path, windows = store_path(corpus.name, fe.name, windows, rendered), windows or usual_windows(rendered)
+    path, windows = store_path(corpus.name, fe.name, windows, rendered), windows or USUAL[rendered]
     # Another split, or another cut, is another store to a run: its test clips may be those it was trained on.
     fingerprint = corpus.fingerprint() + ("-start" if windows == "start" else "")
     fingerprint += f"-cut{cut[0]:g}-{cut[1]:g}" if cut != (audio.SEGMENT_S, audio.SEGMENT_S) else ""
@@ -118,9 +105,7 @@ class Store:
     """An opened mel store: labels in memory, spectrograms read on demand."""
 
     path: Path
-    # A row per usable clip (a file, or a segment of a long one): path, track, labels, factors, split, n_frames,
-    # level_db, tilt_db, start_s, seconds, peak, clipped, silent, rms_db, rate, channels, format, duplicate_of
-    table: pd.DataFrame
+    table: pd.DataFrame  # a row per usable clip (a file, or a segment of a long one): path, labels, factors, split, …
     log_mel: zarr.Array  # (clip, mel, frame) dB, float16; `table.index` are its rows
     attrs: dict[str, Any]  # corpus, fingerprint, front end, versions
 
@@ -204,21 +189,15 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
     path = Path(path)
     if not path.is_absolute() and not os.path.exists(path):
         path = ROOT / path  # notebooks run in notebooks/, commands at the root
-    if not os.path.isfile(path / "zarr.json"):  # False too for a name that cannot be one
-        raise InputError(f"no mel store at {str(path)[:200]}: make it with `vaelib preprocess CORPUS` or notebook 01")
-    if path.name.endswith(".partial.zarr"):
-        raise InputError(f"{path} is unfinished: run `vaelib preprocess` on its corpus again, it continues")
+    if "front_end" not in attributes(path) or path.name.endswith(".partial.zarr"):
+        raise InputError(f"no mel store at {path}, or an unfinished one: make it with `vaelib preprocess CORPUS`")
     group = zarr.open_group(path, mode="r")
-    if "log_mel" not in group or "front_end" not in group.attrs:
-        raise InputError(f"{path} is not a mel store of vaelib; make one with `vaelib preprocess CORPUS`")
     columns = {n: a[:] for n, a in sorted(group.arrays()) if a.metadata.dimension_names == ("clip",)}
     text = {n: a.astype(object) for n, a in columns.items() if a.dtype.kind not in "biuf"}
     table = pd.DataFrame(columns | text)
     store = Store(path, table[table["split"] != REJECTED], group["log_mel"], dict(group.attrs))
     if fe is not None and store.front_end != fe:
-        raise InputError(
-            f"{path.name} was made with front end {store.front_end}, not {fe}; preprocess it with that one"
-        )
+        raise InputError(f"{path.name} was made with front end {store.front_end}, not {fe}: make another one")
     return store
 
 
@@ -235,12 +214,10 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
         corpus: What `vaelib.collection.read_corpus` found, or the folder.
         workers: Threads of this process; default: one per core.
         how: `split_seed` of the train/validation/test split; `segment_seconds` (longer files are cut into segments, a
-            row each; 0: never) and `hop_seconds` from one to the next (0: end to end); `windows` that models see:
-            `start` or `anywhere`; "": `usual_windows`.
+            row each; 0: never) and `hop_seconds` from one to the next (0: end to end); `windows` that models see.
 
     Raises:
-        InputError: no corpus, no usable clip, segments shorter than a window, a store of another folder of that name,
-            a store that cannot be written, no scheduler, or workers that die or do not see the files.
+        InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
     """
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     path, wanted = _identity(corpus, fe, **how)
@@ -268,11 +245,19 @@ def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor
     choose_split(table, wanted["split_seed"])  # too few are refused before they are decoded
     # Which files are usable depends on the decoders that are installed, too: other rows are another build.
     wanted = wanted | {"rows": digest(table.to_csv(index=False))}
-    done = path.with_suffix(".partial.done")  # what became of the clips of each chunk that is done
+    done = path.with_suffix(".partial.done")  # what became of the clips of each finished chunk
     if not _is(unfinished, wanted):
-        for left in (unfinished, done):
-            shutil.rmtree(left, ignore_errors=True)
-        _write_template(unfinished, table, fe, wanted)
+        shutil.rmtree(done, ignore_errors=True)
+        n, frames = len(table), int(table["n_frames"].max())
+        chunk = max(1, min(n, CHUNK_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
+        group = zarr.open_group(unfinished, mode="w", zarr_format=3)
+        group.create_array(
+            "log_mel", shape=(n, fe.n_mels, frames), chunks=(chunk, fe.n_mels, frames), dtype="float16",
+            # Smaller than Zarr's default, in a third of its time (full front end: 0.87 instead of 0.88 of the raw size)
+            compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2), fill_value=-100.0,
+            dimension_names=("clip", "mel", "frame"), attributes={"units": "dB re full scale, power"},
+        )  # fmt: skip
+        group.attrs.put(wanted)  # last: they say that the array is there
     clips = _fill(unfinished, done, corpus.root, table, fe, wanted, pool)
     bad += [(p, clip["reason"]) for p, clip in zip(table["path"], clips, strict=True) if "reason" in clip]
     _write_rejected(rejected, bad)
@@ -286,43 +271,25 @@ def _write_rejected(path: Path, rows: list[Rejected]) -> None:
     write_atomic(path, pd.DataFrame(rows, columns=["path", "reason"]).to_csv(index=False))
 
 
-def _write_template(path: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict) -> None:
-    """Lay out the spectrograms; the attributes, written last, say that all of them are there."""
-    n, frames = len(table), int(table["n_frames"].max())
-    chunk = max(1, min(n, CHUNK_CLIPS, CHUNK_BYTES // (2 * fe.n_mels * frames)))
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.create_array(
-        "log_mel", shape=(n, fe.n_mels, frames), chunks=(chunk, fe.n_mels, frames), dtype="float16", fill_value=-100.0,
-        # Smaller than Zarr's default, in a third of its time (full front end: 0.87 instead of 0.88 of the raw size)
-        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2),
-        dimension_names=("clip", "mel", "frame"), attributes={"units": "dB re full scale, power"},
-    )  # fmt: skip
-    group.attrs.put(wanted)
-
-
-def _fill(
-    path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, pool: Executor
-) -> list[Clip]:
+def _fill(path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, pool: Executor) -> list:
     """Have the chunks computed that are not there yet; what became of every row."""
-    step = zarr.open_array(path / "log_mel", mode="r").chunks[0]
-    places = table[["path", "start_s", "seconds"]].to_numpy(object).tolist()
-    chunks = {i: done / f"{i}.json" for i in range(0, len(places), step)}
-    write = partial(_write, root, fe, path, wanted)
-    todo = {pool.submit(write, places[i : i + step], i, f): i for i, f in chunks.items() if not f.exists()}
+    step, places = zarr.open_array(path / "log_mel", mode="r").chunks[0], table[["path", "start_s", "seconds"]]
+    chunks, write = {i: done / f"{i}.json" for i in range(0, len(table), step)}, partial(_write, root, fe, path, wanted)
+    todo = {pool.submit(write, places[i : i + step], f): i for i, f in chunks.items() if not f.exists()}
     progress = Progress("log-mel")
     for count, future in enumerate(as_completed(todo), start=len(chunks) - len(todo) + 1):
         try:
             future.result()
         except Exception as e:
-            e.add_note(f"{step} clips from {places[todo[future]]} on")
+            e.add_note(f"{step} clips from {table['path'][todo[future]]} on")
             raise
-        progress.show(f"{min(count * step, len(places)):,} of {len(places):,} clips")
-    progress.close(f"{len(places):,} clips")
+        progress.show(f"{min(count * step, len(table)):,} of {len(table):,} clips")
+    progress.close(f"{len(table):,} clips")
     return [clip for file in chunks.values() for clip in json.loads(file.read_text())]
 
 
-def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list, first: int, done: Path) -> None:
-    """Write the log-mels of (path, start, length) `places` to the rows from `first` on, and what became of them."""
+def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFrame, done: Path) -> None:
+    """Write the log-mels of some rows, a whole chunk, and to `done` what became of them."""
     import torch  # here: a second that reading a store need not wait for
 
     for folder in (root, path):
@@ -333,7 +300,7 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list, fir
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
     block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
     found: list[Clip] = []
-    for row, (name, start, length) in zip(block, places, strict=True):
+    for row, (_, name, start, length) in zip(block, places.itertuples(), strict=True):
         seconds = None if np.isnan(length) else length  # nan: to the end of the file
         try:
             wave, levels = audio.read(root / name, fe, start, seconds)
@@ -349,7 +316,7 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: list, fir
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
     with writing(path):
-        array[first : first + len(places)] = block
+        array[places.index[0] : places.index[-1] + 1] = block
         write_atomic(done, json.dumps(found))  # only now does the chunk count as done
 
 
@@ -377,12 +344,9 @@ def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], 
         if name in {*corpus.factors, *MEASURED, "start_s", "asked_s", "rate", "channels"}:
             column = values.to_numpy(np.float64 if name in corpus.factors else values.dtype, na_value=np.nan)
         else:
-            column = values.fillna("").astype(str).to_numpy(object)
-        unit = (UNITS | units).get(name)
-        group.create_array(
-            name, shape=column.shape, chunks=column.shape, dtype=str if column.dtype == object else column.dtype,
-            dimension_names=("clip",), attributes={"units": unit} if unit else {}, overwrite=True,
-        )[:] = column  # fmt: skip
+            column = values.fillna("").astype(str).to_numpy(object).astype(np.dtypes.StringDType())
+        how = {"attributes": {"units": (UNITS | units)[name]} if name in UNITS | units else {}, "overwrite": True}
+        group.create_array(name, data=column, chunks=column.shape, dimension_names=("clip",), **how)
     hertz = audio.mel_frequencies(fe).astype(np.float32)
     group.create_array("mel_hz", data=hertz, dimension_names=("mel",), attributes={"units": "Hz"}, overwrite=True)
     group.attrs.put(wanted | {
