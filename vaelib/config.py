@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
-# Modules that decide what a training computes
-TRAINING = ("audio", "store", "windows", "models", "losses", "optimization", "training")
+TRAINING = ("audio", "store", "windows", "models", "losses", "optimization", "training")  # modules that decide it
 # Of a full disk, or of a folder that may not be written to
 NO_ROOM = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST")}
 
@@ -60,7 +59,7 @@ def one_of(what: str, value: str, valid: Iterable[str]) -> str:
         return value
     nearest = difflib.get_close_matches(str(value)[:200], valid, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {', '.join(valid)[:1000]}")
+    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {', '.join(valid)[:500]}")
 
 
 def digest(value: Any) -> str:
@@ -133,7 +132,7 @@ class JsonConfig:
         for name, value in values.items():
             kind = kinds[one_of(f"setting of {cls.__name__}", name, kinds)]
             _require(_is_a(kind, value), f"{cls.__name__}: {name} must be {kind}, not {repr(value)[:80]}")
-        return cls(**values)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _is_a(kind: str, value: Any) -> bool:
@@ -221,8 +220,6 @@ class ModelConfig(JsonConfig):
     dropout: float = 0.1  # rate of the fully connected network
 
     def __post_init__(self) -> None:
-        for name in ("input_shape", "classes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
         _require_ranges(self, positive=("latent", "components"), shares=("dropout",))
         one_of("prior", self.prior, PRIORS)
         one_of("backbone", self.backbone, ("conv", "fc"))
@@ -230,17 +227,14 @@ class ModelConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class TrainConfig(JsonConfig):
-    """How a model is trained; explained in notebooks 02 and 04.
-
-    Only β · σ² decides how much of the code the KL term prunes (Rybkin et al. 2021, arXiv:2006.13202).
-    """
+    """How a model is trained; explained in notebooks 02 and 04."""
 
     epochs: int = 16  # passes over the training clips, one random window of each clip per pass
     pretrain_epochs: int = 0  # passes before these as a plain VAE (VaDE only)
     batch_size: int = 32  # clips per step
     lr: float = 1e-3  # peak learning rate of the network (AdamW)
     mixture_lr: float = 1e-2  # peak learning rate of VaDE's mixture
-    beta: float = 1.0  # weight of the KL term after warm-up
+    beta: float = 1.0  # weight of the KL term after warm-up; β · σ² decides how much it prunes (arXiv:2006.13202)
     mixture_weight: float = 1.0  # weight of VaDE's mixture terms in the joint phase
     class_weight: float = 100.0  # of the class head's cross-entropy: a few nats beside thousands of the likelihood
     kl_warmup: float = 0.25  # share of the epochs over which the KL weight rises linearly from 0
@@ -250,9 +244,7 @@ class TrainConfig(JsonConfig):
     sigma_end: float = 0.0  # what a fixed σ moves to during training, geometrically; 0: it stays
     start_components: int = 0  # latent dimensions that start on components (`optimization.start_on_components`)
     held: float = 0.4  # share of the epochs for which the encoder is held at that start
-    # Window that the decoder must answer with: the `same`, or an `other` one of the clip. Then the bound is that of
-    # log p(other window | this one): the code keeps what a clip's windows share.
-    target: str = "same"
+    target: str = "same"  # window that the decoder answers with: the `same`, or an `other` one of the clip
     eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
     precision: str = "auto"  # `auto`, or any precision of Lightning Fabric
     seed: int = 0  # of weights, order, crops and noise
