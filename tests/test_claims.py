@@ -8,55 +8,58 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from vaelib import claims, ledger
+from vaelib import claims
 from vaelib.config import DEFAULT_BETA, PRIORS, ModelConfig, RunConfig, TrainConfig
 from vaelib.models import MODELS
 
-CLAIMS = ledger.read_claims()
+CLAIMS = claims.read_claims()
+OF_NO_RUN = {"run": "", "rung": "–"}
 
 
 @pytest.fixture
 def make(tmp_path):
     """Makes a run that has results and nothing else."""
 
-    def run(name="conv_vae", seed=0, rung="loops", epochs=10, factors=("key",), **kept):
+    def run(name="conv_vae", seed=0, rung="loops", epochs=10, **kept):
         table = pd.DataFrame({"key": [1, 2], "genre": ["a", "b"], "language": ["x", "x"]})
         made = SimpleNamespace(
             folder=tmp_path / rung / f"{name}-s{seed}", name=name,
             summary={"epochs": epochs, "clips_per_s": 5, "parameters": 7},
             config=SimpleNamespace(fingerprint=rung, corpus=rung, training=SimpleNamespace(seed=seed)),
-            store=SimpleNamespace(attrs={"rung": rung}, table=table, factors=factors),
+            store=SimpleNamespace(attrs={"rung": rung}, table=table, factors=("key",)),
             history=pd.DataFrame({"phase": ["vae", "joint"], "seconds": [1.0, 3.0]}),
         )  # fmt: skip
         numbers = {k: np.mean(v) for k, v in kept.items()}
-        per_clip = {k: v for k, v in kept.items() if np.ndim(v)}
-        claims.keep(made, "measured", numbers, per_clip)
+        claims.keep(made, "measured", numbers, {k: v for k, v in kept.items() if np.ndim(v)})
         return made
 
     return run
 
 
-def row(**changes) -> pd.DataFrame:
-    """A table of one claim: the number `x` of conv_vae is above 0."""
-    plain = dict.fromkeys(CLAIMS.columns, "") | {
-        "id": "X1", "claim": "c", "metric": "m", "expected": "e", "rung": "loops", "run": "conv_vae", "number": "x",
-        "how": "value", "direction": "above", "low": 0.0, "high": 0.0, "null": "0", "experiment": "e", "notebook": "03",
-    }  # fmt: skip
-    return pd.DataFrame([plain | changes])
+@pytest.fixture
+def ledger(monkeypatch):
+    """The ledger of one claim: the number `x` of conv_vae is above 0, or what is given instead."""
+
+    def of(runs, extras=None, **changes) -> pd.DataFrame:
+        plain = dict.fromkeys(CLAIMS.columns, "") | {
+            "rung": "loops", "run": "conv_vae", "number": "x", "how": "value", "direction": "above", "low": 0.0,
+            "high": 0.0, "null": "0", "experiment": "e", "notebook": "03",
+        }  # fmt: skip
+        monkeypatch.setattr(claims, "read_claims", lambda: pd.DataFrame([plain | changes]))
+        return claims.judge_claims(runs, extras or {})
+
+    return of
 
 
-def judged(runs, extras=None, **changes) -> dict:
-    """The first line of the ledger."""
-    return ledger.judge_claims(runs, extras, row(**changes)).iloc[0].to_dict()
+@pytest.fixture
+def judged(ledger):
+    """Its first line."""
+    return lambda *args, **changes: ledger(*args, **changes).iloc[0].to_dict()
 
 
-# --- results ---
-
-
-def test_what_is_kept_is_read_again(make):
+def test_what_is_kept_is_read_again_and_a_later_result_takes_its_place(make):
     run = make()
-    figure = Figure()
-    claims.keep(run, "smoothness", {"smooth.gradual": 0.5}, {"smooth.gradual": [0, 1]}, figure, "Half of them.")
+    claims.keep(run, "smoothness", {"smooth.gradual": 0.5}, {"smooth.gradual": [0, 1]}, Figure(), "Half of them.")
     claims.skip(run, "separation", "this corpus has one language")
     found = claims.read(run)
     assert found.numbers["smooth.gradual"] == 0.5 and found.per_clip["smooth.gradual"].tolist() == [0, 1]
@@ -65,18 +68,10 @@ def test_what_is_kept_is_read_again(make):
     assert (run.folder / "results" / "smoothness.png").read_bytes().startswith(b"\x89PNG")
     trained = {k: found.numbers[f"train.{k}"] for k in ("clips_per_s", "parameters", "epochs", "seconds_per_epoch")}
     assert trained == {"clips_per_s": 5, "parameters": 7, "epochs": 10, "seconds_per_epoch": 3}  # of the joint phase
-
-
-def test_a_later_result_takes_the_place_of_an_earlier_one(make):
-    run = make()
-    claims.keep(run, "clustering", {"genre.ari": 0.1, "genre.k": 3}, text="a")
-    claims.skip(run, "clustering", "no labels")
-    assert not {"genre.ari", "genre.k"} & set(claims.read(run).numbers)
-    claims.keep(run, "clustering", {"genre.ari": np.nan})
-    assert np.isnan(claims.read(run).numbers["genre.ari"]) and not claims.read(run).skipped
-
-
-# --- the table of claims ---
+    claims.skip(run, "smoothness", "no clips")
+    assert "smooth.gradual" not in claims.read(run).numbers
+    claims.keep(run, "smoothness", {"smooth.gradual": np.nan})
+    assert np.isnan(claims.read(run).numbers["smooth.gradual"]) and "smoothness" not in claims.read(run).skipped
 
 
 def variants() -> set[str]:
@@ -103,9 +98,9 @@ def test_every_claim_of_the_source_document_has_a_row_that_is_well_formed():
         assert set(filter(None, named)) <= known, r
         assert r["how"] in ("value", "difference", "ratio") and r["direction"] in ("above", "below", "within")
         assert r["low"] <= r["high"] and (r["direction"] == "within" or r["low"] == r["high"]), r
-        assert bool(r["run"]) == (r["experiment"] not in ledger.OF_NO_RUN), r
+        assert bool(r["run"]) == (r["experiment"] not in claims.OF_NO_RUN), r
         assert (r["how"] != "value") == bool(r["against_run"] or r["against_number"]), r
-        assert r["rung"] in (ledger.LADDER if r["run"] else [ledger.NO_RUNG]), r
+        assert r["rung"] in (claims.LADDER if r["run"] else [claims.NO_RUNG]), r
         assert r["null"] and (r["baseline"] or r["how"] != "value"), r
         assert all(r[k] for k in ("claim", "metric", "expected", "notebook")), r
 
@@ -113,7 +108,7 @@ def test_every_claim_of_the_source_document_has_a_row_that_is_well_formed():
 # --- verdicts ---
 
 
-def test_three_seeds_decide_one_decides_about_itself(make):
+def test_three_seeds_decide_one_decides_about_itself(make, judged):
     three = [make(seed=s, x=v) for s, v in enumerate((1.0, 1.1, 1.2))]
     assert judged(three)["verdict"] == "supported" and judged(three)["n"] == 3
     assert judged(three, low=2.0, high=2.0)["verdict"] == "refuted"
@@ -124,7 +119,7 @@ def test_three_seeds_decide_one_decides_about_itself(make):
     assert clips["how_far"] == "holds on loops (in this run)" and clips["notebook"] == "03"
 
 
-def test_null_and_baseline_are_numbers_of_the_run_or_known_or_reasons(make):
+def test_null_and_baseline_are_numbers_of_the_run_or_known_or_reasons(make, judged):
     run = make(x=1.0, null=0.2, pca=0.4)
     found = judged([run], null="null", baseline="pca")
     assert (found["null"], found["baseline"]) == (0.2, 0.4)
@@ -132,7 +127,12 @@ def test_null_and_baseline_are_numbers_of_the_run_or_known_or_reasons(make):
     assert found["null"] == 0.05 and np.isnan(found["baseline"])
 
 
-def test_a_difference_is_paired_by_seed_and_against_the_hardest(make):
+def test_a_share_stays_in_its_bounds(make, judged):
+    runs = [make(seed=s, x=v) for s, v in enumerate((0.9, 0.99, 0.999))]
+    assert judged(runs, share="yes")["high"] <= 1 < judged(runs)["high"]
+
+
+def test_a_difference_is_paired_by_seed_and_against_the_hardest(make, judged):
     own = [make(seed=s, x=v) for s, v in enumerate((1.0, 2.0, 3.0))]
     others = [
         make(n, seed=s, x=v + d) for n, d in (("basic_vae", -0.5), ("vade", -0.1)) for s, v in enumerate((1, 2, 3))
@@ -144,23 +144,24 @@ def test_a_difference_is_paired_by_seed_and_against_the_hardest(make):
     assert low["run"] == "conv_vae against basic_vae" and low["verdict"] == "refuted"
 
 
-def test_against_other_numbers_of_the_same_run_and_multiples(make):
+def test_against_other_numbers_of_the_same_run_and_multiples(make, judged):
     runs = [make(seed=s, x=1.0 + s / 10, y=0.3, z=0.4) for s in range(3)]
-    assert judged(runs, how="difference", against_number="y|z")["baseline"] == pytest.approx(0.4)
-    assert judged(runs, how="difference", against_number="2 * y")["baseline"] == pytest.approx(0.6)
+    assert judged(runs, how="difference", against_number="y|z|gone")["baseline"] == pytest.approx(0.4)
+    assert judged(runs, how="difference", against_number="y", times="2")["baseline"] == pytest.approx(0.6)
     best = judged(runs, number="z|y", null="y")
     assert best["run"] == "conv_vae (z)" and best["value"] == pytest.approx(0.4)
     assert judged(runs, how="ratio", against_number="y", low=2.0, high=2.0)["verdict"] == "supported"
 
 
-def test_one_against_one_is_fair_only_if_trained_as_long(make):
+def test_one_against_one_is_fair_only_if_trained_as_long_and_by_seeds_in_common(make, judged):
     runs = [make(x=1.0, epochs=20), make("basic_vae", x=0.5, epochs=10)]
     found = judged(runs, how="difference", against_run="basic_vae")
     assert found["reason"] == "conv_vae was trained for 20 epochs and basic_vae for 10: train basic_vae as long"
-    assert np.isnan(judged([runs[0]], how="difference", against_run="basic_vae")["value"])
+    found = judged([*runs[:1], make("vade", seed=1, x=1)], how="difference", against_run="vade")
+    assert found["reason"] == "no finished run of vade with a seed of conv_vae" and np.isnan(found["value"])
 
 
-def test_the_first_variant_that_is_there_or_the_best(make):
+def test_the_first_variant_that_is_there_or_the_best(make, judged):
     runs = [make("beta_vae", x=0.2), make("beta_vae-b8", x=0.5)]
     assert judged(runs, run="vade>beta_vae")["run"] == "beta_vae"
     assert judged(runs, run="beta_vae|beta_vae-b8")["run"] == "beta_vae-b8"
@@ -173,39 +174,38 @@ def test_the_first_variant_that_is_there_or_the_best(make):
         ({"run": "vade|beta_vae"}, "no finished run of vade, beta_vae"),
         ({"number": "y"}, "y of conv_vae was not measured: execute notebook 03 on this corpus"),
         ({"number": "y", "experiment": "separation"}, "this corpus has one language"),
-        (
-            {"run": "cvae-language-fixed"},
-            "the corpus has fewer than two languages: a conditional model",
-        ),
-        ({"experiment": "speed", "run": "", "rung": "–", "number": "speed.vade.clips_per_s"}, "was not measured"),
+        ({"number": "nan"}, "undefined on this corpus"),
+        ({"run": "cvae-language-fixed"}, "the corpus has fewer than two languages: a conditional model"),
+        (OF_NO_RUN | {"experiment": "speed", "number": "speed.vade.clips_per_s"}, "was not measured"),
     ],
 )
-def test_what_is_missing_is_not_tested_with_the_reason(make, changes, reason):
-    run = make(x=1.0)
+def test_what_is_missing_is_not_tested_with_the_reason(make, judged, changes, reason):
+    run = make(x=1.0, nan=np.nan)
     claims.skip(run, "separation", "this corpus has one language")
     found = judged([run], **changes)
     assert found["verdict"] == found["how_far"] == "not tested" and reason in found["reason"]
 
 
-def test_what_is_counted_or_timed_belongs_to_no_run():
-    counted = judged([], {"p": 3.0}, experiment="parameters", run="", rung="–", number="p", low=2.0, high=2.0)
-    assert counted["verdict"] == "supported" and counted["how_far"] == "holds"
-    speeds = {"a": np.array([4.0, 4.1, 4.2]), "b": np.array([2.0, 2.0, 2.1]), "c": np.array([1.0, 1.0, 1.0])}
-    asked = {"experiment": "speed", "run": "", "rung": "–", "number": "a", "against_number": "b|c", "how": "ratio"}
-    timed = judged([], speeds, **asked, low=1.0, high=1.0, null="1")
+def test_what_is_counted_or_timed_belongs_to_no_run(judged):
+    counted = OF_NO_RUN | {"experiment": "parameters", "number": "parameters.a", "low": 2.0, "high": 2.0}
+    found = judged([], {"parameters.a": 3.0}, **counted)
+    assert found["verdict"] == "supported" and found["how_far"] == "holds" and found["run"] == ""
+    speeds = {"speed.a": np.array([4.0, 4.1, 4.2]), "speed.b": np.array([2.0, 2.0, 2.1]), "speed.c": np.ones(3)}
+    asked = OF_NO_RUN | {"experiment": "speed", "number": "speed.a", "how": "ratio", "low": 1.0, "high": 1.0}
+    timed = judged([], speeds, **asked, against_number="speed.b|speed.c")
     assert timed["verdict"] == "supported in this run" and timed["value"] == pytest.approx(2, rel=0.05)
     assert timed["reason"] == "on this machine, 3 turns of a stopwatch"
+    assert judged([], speeds, **asked, against_number="speed.b|speed.d")["verdict"] == "not tested"  # all or none
 
 
-def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make):
+def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make, ledger):
     runs = [make(rung=r, x=[v, v + 0.01]) for r, v in (("composed", -1.0), ("loops", 1.0), ("desk", 1.0))]
-    found = ledger.judge_claims(runs, claims=row())
+    found = ledger(runs)
     assert found["rung"].tolist() == ["loops", "composed"]
     assert set(found["how_far"]) == {"holds on loops; breaks on composed (in this run)"}
-    assert ledger.judge_claims(runs, claims=row(rung="desk"))["rung"].tolist() == ["desk", "loops", "composed"]
-    own = make(rung="my music", x=1.0)
-    assert list(ledger.by_rung([own, *runs])) == ["desk", "loops", "composed", "my music"]
-    assert ledger.judge_claims([], claims=row())["verdict"].tolist() == ["not tested"]
+    assert ledger(runs, rung="desk")["rung"].tolist() == ["desk", "loops", "composed"]
+    assert list(claims.by_rung([make(rung="my music"), *runs])) == ["desk", "loops", "composed", "my music"]
+    assert ledger([])["verdict"].tolist() == ["not tested"]
 
 
 @pytest.mark.parametrize(
@@ -220,4 +220,4 @@ def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make):
     ],
 )
 def test_how_far_in_a_phrase(verdicts, phrase):
-    assert ledger.how_far(dict(zip("abc", verdicts, strict=True))) == phrase
+    assert claims.how_far(dict(zip("abc", verdicts, strict=True))) == phrase
