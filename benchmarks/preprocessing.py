@@ -24,11 +24,11 @@ TITLES = {
 
 def rendered(fe: FrontEnd, clips_per_genre: int) -> Path:
     """Folder of a demo corpus for a front end; rendered once and kept with the other corpora."""
-    from vaelib_demo import corpus_name, render_corpus
+    from vaelib_demo import Dials, render_corpus
 
-    seconds = SECONDS[fe.name]
-    folder = data_dir() / "corpora" / corpus_name("styles", clips_per_genre, seconds)
-    render_corpus(folder, clips_per_genre=clips_per_genre, seconds=seconds)
+    dials = Dials(clips_per_genre=clips_per_genre, seconds=SECONDS[fe.name])
+    folder = data_dir() / "corpora" / dials.name
+    render_corpus(folder, dials)
     return folder
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,16 @@ import pytest
 import soundfile
 
 from vaelib.config import InputError
-from vaelib_demo import COLUMNS, DESK, FACTORS, corpus_name, render, render_corpus, rung
+from vaelib_demo import COLUMNS, Dials, render, render_corpus
 from vaelib_demo.compose import Chance, Score, compose
-from vaelib_demo.factors import draw_factors
+from vaelib_demo.factors import DESK, FACTORS, draw_factors
 from vaelib_demo.tables import FOLDER, PARTS, load_tables
 from vaelib_demo.voice import build_bank
 
 pytest.importorskip("tinysoundfont")
 TABLES = load_tables()
 GENRES = ["arabic_tarab", "english_house", "hindi_khayal", "spanish_salsa"]
+SMALL = Dials(clips_per_genre=2, seconds=3)
 MIDDLE = draw_factors(TABLES.genres["english_house"], TABLES, 1, 0.0, 0)[0]
 
 
@@ -34,24 +36,20 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    render_corpus(folder, clips_per_genre=2, seconds=3, genres=GENRES, workers=1)
+    render_corpus(folder, SMALL, genres=GENRES, workers=1)
     return folder
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    """`perform` with SoundFont and voices in this process; `record(genre, **factors)` gives (sound, row).
-
-    Everything is composed anew unless `composition` says otherwise.
-    """
+    """`perform` with SoundFont and voices in this process; `record(genre, **factors)` gives (sound, row)."""
     bank = tmp_path_factory.mktemp("voices") / "voices.npz"
     assert build_bank(bank)
     render.start_worker(bank)
 
     def record(genre: str, seconds: float = 4, clip: int = 0, composition: float = 1.0, **factors):
-        return render.perform(
-            render.Clip(Path(), "styles", genre, clip, {**MIDDLE, **factors}, seconds, 0, composition)
-        )
+        chosen = {**MIDDLE, **factors}
+        return render.perform(render.Clip(Path(), "styles", genre, clip, chosen, seconds, 0, composition))
 
     return record
 
@@ -84,22 +82,16 @@ def test_unknown_reference_in_a_table_is_named(tmp_path):
 
 
 def test_factors_are_stratified_and_independent():
-    n = 40
-    low, high = {}, {}
-    for row in TABLES.factors:
-        if row["kind"] in ("linear", "log"):
-            low[row["factor"]], high[row["factor"]] = float(row["low"]), float(row["high"])
-    everything = []
+    n, everything = 40, []
     for genre in list(TABLES.genres.values())[::4]:
         drawn = draw_factors(genre, TABLES, n, 1.0, 0)
         assert set(drawn[0]) == set(FACTORS)
-        for name in low:
-            values = np.array([d[name] for d in drawn])
-            a, b = low[name], high[name]
-            if name == "tempo":
-                values, a, b = np.log(values), np.log(a), np.log(b)
-            bins = np.clip(np.floor((values - a) / (b - a) * n), 0, n - 1)
-            assert sorted(bins) == list(range(n)), name
+        for row in (r for r in TABLES.factors if r.kind in ("linear", "log")):
+            values, low, high = np.array([d[row.factor] for d in drawn]), row.low, row.high
+            if row.kind == "log":
+                values, low, high = np.log(values), np.log(low), np.log(high)
+            bins = np.clip(np.floor((values - low) / (high - low) * n), 0, n - 1)
+            assert sorted(bins) == list(range(n)), row
         for name in ("key", "voice", "ensemble"):
             counts = np.unique([d[name] for d in drawn], return_counts=True)[1]
             assert counts.max() - counts.min() <= 1
@@ -191,7 +183,7 @@ def test_energy_is_loudness_and_brightness_is_tilt(studio):
 
 
 def test_same_bytes_with_any_number_of_workers(corpus, tmp_path):
-    render_corpus(tmp_path, clips_per_genre=2, seconds=3, genres=GENRES, workers=2)
+    render_corpus(tmp_path, SMALL, genres=GENRES, workers=2)
     assert files_of(tmp_path) == files_of(corpus)
 
 
@@ -210,28 +202,28 @@ def test_manifest_and_files(corpus):
 
 
 def test_resume_keeps_what_is_there(corpus, tmp_path):
-    arguments = {"clips_per_genre": 2, "seconds": 3, "genres": GENRES[:2], "workers": 1}
-    manifest = render_corpus(tmp_path, **arguments)
+    arguments = {"genres": GENRES[:2], "workers": 1}
+    manifest = render_corpus(tmp_path, SMALL, **arguments)
     before = files_of(tmp_path)
     clips = sorted(tmp_path.rglob("*.flac"))
     stamps = {p: p.stat().st_mtime_ns for p in clips}
     manifest.unlink()
     clips[0].unlink()
     clips[1].write_bytes(clips[1].read_bytes()[:2000])  # half a file
-    render_corpus(tmp_path, **arguments)
+    render_corpus(tmp_path, SMALL, **arguments)
     assert files_of(tmp_path) == before
     assert [p.stat().st_mtime_ns == stamps[p] for p in clips] == [False, False, True, True]
-    render_corpus(tmp_path, **arguments)
+    render_corpus(tmp_path, SMALL, **arguments)
     with pytest.raises(InputError, match="other seed"):
-        render_corpus(tmp_path, **arguments, seed=1)
+        render_corpus(tmp_path, replace(SMALL, seed=1), **arguments)
     with pytest.raises(InputError, match="other composition, fixed"):
-        render_corpus(tmp_path, **arguments, composition=0.5, fixed=())
+        render_corpus(tmp_path, replace(SMALL, composition=0.5, fixed=()), **arguments)
     record = tmp_path / "corpus.json"
     about = json.loads(record.read_text())
     assert about["seconds"] == 3 and about["units"]["vocal_level"] == "dB" and about["rungs"]["start"] == "loops"
     record.write_text(json.dumps(about | {"rendering": 1}))
     with pytest.raises(InputError, match="other rendering"):
-        render_corpus(tmp_path, **arguments)
+        render_corpus(tmp_path, SMALL, **arguments)
 
 
 # -- the desk
@@ -240,7 +232,7 @@ def test_resume_keeps_what_is_there(corpus, tmp_path):
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
-    render_corpus(folder, demo="desk", clips_per_genre=12, seconds=2, workers=1)
+    render_corpus(folder, Dials("desk", clips_per_genre=12, seconds=2), workers=1)
     return folder
 
 
@@ -265,7 +257,7 @@ def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        manifest = render_corpus(tmp_path / "corpus", clips_per_genre=1, seconds=1, genres=GENRES[:2], workers=1)
+        manifest = render_corpus(tmp_path / "corpus", Dials(clips_per_genre=1, seconds=1), genres=GENRES[:2], workers=1)
     ours = [str(w.message) for w in caught if "espeak" in str(w.message)]
     assert len(ours) == 1 and "no espeakng_loader" in ours[0]
     assert {r["vocal_active_share"] for r in rows_of(manifest)} == {"0.0"}
@@ -279,31 +271,35 @@ def test_without_espeak_instrumental_with_one_warning(tmp_path, monkeypatch):
         {"fixed": "tempo+keys"},
         {"demo": "desks"},
         {"demo": "desk", "composition": 0.5},
-        {"genres": ["english_hause"]},
     ],
 )
-def test_bad_arguments_are_refused_and_nothing_is_written(tmp_path, bad):
+def test_bad_dials_are_refused(bad):
     with pytest.raises(InputError):
-        render_corpus(tmp_path / "corpus", **bad)
+        Dials(**bad)
+
+
+def test_an_unknown_genre_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'english_house'"):
+        render_corpus(tmp_path / "corpus", SMALL, genres=["english_hause"])
     assert not (tmp_path / "corpus").exists()
 
 
-def test_name_and_length():
-    assert corpus_name() == "demo-40x6s-c0-v0.3-tempo-s0" and corpus_name("desk") == "desk-1500x6s-s0"
-    assert corpus_name("styles", 8, 30.0, 0.5, 0.25, "key+tempo", 3) == "demo-8x30s-c0.5-v0.25-tempo+key-s3"
-    assert corpus_name(fixed=()) == corpus_name(fixed="") == "demo-40x6s-c0-v0.3-s0"
+def test_a_corpus_is_named_by_its_dials():
+    assert Dials().name == "demo-40x6s-c0-v0.3-tempo-s0" and Dials("desk").name == "desk-1500x6s-s0"
+    assert Dials("styles", 8, 30.0, 0.5, 0.25, "key+tempo", 3).name == "demo-8x30s-c0.5-v0.25-tempo+key-s3"
+    assert Dials(fixed=()) == Dials(fixed="") and Dials(fixed="").name == "demo-40x6s-c0-v0.3-s0"
     assert render.Clip(Path(), "styles", "english_house", 0, {}, 30, 0, 0.0).samples >= 661_504
 
 
-def test_rungs_of_the_ladder(corpus):
-    loops = json.loads((corpus / "corpus.json").read_text())
-    assert rung(loops, "start") == "loops" and rung({"demo": "desk"}, "start") == "desk"
-    free = loops | {"fixed": [], "variation": 1.0}
-    assert rung(free, "start") == "loops, full range" and rung(free, "anywhere") == "loops, cut anywhere"
-    assert rung(free | {"composition": 1.0}, "anywhere") == "composed"
-    assert rung(loops | {"composition": 0.5}, "start") == "composition 0.5"
-    found = [rung(loops | turned, "start") for turned in ({"variation": 0.0}, {"fixed": ["key"]}, {"fixed": []})]
-    assert found == ["loops, variation 0", "loops, key fixed", "loops, full range, variation 0.3"]
-    found = [rung(loops | {"composition": c}, "anywhere") for c in (0.0, 0.5)]
-    assert found == ["loops, cut anywhere, variation 0.3, tempo fixed", "composition 0.5, cut anywhere"]
-    assert rung(free | {"composition": 1.0}, "start") == "composed, from the start"
+def test_rungs_of_the_ladder():
+    free = Dials(variation=1, fixed=())
+    assert Dials().rung("start") == "loops" and Dials("desk").rung("start") == "desk"
+    assert free.rung("start") == "loops, full range" and free.rung("anywhere") == "loops, cut anywhere"
+    assert replace(free, composition=1).rung("anywhere") == "composed"
+    assert replace(free, composition=1).rung("start") == "composed, from the start"
+    assert Dials(composition=0.5).rung("start") == "composition 0.5"
+    assert Dials(composition=0.5).rung("anywhere") == "composition 0.5, cut anywhere"
+    assert Dials(variation=0).rung("start") == "loops, variation 0"
+    assert Dials(fixed="key").rung("start") == "loops, key fixed"
+    assert Dials(fixed="").rung("start") == "loops, full range, variation 0.3"
+    assert Dials().rung("anywhere") == "loops, cut anywhere, variation 0.3, tempo fixed"

@@ -16,8 +16,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field
 
-from vaelib_demo import CLIPS, corpus_name
-from vaelib_demo.dials import fixed_factors
+from vaelib_demo import CLIPS, Dials
 from vaelib_demo.tables import load_tables
 
 from . import batch, config
@@ -201,7 +200,7 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
     else:
         demo = one_of("demo", entry.get("demo", "styles"), CLIPS)
         usual = defaults("01_preprocess") | {"demo": demo, "clips_per_genre": CLIPS[demo]}
-        given |= {"fixed": "+".join(fixed_factors(entry["fixed"]))} if "fixed" in entry else {}
+        given |= {"fixed": "+".join(Dials(fixed=entry["fixed"]).fixed)} if "fixed" in entry else {}
         given = checked("01_preprocess", {k: usual[k] for k in ("demo", *dials)} | given)
         for key, (low, high) in RANGES.items():
             if not low <= given.get(key, low) <= high:
@@ -209,7 +208,7 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
         if given["clip_seconds"] * fe.sample_rate < 0.99 * fe.min_samples:
             raise InputError(f"corpora.{name}: clips of {given['clip_seconds']:g} s are shorter than a window")
         how = {k: given[k] for k in dials if k != "clip_seconds"}
-        label, rendered = corpus_name(demo, seconds=given["clip_seconds"], **how), True
+        label, rendered = Dials(demo, seconds=given["clip_seconds"], **how).name, True
     store = store_path(label, profile, given.get("windows", ""), rendered)
     return Corpus(name, store, Job("01_preprocess", given, label), is_desk)
 

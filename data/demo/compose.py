@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vaelib_demo.tables import Genre, Melody, Pattern, Tables
+from vaelib_demo.tables import Genre, Pattern, Row, Tables
 
 STREAMS = ("harmony", "colours", "drums", "fills", "bass", "comp", "pad", "voice", "lead", "words")
 LEVEL = {"X": 1.0, "x": 0.75, "o": 0.45, "?": 0.6}  # of drum symbols; everything else is played at 0.8
@@ -205,13 +205,13 @@ class _Writer:
 
     # -- melody
 
-    def cycle(self, style: Melody, start: float) -> Iterator[tuple[float, float]]:
+    def cycle(self, style: Row, start: float) -> Iterator[tuple[float, float]]:
         """(start, stop) in beats of a style's phrases."""
         while start < self.end - 1:
             yield start, min(start + style.sing_beats, self.end)
             start += style.sing_beats + style.rest_beats
 
-    def melody(self, style: Melody, centre: float, start: float, stop: float) -> list[tuple[float, float, float]]:
+    def melody(self, style: Row, centre: float, start: float, stop: float) -> list[tuple[float, float, float]]:
         """A phrase of (beat, length, cents): a repeated motif, a walk over the scale, chord tones on long notes."""
         rhythm, line, degree, beat, i = self.motif(style), [], int(self.rng.integers(-1, 4)), start, 0
         while beat < stop - 1e-6:
@@ -231,7 +231,7 @@ class _Writer:
             beat, i = beat + length, i + 1
         return line
 
-    def motif(self, style: Melody) -> list[float]:
+    def motif(self, style: Row) -> list[float]:
         """Note lengths in beats that fill four beats with about `density` notes per beat."""
         grid = np.array([0.25, 0.5, 1.0, 1.5, 2.0])
         likely = np.exp(-2.5 * np.log(grid * style.density) ** 2)

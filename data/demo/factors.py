@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vaelib_demo.tables import Genre, Tables, load_tables
+from vaelib_demo.tables import Genre, Row, Tables, load_tables
 
-FACTORS: tuple[str, ...] = tuple(row["factor"] for row in load_tables().factors)
-DESK: tuple[str, ...] = tuple(row["factor"] for row in load_tables().desk)
-UNITS = {row["factor"]: row["unit"] for row in (*load_tables().factors, *load_tables().desk)}
+FACTORS: tuple[str, ...] = tuple(row.factor for row in load_tables().factors)
+DESK: tuple[str, ...] = tuple(row.factor for row in load_tables().desk)
+UNITS = {row.factor: row.unit for row in (*load_tables().factors, *load_tables().desk)}
 
 
 def draw_factors(
@@ -30,7 +30,7 @@ def draw_factors(
         `clips` dictionaries with the keys `FACTORS`.
     """
     rng = np.random.default_rng([seed, genre.index, 0])  # clips use 1, 2, …: a trailing 0 would be no seed at all
-    varied = [0.0 if row["factor"] in fixed else variation for row in tables.factors]
+    varied = [0.0 if row.factor in fixed else variation for row in tables.factors]
     columns = [_column(row, tables, clips, v, rng) for row, v in zip(tables.factors, varied, strict=True)]
     return [dict(zip(FACTORS, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -42,16 +42,16 @@ def draw_levels(tables: Tables, clips: int, seed: int) -> list[dict[str, float]]
     return [dict(zip(DESK, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _column(row: dict[str, str], tables: Tables, clips: int, variation: float, rng: np.random.Generator) -> list:
+def _column(row: Row, tables: Tables, clips: int, variation: float, rng: np.random.Generator) -> list:
     quantile = rng.permutation((np.arange(clips) + rng.random(clips)) / clips)
     quantile = 0.5 + variation * (quantile - 0.5)
-    if row["kind"] == "category":
-        levels = list({"voice": tables.voices, "ensemble": tables.ensembles}[row["factor"]])
+    if row.kind == "category":
+        levels = list({"voice": tables.voices, "ensemble": tables.ensembles}[row.factor])
         return [levels[i] for i in _balanced(len(levels), clips, variation, rng)]
-    low, high = float(row["low"]), float(row["high"])
-    if row["kind"] == "integer":
+    low, high = row.low, row.high
+    if row.kind == "integer":
         return [int(low) + i for i in _balanced(int(high - low) + 1, clips, variation, rng)]
-    if row["kind"] == "log":
+    if row.kind == "log":
         low, high = np.log([low, high])
         return [round(float(np.exp(low + (high - low) * q)), 6) for q in quantile]
     return [round(low + (high - low) * float(q), 6) for q in quantile]

@@ -11,8 +11,9 @@ from PIL import Image
 
 from vaelib import audio, plots
 from vaelib.config import COMPACT, ROOT
-from vaelib_demo import CLIPS, DESK, FIXED, VARIATION, render
-from vaelib_demo.factors import draw_factors, draw_levels
+from vaelib_demo import CLIPS, render
+from vaelib_demo.dials import FIXED, VARIATION
+from vaelib_demo.factors import DESK, draw_factors, draw_levels
 from vaelib_demo.tables import load_tables
 from vaelib_demo.voice import build_bank
 

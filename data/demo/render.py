@@ -198,8 +198,8 @@ def desk_stems(seconds: float, seed: int) -> dict[str, np.ndarray]:
         raise InputError(
             f"the desk has no {', '.join(silent)}: its voice needs the package espeakng-loader, install it"
         )
-    stems = {row["factor"]: stems[row["factor"]] / _rms(stems[row["factor"]]) for row in tables.desk}
-    highest = {row["factor"]: 10 ** (float(row["high"]) / 20) for row in tables.desk}
+    stems = {row.factor: stems[row.factor] / _rms(stems[row.factor]) for row in tables.desk}
+    highest = {row.factor: 10 ** (row.high / 20) for row in tables.desk}
     loudest = sum(highest[name] * np.abs(stem) for name, stem in stems.items()).max()
     return {name: 0.98 / loudest * stem for name, stem in stems.items()}
 

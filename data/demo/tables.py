@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from vaelib.config import digest, one_of
 
@@ -16,6 +17,7 @@ TABLES = (
     *("scales", "chords", "melodies", "instruments", "figures", "rhythms"),
 )
 PARTS = ("drums", "bass", "comp", "pad", "lead")
+Row = Any  # of a table: its columns (data/demo/README.md) are attributes, numbers are numbers
 
 
 @dataclass(frozen=True)
@@ -37,39 +39,6 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Instrument:
-    """A General-MIDI preset, the centre of its range (MIDI key), and the gain (dB) that makes all equally loud."""
-
-    program: int
-    centre: float
-    gain_db: float
-
-
-@dataclass(frozen=True)
-class Melody:
-    """How a melody moves; the columns of `melodies.csv`."""
-
-    density: float
-    leap: float
-    hold: float
-    ornament: float
-    glide_ms: float
-    vibrato_cents: float
-    melisma: float
-    sing_beats: float
-    rest_beats: float
-
-
-@dataclass(frozen=True)
-class Voice:
-    """An espeak variant, its speaking pitch (0–99) and the centre of its singing range (MIDI key)."""
-
-    variant: str
-    pitch: int
-    centre: float
-
-
-@dataclass(frozen=True)
 class Genre:
     """One row of `genres.csv` with every reference resolved; `index` seeds its clips."""
 
@@ -80,16 +49,20 @@ class Genre:
     bpm: float
     swing: float
     kit: int
-    beats: int
     drums: tuple[Pattern, ...]
-    scale: tuple[float, ...]
+    scale: tuple[float, ...]  # cents above the tonic
     degrees: tuple[int, ...]
     voicing: tuple[int, ...]
     bass: Pattern
     comp: Pattern
-    instruments: dict[str, Instrument]
-    lead: Melody
-    vocal: Melody
+    instruments: dict[str, Row]
+    lead: Row  # of `melodies.csv`, as `vocal`
+    vocal: Row
+
+    @property
+    def beats(self) -> int:
+        """Of a bar."""
+        return self.drums[0].beats
 
 
 @dataclass(frozen=True)
@@ -98,9 +71,9 @@ class Tables:
 
     genres: dict[str, Genre]
     espeak: dict[str, str]
-    factors: list[dict[str, str]]
-    desk: list[dict[str, str]]
-    voices: dict[str, Voice]
+    factors: list[Row]
+    desk: list[Row]
+    voices: dict[str, Row]
     ensembles: dict[str, dict[str, float]]  # dB of the parts that play
     phrases: dict[str, tuple[str, ...]]
     digest: str
@@ -108,63 +81,48 @@ class Tables:
 
 @cache
 def load_tables(folder: Path = FOLDER) -> Tables:
-    """Read and check the tables once per process.
-
-    Raises:
-        InputError: A row refers to something that no table has.
-    """
-    rows = {name: _read(folder / f"{name}.csv") for name in TABLES}
-    voices = {r["voice"]: Voice(r["variant"], int(r["pitch"]), float(r["centre"])) for r in rows["voices"]}
-    ensembles = {r["ensemble"]: {p: float(r[p]) for p in PARTS if r[p]} for r in rows["ensembles"]}
-    phrases: dict[str, tuple[str, ...]] = {}
-    for r in rows["phrases"]:
-        phrases[r["language"]] = (*phrases.get(r["language"], ()), r["phrase"])
-    parts = _parts(rows)
-    genres = {r["genre"]: _genre(i, r, parts) for i, r in enumerate(rows["genres"])}
-    espeak = {r["language"]: r["espeak"] for r in rows["languages"]}
-    for genre in genres.values():
-        one_of("language in genres.csv", genre.language, espeak)
-        one_of("language without phrases", genre.language, phrases)
-    return Tables(genres, espeak, rows["factors"], rows["desk"], voices, ensembles, phrases, digest(rows))
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as f:
-        return list(csv.DictReader(f))
-
-
-def _parts(rows: dict[str, list[dict[str, str]]]) -> dict[str, dict[str, Any]]:
-    """The building blocks that genres refer to, by table and name."""
-    rhythms: dict[str, tuple[Pattern, ...]] = {}
-    for r in rows["rhythms"]:
-        line = Pattern(int(r["beats"]), r["pattern"], int(r["key"]))
-        rhythms[r["rhythm"]] = (*rhythms.get(r["rhythm"], ()), line)
-    return {
-        "rhythm": rhythms,
-        "figure": {r["figure"]: Pattern(int(r["beats"]), r["pattern"]) for r in rows["figures"]},
-        "scale": {r["scale"]: tuple(map(float, r["cents"].split())) for r in rows["scales"]},
-        "chords": {
-            r["chords"]: (tuple(map(int, r["degrees"].split())), tuple(map(int, r["voicing"].split())))
-            for r in rows["chords"]
-        },
-        "instrument": {
-            r["instrument"]: Instrument(int(r["program"]), float(r["centre"]), float(r["gain_db"]))
-            for r in rows["instruments"]
-        },
-        "melody": {r["style"]: Melody(**{k: float(v) for k, v in r.items() if k != "style"}) for r in rows["melodies"]},
+    """Read and check the tables once per process; InputError: a row refers to something that no table has."""
+    text = {n: pd.read_csv(folder / f"{n}.csv", dtype=str, keep_default_na=False).to_dict("records") for n in TABLES}
+    numbers = {n: pd.read_csv(folder / f"{n}.csv").fillna({"unit": ""}) for n in TABLES}
+    rows = {n: list(t.itertuples(index=False)) for n, t in numbers.items()}
+    rhythms, phrases = _grouped(rows["rhythms"]), _grouped(rows["phrases"])
+    parts = {
+        "rhythm": {name: tuple(Pattern(r.beats, r.pattern, r.key) for r in lines) for name, lines in rhythms.items()},
+        "figure": {r.figure: Pattern(r.beats, r.pattern) for r in rows["figures"]},
+        "scale": {r.scale: tuple(map(float, r.cents.split())) for r in rows["scales"]},
+        "chords": {r.chords: r for r in rows["chords"]},
+        "instrument": {r.instrument: r for r in rows["instruments"]},
+        "melody": {r.style: r for r in rows["melodies"]},
+        "language": {r.language: r.espeak for r in rows["languages"]},
     }
+    return Tables(
+        genres={r.genre: _genre(i, r, parts) for i, r in enumerate(rows["genres"])},
+        espeak=parts["language"],
+        factors=rows["factors"],
+        desk=rows["desk"],
+        voices={r.voice: r for r in rows["voices"]},
+        ensembles={r["ensemble"]: {p: float(r[p]) for p in PARTS if r[p]} for r in text["ensembles"]},
+        phrases={language: tuple(r.phrase for r in some) for language, some in phrases.items()},
+        digest=digest(text),
+    )
 
 
-def _genre(index: int, row: dict[str, str], parts: dict[str, dict[str, Any]]) -> Genre:
+def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows by their first column."""
+    return {name: [r for r in rows if r[0] == name] for name in dict.fromkeys(r[0] for r in rows)}
+
+
+def _genre(index: int, row: Row, parts: dict[str, dict[str, Any]]) -> Genre:
     def get(table: str, column: str) -> Any:
-        return parts[table][one_of(f"{column} of {row['genre']}", row[column], parts[table])]
+        name = getattr(row, column)
+        return parts[table][one_of(f"{column} of {row.genre}", name, parts[table])]
 
-    drums = get("rhythm", "rhythm")
-    degrees, voicing = get("chords", "chords")
+    get("language", "language")
+    degrees, voicing = (tuple(map(int, word.split())) for word in get("chords", "chords")[1:3])
     return Genre(
-        index, row["genre"], row["language"], row["family"], bpm=float(row["tempo"]), swing=float(row["swing"]),
-        kit=int(row["kit"]), beats=drums[0].beats, drums=drums, scale=get("scale", "scale"), degrees=degrees,
-        voicing=voicing, bass=get("figure", "bass"), comp=get("figure", "comp"),
+        index, row.genre, row.language, row.family, row.tempo, row.swing, row.kit,
+        drums=get("rhythm", "rhythm"), scale=get("scale", "scale"), degrees=degrees, voicing=voicing,
+        bass=get("figure", "bass"), comp=get("figure", "comp"),
         instruments={part: get("instrument", f"{part}_instrument") for part in PARTS[1:]},
         lead=get("melody", "lead_style"), vocal=get("melody", "vocal_style"),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vaelib_demo.compose import Note
-from vaelib_demo.tables import Melody, load_tables
+from vaelib_demo.tables import Row, load_tables
 
 RATE = 22_050
 VOWELS = set("aeiouyæøœɐɑɒɔəɘɛɜɞɤɨɪɯɵɶʉʊʌʏᵻɚɝ")
@@ -68,7 +68,7 @@ def _order() -> list[tuple[str, str, int, str]]:
 
 
 def sing(
-    notes: list[Note], style: Melody, phrases: list[Phrase], total: int, rng: np.random.Generator
+    notes: list[Note], style: Row, phrases: list[Phrase], total: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[str]]:
     """Sing one window of melody by pitch-synchronous overlap-add.
 
@@ -116,7 +116,7 @@ def _joined(chosen: list[Phrase]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _pitch_marks(notes: list[Note], bounds: np.ndarray, style: Melody, total: int) -> np.ndarray:
+def _pitch_marks(notes: list[Note], bounds: np.ndarray, style: Row, total: int) -> np.ndarray:
     """Samples at which a sung pitch period begins: glides into each note, vibrato once it is held."""
     step = 64
     t = np.arange(bounds[0], min(bounds[-1], total - 1), step)
