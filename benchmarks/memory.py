@@ -95,5 +95,6 @@ def _build(corpus: Path, fe: FrontEnd, processes: bool) -> dict[str, int]:
         options = {"threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
         cluster = stack.enter_context(LocalCluster(n_workers=WORKERS, **options))
         client = stack.enter_context(Client(cluster, set_as_default=False))
-        build_store(corpus, fe, client=client)
+        os.environ["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
+        build_store(corpus, fe)
         return found | {"driver": peak(), "worker": max(client.run(peak).values())}
