@@ -1,9 +1,9 @@
 """Shared fixtures: folders that never touch the repository, a tiny corpus of tones, its store, small models.
 
-Tests run in several processes (pytest-xdist), a file in one of them: what a module or a session shares is made once
-for those that need it. `-n 0` runs all of them in this one.
+Tests run in several processes (pytest-xdist), a file in one of them; `-n 0` runs all of them in this one.
 """
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Before anything else is imported, and for all processes that tests start: one thread each, for there are several of
-# them, and modules are compiled once. Where no bytecode is kept (containers often ask for that), each of a hundred
-# kernels and workers would compile the same ten thousand files for itself.
+# Before anything else is imported: one thread for each process that tests start, and modules are compiled once for all
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
@@ -34,12 +32,7 @@ from vaelib.store import Store, build_store, open_store
 torch.set_num_threads(1)
 
 # What takes longest begins first, so that nothing long is left over when the rest is done
-LONGEST = (
-    "tests/notebooks",
-    "tests/browser",
-    "tests/test_batch.py",
-    "tests/test_benchmarks.py",
-)
+LONGEST = ("tests/notebooks", "tests/browser", "tests/test_batch.py", "tests/test_benchmarks.py")
 
 # The same examples in every run, and no clock: a fuzz test never flakes. VAELIB_FUZZ=2000 looks further, at random.
 MORE = int(os.environ.get("VAELIB_FUZZ", 0))
@@ -54,9 +47,7 @@ TINY = FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16)  # epochs of
 LANGUAGES, GENRES, CLIPS = ("arabic", "bangla", "spanish"), ("pop", "folk"), 6
 
 
-def tone(
-    f0: float = 220.0, seconds: float = 7.0, rate: int = RATE, amplitude: float = 0.3, seed: int = 0
-) -> np.ndarray:
+def tone(f0=220.0, seconds=7.0, rate=RATE, amplitude=0.3, seed=0) -> np.ndarray:
     """A pulsed harmonic tone over faint noise, (samples,) float32."""
     t = np.arange(int(seconds * rate)) / rate
     rng = np.random.default_rng(seed)
@@ -67,18 +58,14 @@ def tone(
 
 def write_tones(folder: Path, clips: int = CLIPS, languages=LANGUAGES, genres=GENRES, **extra) -> Path:
     """A corpus of FLAC files with a manifest: labels, and the factors `tempo` and `energy`."""
-    rows = []
-    for i, language in enumerate(languages):
-        for j, family in enumerate(genres):
-            for k in range(clips):
-                n = len(rows)
-                path = f"{language}/{language}_{family}/{k:02d}.flac"
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                energy = 0.1 + 0.05 * k
-                wave = tone(110 * (i + 1) * (1 + 0.5 * j), 7 + 0.25 * (k % 3), amplitude=energy, seed=n)
-                soundfile.write(folder / path, wave, RATE)
-                labels = {"language": language, "genre": f"{language}_{family}", "family": family}
-                rows.append({"path": path, **labels, "tempo": 90.0 + n, "energy": energy, "phrases": "a b"})
+    rows, places = [], itertools.product(enumerate(languages), enumerate(genres), range(clips))
+    for n, ((i, language), (j, family), k) in enumerate(places):
+        path, energy = f"{language}/{language}_{family}/{k:02d}.flac", 0.1 + 0.05 * k
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        wave = tone(110 * (i + 1) * (1 + 0.5 * j), 7 + 0.25 * (k % 3), amplitude=energy, seed=n)
+        soundfile.write(folder / path, wave, RATE)
+        labels = {"language": language, "genre": f"{language}_{family}", "family": family}
+        rows.append({"path": path, **labels, "tempo": 90.0 + n, "energy": energy, "phrases": "a b"})
     pd.DataFrame(rows).assign(**extra).to_csv(folder / "manifest.csv", index=False)
     return folder
 
@@ -90,14 +77,11 @@ def _unit(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items):
-    """Longest first; otherwise as they were found."""
-    place = {unit: number for number, unit in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(_unit(item.nodeid), len(LONGEST)))
+    items.sort(key=lambda item: [*LONGEST, _unit(item.nodeid)].index(_unit(item.nodeid)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Units are handed out in their order."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByUnit(LoadScopeScheduling):
