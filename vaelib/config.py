@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,24 +32,14 @@ class InputError(ValueError):
         return [f"InputError: {self}"]
 
 
-def data_dir() -> Path:
-    """Folder of corpora and mel stores (`$VAELIB_DATA`, else `data/` of the repository)."""
-    return Path(os.environ.get("VAELIB_DATA", ROOT / "data"))
+def _folder(name: str, variable: str) -> Callable[[], Path]:
+    return lambda: Path(os.environ.get(variable, ROOT / name))  # asked anew each time
 
 
-def outputs_dir() -> Path:
-    """Folder of training runs and comparisons (`$VAELIB_OUTPUTS`, else `outputs/` of the repository)."""
-    return Path(os.environ.get("VAELIB_OUTPUTS", ROOT / "outputs"))
-
-
-def papermill_dir() -> Path:
-    """Folder of executed notebooks (`$VAELIB_PAPERMILL`, else `papermill_runs/` of the repository)."""
-    return Path(os.environ.get("VAELIB_PAPERMILL", ROOT / "papermill_runs"))
-
-
-def notebooks_dir() -> Path:
-    """Folder of the numbered notebooks (`$VAELIB_NOTEBOOKS`, else `notebooks/` of the repository)."""
-    return Path(os.environ.get("VAELIB_NOTEBOOKS", ROOT / "notebooks"))
+data_dir = _folder("data", "VAELIB_DATA")  # corpora and mel stores
+outputs_dir = _folder("outputs", "VAELIB_OUTPUTS")  # training runs and comparisons
+papermill_dir = _folder("papermill_runs", "VAELIB_PAPERMILL")  # executed notebooks
+notebooks_dir = _folder("notebooks", "VAELIB_NOTEBOOKS")  # the numbered notebooks
 
 
 def one_of(what: str, value: str, valid: Iterable[str]) -> str:
