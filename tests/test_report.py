@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
@@ -51,13 +50,13 @@ def sections(tmp_path):
 
 
 def test_a_page_holds_everything_escaped_and_its_picture(sections, tmp_path):
-    target = report.write(tmp_path / "page.html", EVIL, sections, EVIL, {"index": tmp_path / "runs" / "index.html"})
-    page = target.read_text()
+    page = report.write(tmp_path / "page.html", EVIL, sections, EVIL, tmp_path / "runs" / "index.html").read_text()
     assert "<script>alert" not in page and html.unescape(page).count(EVIL) == 6  # title twice, note, column, cell, text
     assert not asks_the_web(page) and 'src="data:image/webp;base64,' in page and "<b>explorer</b>" in page
     assert 'href="runs/index.html"' in page and page.count("<details") == 1
-    assert re.findall(r'href="#(s\d)"', page) == ["s0", "s1"] and all(f'id="s{i}"' in page for i in (0, 1))
-    assert "0.123" in page and "0.422" in page and "–" in page and 'class="yes"' in page
+    entries = [unquote(entry) for entry in re.findall(r'href="#([^"]+)"', page)]
+    assert entries == ["First", "Folded"] and all(f'id="{entry}"' in page for entry in entries)
+    assert "0.123" in page and "0.422" in page and "–" in page and report.SHADES["✓"] in page
 
 
 def test_markdown_links_its_pictures_and_cannot_hold_a_tag(sections, tmp_path):
@@ -65,21 +64,13 @@ def test_markdown_links_its_pictures_and_cannot_hold_a_tag(sections, tmp_path):
     assert "<" not in text.replace("&lt;", "") and "![First](visualizations/a%20b.png)" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert lines[1] == "|---|---|" and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]}) == 1
-
-
-def test_a_page_stays_small_enough_for_mail(sections, tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
-    Image.fromarray(noise).save(sections[0].picture)
-    whole = len(report.write(tmp_path / "a.html", "t", sections).read_text())
-    monkeypatch.setattr(report, "MOST_BYTES", whole // 2)
-    assert len(report.write(tmp_path / "b.html", "t", sections).read_text()) < whole // 2
+    assert "| mig.mean | 0.422 |" in lines and lines[3].endswith("| – |")
 
 
 def test_a_table_in_a_notebook_cuts_nothing_off():
     long = "x" * 300
     page = report.table(pd.DataFrame({"x": [long] * 70, "verdict": ["✓ supported", "✗ " + EVIL] * 35})).to_html()
-    assert page.count(long) == 70 and "<script>" not in page
-    assert all(report.SHADES[sign] in page for sign in "✓✗")
+    assert page.count(long) == 70 and "<script>" not in page and all(report.SHADES[sign] in page for sign in "✓✗")
 
 
 # --- saved notebooks ---
@@ -172,13 +163,13 @@ def test_the_thumbnail_is_the_explorers_poster_else_the_last_picture(folder):
 
 
 def test_only_new_and_changed_notebooks_are_read_and_what_is_none_is_left_out(folder, monkeypatch):
-    card, seen = report._card, []
-    monkeypatch.setattr(report, "_card", lambda path: seen.append(path.stem) or card(path))
+    read, seen = nbformat.read, []
+    monkeypatch.setattr(nbformat, "read", lambda path, version: seen.append(path.stem) or read(path, version))
     put(folder, "a")
     gone = put(folder, "b")
     report.update_index()
     report.update_index()
-    assert seen == ["a", "b"]
+    assert sorted(seen) == ["a", "b"]
     put(folder, "a", given={"epochs": 3})
     gone.unlink()
     put(folder, "running.partial")
@@ -186,7 +177,7 @@ def test_only_new_and_changed_notebooks_are_read_and_what_is_none_is_left_out(fo
     (folder / "half.ipynb").write_text('{"cells": [')
     (folder / "gone.ipynb").symlink_to(folder / "nowhere")
     page = report.update_index().read_text()
-    assert seen[2:] == ["a", "half"] and re.findall(r"<h3>(.*?)</h3>", page) == ["a"] and "epochs 3" in page
+    assert sorted(seen[2:]) == ["a", "half"] and re.findall(r"<h3>(.*?)</h3>", page) == ["a"] and "epochs 3" in page
 
 
 def test_workers_that_finish_at_once_are_all_listed(folder):
@@ -198,4 +189,3 @@ def test_workers_that_finish_at_once_are_all_listed(folder):
     with ThreadPoolExecutor() as pool:
         list(pool.map(work, "abc"))
     assert (folder / "index.html").read_text().count("<article>") == 9
-    assert len(json.loads((folder / report.CARDS).read_text())) == 9
