@@ -1,10 +1,9 @@
 """Explorers of a latent space: live in JupyterLab, and the same picture and sound offline in a saved page."""
 
-from .clips import ClipsView, Players, clip_browser, latent_map
-from .view import Choice, Slider, SpectrogramView
+from .clips import clip_browser, latent_map
 from .views import class_sampler, clip_name, component_view, interpolation, player, traversal, wave_player
 
 __all__ = [
-    "Choice", "ClipsView", "Players", "Slider", "SpectrogramView", "class_sampler", "clip_browser",
-    "clip_name", "component_view", "interpolation", "latent_map", "player", "traversal", "wave_player",
+    "class_sampler", "clip_browser", "clip_name", "component_view", "interpolation",
+    "latent_map", "player", "traversal", "wave_player",
 ]  # fmt: skip

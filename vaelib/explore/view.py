@@ -1,276 +1,157 @@
-"""A view on a pure render function: sliders and choices beside a spectrogram that sounds."""
+"""A view on a pure function: sliders and lists beside spectrograms that sound."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
-from functools import lru_cache
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
 
-import anywidget
 import numpy as np
-import torch
-import traitlets
+from matplotlib.figure import Figure
+from threadpoolctl import ThreadpoolController
 
-from ..audio import Scaler, to_sound
-from ..config import FrontEnd, InputError, write_atomic
-from . import picture
-from .offline import SCRIPT, STYLE, page, still
+from ..audio import to_sound
+from ..plots import gallery
+from ..runs import Run
+from ..store import Store
+from .page import UNREADABLE, Explorer, data_uri, figure_setup, mp3, picture
 
-AHEAD = 16  # frames in one message
+QUALITY = 60  # of the WebP pictures in a saved page
+SOUNDS, SOUND_SECONDS = 90, 6.0  # in a saved page at most
+THREADS = ThreadpoolController()
 Values = dict[str, float | str]
-Sound = tuple[np.ndarray, int]  # wave (samples,) in [-1, 1] and its rate
+
+
+def sound_of(store: Store, row: int, window: bool = False) -> tuple[np.ndarray, int]:
+    """The wave (samples,) of a clip's file, or of its middle window, which models are given; and its rate."""
+    wave, fe = store.load(row).numpy(), store.front_end
+    frames = min(int(store.table.loc[row, "n_frames"]), store.heard_frames)
+    start = fe.hop * round((frames - fe.frames) / 2)
+    return wave[start : start + fe.frames * fe.hop] if window else wave, fe.sample_rate
 
 
 @dataclass(frozen=True)
-class Slider:
-    """A number from `low` to `high` in steps, starting at `value`; `kept` of them have a frame in a saved page."""
+class Control:
+    """A slider over numbers or a list of names; about `kept` of its values are in a saved page.
 
-    name: str
-    label: str
-    low: float
-    high: float
-    step: float
-    value: float
-    kept: int = 15
-
-    def snap(self, value: float) -> float:
-        """The grid's value nearest to `value`."""
-        steps = np.clip(round((float(value) - self.low) / self.step), 0, round((self.high - self.low) / self.step))
-        return round(self.low + self.step * float(steps), 4)
-
-    @property
-    def start(self) -> float:
-        return self.snap(self.value)
-
-    @property
-    def grid(self) -> list[float]:
-        """All values that it can be set to."""
-        return [self.snap(self.low + k * self.step) for k in range(round((self.high - self.low) / self.step) + 1)]
-
-    def positions(self, start: float) -> list[float]:
-        """Values kept for the saved page: evenly spread, both ends and the start among them."""
-        return sorted({self.snap(v) for v in [*np.linspace(self.low, self.high, self.kept), start]})
-
-    def text(self, value: float) -> str:
-        return f"{value:g}" if float(self.step).is_integer() else f"{value:.2f}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several names, starting at `start`.
-
-    `scenes` > 0: what the other controls do depends on it; in a saved page they move for this many of its options.
+    `scene`: the other controls depend on it; they go to their start when it changes.
     """
 
     name: str
     label: str
-    options: tuple[str, ...]
-    start: str
-    scenes: int = 0
+    values: Sequence[float] | Sequence[str]
+    start: float | str
+    kept: int = 15
+    scene: bool = False
 
     @property
-    def grid(self) -> tuple[str, ...]:
-        return self.options
+    def slider(self) -> bool:
+        return not isinstance(self.start, str)
 
-    def positions(self, start: str) -> list[str]:
-        """Options kept for the saved page: all, or the start and others evenly spread."""
-        n, first = len(self.options), self.options.index(self.start)
-        if not self.scenes or self.scenes >= n:
-            return list(self.options)
-        return [self.options[(first + i * n // self.scenes) % n] for i in range(self.scenes)]
+    def snap(self, value: float) -> float:
+        """The slider's value nearest to `value`."""
+        return min(self.values, key=lambda v: abs(v - value))
 
-    def text(self, value: str) -> str:
-        return value
-
-
-def as_message(frame: dict) -> dict:
-    """A frame as its figure in the page unpacks it."""
-    return frame | {"shades": frame["shades"].tobytes(), "shape": frame["shades"].shape}
+    def evenly(self, n: int) -> list[float | str]:
+        """`n` of the values, both ends among them."""
+        places = np.linspace(0, len(self.values) - 1, min(n, len(self.values))).round().astype(int)
+        return [self.values[i] for i in places]
 
 
-decoding = threading.RLock()  # the number of threads belongs to the process
+def slider(name: str, label: str, low: float, high: float, step: float, start: float) -> Control:
+    """Numbers from `low` to `high` in steps, starting near `start`."""
+    values = np.round(low + step * np.arange(round((high - low) / step) + 1), 4).tolist()
+    return Control(name, label, values, min(values, key=lambda v: abs(v - start)))
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Decode on one thread: for one spectrogram a team that shares busy cores takes up to 150 ms instead of 2."""
-    with decoding:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+@dataclass
+class Shown:
+    """What is seen, and heard by tile, where the controls stand."""
+
+    x: np.ndarray  # (N, F, T) in [0, 1]
+    labels: Sequence[str] = ()
+    rows: Sequence[int | None] = ()  # the clip whose middle window sounds; None, as for tiles beyond: `x` is inverted
+    tone: Sequence[float] = (0.0, 0.0)  # level and tilt (dB) that a scaler removed
+    caption: str = ""
 
 
 @dataclass(eq=False)
-class SpectrogramView:
-    """Displays itself: a live widget in JupyterLab, a page that needs no kernel wherever only HTML is shown."""
+class SpectrogramView(Explorer):
+    """Spectrograms that follow controls: all that is shown and heard is a function of the controls' values."""
 
-    render: Callable[[Values], np.ndarray]  # pure, from several threads; → (F, T) or, as tiles, (N, F, T) in [0, 1]
-    controls: Sequence[Slider | Choice]
-    front_end: FrontEnd
-    scaler: Scaler
+    run: Run
     title: str
-    _: KW_ONLY
-    sound: Callable[[Values, int], Sound | None] = lambda v, tile: None  # of a tile; None: inverted by Griffin-Lim
-    caption: Callable[[Values], str] = lambda v: ""
-    tone: Callable[[Values], tuple[float, float]] = lambda v: (0.0, 0.0)  # level and tilt (dB) that a scaler removed
-    begin: Callable[[Values], Values] = lambda v: {}  # where controls stand when a choice with scenes has changed
-    extras: dict[str, Callable[[Values], Sound]] = field(default_factory=dict)  # buttons with sounds of their own
-    tiles: Callable[[Values], Sequence[str]] = lambda v: ()  # a name for each tile
-    first: int = 0  # the tile that sounds until another is clicked; if it is not 0, the strip shows it alone
-    offline_sounds: int = 5  # positions of a scene that keep their sound in a saved page
+    controls: Sequence[Control]
+    show: Callable[[Values], Shown]  # pure
+    begin: Callable[[Values], Values] = lambda v: {}  # where controls stand when a scene has changed
+    first: int = 0  # the tile that sounds until another is clicked
+
+    kind = "view"
 
     def __post_init__(self) -> None:
-        self.start: Values = {c.name: c.start for c in self.controls}
-        self.scenes = tuple(c for c in self.controls if isinstance(c, Choice) and c.scenes)
-        self._sound = lru_cache(maxsize=64)(self._make_sound)
-        self._live: Live | None = None
-        self._offline = ""
+        self.answers = {"scene": self.scene, "frame": self.frame, "sound": self.sound}
+        self.start: Values = self.scene({c.name: c.start for c in self.controls})["start"]
 
-    def start_of(self, values: Values) -> Values:
-        """Where Reset leads: the scene of `values` with every other control at its start."""
-        chosen = self.start | {c.name: values[c.name] for c in self.scenes}
-        return chosen | self.begin(chosen)
+    def setup(self, live: bool = True) -> dict:
+        controls = [
+            {"name": c.name, "label": c.label, "slider": c.slider, "scene": c.scene}
+            | {"digits": 0 if c.slider and all(float(v).is_integer() for v in c.values) else 2}
+            for c in self.controls
+        ]
+        ready = {"scene": self.scene(self.start), "frame": self.frame(self.start)} if live else {}
+        more = {"start": self.start, "controls": controls, "first": self.first, "ready": ready}
+        return figure_setup(self.title, self.run.store.front_end, self.run.scaler) | more
 
-    def frame(self, values: Values) -> dict:
-        """What is shown: shades of grey, their layout, and the words with them."""
-        with one_thread():
-            x = np.asarray(self.render(values))
-        shades, tiles = picture.tile(x)
-        return {
-            "shades": shades,
-            "tiles": tiles,
-            "count": len(x) if x.ndim == 3 else 1,
-            "seconds": x.shape[-1] * self.front_end.hop / self.front_end.sample_rate,
-            "caption": self.caption(values),
-            "labels": list(self.tiles(values)),
-        }
+    def scene(self, values: Values, kept: bool = False) -> dict:
+        """Where controls start in the scene of `values`, and what each can be set to (`kept`: in a saved page)."""
+        start = {c.name: values[c.name] if c.scene else c.start for c in self.controls}
+        start |= self.begin(start)
+        held = [[v for v in c.values if not kept or v == start[c.name] or v in c.evenly(c.kept)] for c in self.controls]
+        return {"start": start, "values": held}
 
-    def ahead(self, name: str, values: Values) -> Iterator[dict]:
-        """Frames of all positions that a slider leads to from `values`, the nearest first."""
-        grid = next(c.grid for c in self.controls if c.name == name)
-        for v in sorted(grid, key=lambda v: abs(v - values[name])):
-            yield self.frame(values | {name: v}) | {"values": values | {name: v}}
+    def frame(self, values: Values, quality: int = 0) -> dict:
+        """The picture of all tiles, and the words with it."""
+        with THREADS.limit(limits=1):  # for one spectrogram a team on busy cores takes up to 150 ms instead of 2
+            shown = self.show(values)
+        fe, words = self.run.store.front_end, {"labels": list(shown.labels), "caption": shown.caption}
+        seconds = shown.x.shape[-1] * fe.hop / fe.sample_rate
+        return words | {"picture": picture(shown.x, quality), "count": len(shown.x), "seconds": seconds}
 
-    def described(self, control: Slider | Choice, values: Sequence[float | str]) -> dict:
-        """A control for the page, with the positions that it has there."""
-        kind = {"name": control.name, "label": control.label, "slider": isinstance(control, Slider)}
-        texts = [control.text(v) for v in values]
-        return kind | {"scene": control in self.scenes, "values": list(values), "texts": texts}
+    def sound(self, values: Values, tile: int, seconds: float | None = None) -> str:
+        """The sound of a tile as a data URI: a clip's own, else guessed from the picture by Griffin-Lim."""
+        shown, store = self.show(values), self.run.store
+        if tile < len(shown.rows) and shown.rows[tile] is not None:
+            return data_uri(mp3(*sound_of(store, shown.rows[tile], window=True), seconds))
+        wave = to_sound(self.run.scaler.inverse(shown.x[tile], *shown.tone), store.front_end)
+        return data_uri(mp3(wave, store.front_end.sample_rate, seconds))
 
-    def setup(self) -> dict:
-        """What does not change: title, axes, colours, buttons."""
-        more = {"extras": list(self.extras), "first": self.first}
-        return picture.setup(self.title, self.front_end, self.scaler) | more
+    def poster(self) -> Figure:
+        """The first tile at seven values of the first control that is no scene, the others at their start."""
+        control = next(c for c in self.controls if not c.scene)
+        values = control.evenly(7)
+        x = np.stack([self.show(self.start | {control.name: v}).x[self.first] for v in values])
+        names = [v if isinstance(v, str) else f"{v:.4g}" for v in values]
+        return gallery({control.label: x}, self.run.store.front_end, names, self.title)[0]
 
-    def sound_file(self, values: Values, tile: int, seconds: float | None = None) -> bytes:
-        """The sound of a tile at these values as MP3; a negative number is that of a button (-1 the first)."""
-        return self._sound(tuple(values.items()), tile, seconds)
-
-    def _make_sound(self, items: tuple, tile: int, seconds: float | None) -> bytes:
-        values = dict(items)
-        made = list(self.extras.values())[-1 - tile](values) if tile < 0 else self.sound(values, tile)
-        if made is None:
-            x = np.asarray(self.render(values))
-            made = self.to_sound(x if x.ndim == 2 else x[min(tile, len(x) - 1)], values)
-        return picture.sound_bytes(*made, seconds)
-
-    def to_sound(self, x: np.ndarray, values: Values) -> Sound:
-        """(F, T) in [0, 1] → the wave guessed from it and its rate."""
-        return to_sound(self.scaler.inverse(x, *self.tone(values)), self.front_end), self.front_end.sample_rate
-
-    def strip(self, n: int = 7) -> bytes:
-        """PNG of the first control that is no scene at `n` positions, the others at their start."""
-        control = next((c for c in self.controls if c not in self.scenes), self.controls[0])
-        positions = control.positions(self.start[control.name])
-        picked = [positions[i] for i in np.unique(np.linspace(0, len(positions) - 1, n).round().astype(int))]
-        frames = [np.asarray(self.render(self.start | {control.name: v})) for v in picked]
-        frames = [x[self.first] if self.first else x for x in frames]
-        labels, title = [control.text(v) for v in picked], f"{self.title} · {control.label}"
-        return picture.strip(frames, labels, self.front_end, title)
-
-    def save(self, folder: Path, name: str) -> SpectrogramView:
-        """Leave the strip as a picture in a folder; returns the view, so that a cell can end with it."""
-        write_atomic(folder / f"{name}.png", self.strip())
-        return self
-
-    def offline(self) -> str:
-        """HTML of the saved page: all frames inside, no request, no kernel."""
-        self._offline = self._offline or page(self)
-        return self._offline
-
-    def live(self) -> Live:
-        """The widget, made on first use."""
-        self._live = self._live or Live(self)
-        return self._live
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
-        if shown := still(self):
-            return shown
-        html = self.offline()
-        return self.live()._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": html}
-
-
-class Live(anywidget.AnyWidget):
-    """The widget of one view; everything is drawn in the browser from shades of grey."""
-
-    _esm, _css = SCRIPT, STYLE
-    setup = traitlets.Dict().tag(sync=True)
-    values = traitlets.Dict().tag(sync=True, echo_update=False)  # an echo would delay the picture
-    frame = traitlets.Dict().tag(sync=True)  # with the values that it was made for
-    reference = traitlets.Dict().tag(sync=True)  # the start, which differences are taken from until a picture is pinned
-    note = traitlets.Unicode().tag(sync=True)
-
-    def __init__(self, view: SpectrogramView) -> None:
-        self.view, self.lock, self.scene = view, threading.Lock(), {}
-        controls = [view.described(c, c.grid) for c in view.controls]
-        super().__init__(setup=view.setup() | {"controls": controls}, values=view.start)
-        self.draw()
-        self.observe(self.draw, "values")
-        self.on_msg(self._on_message)
-
-    def draw(self, _: object = None) -> None:
-        """Send the picture, and after a new choice of what the sliders stand for the one to compare with."""
-        with self.lock:
-            values = self.values
-            try:
-                if (scene := {c.name: values[c.name] for c in self.view.scenes}) != self.scene or not self.reference:
-                    self.scene, self.reference = scene, self._frame(self.view.start_of(values))
-                self.frame = self._frame(values)
-            except InputError as e:
-                self.note = str(e)
-
-    def _frame(self, values: Values) -> dict:
-        return as_message(self.view.frame(values)) | {"values": values}
-
-    def _on_message(self, _: object, message: dict, __: object) -> None:
-        """What the page asks for comes from a thread of its own: pictures do not wait for sounds."""
-        do = {"start": self.go_to_start, "ahead": self.send_ahead, "sound": self.make_sound}[message.pop("do")]
-        threading.Thread(target=do, kwargs=message, daemon=True).start()
-
-    def go_to_start(self, values: Values) -> None:
-        """Move the controls to the start of the scene of `values`."""
-        self.values = self.view.start_of(values)
-
-    def send_ahead(self, name: str, values: Values) -> None:
-        """Send the frames that a slider leads to, so that the page draws a move at once, until others are asked for."""
-        self.asked = asked = object()
-        frames = (as_message(f) for f in self.view.ahead(name, values))
-        while self.asked is asked and (some := list(islice(frames, AHEAD))):
-            self.send({"ahead": name, "frames": some}, [f.pop("shades") for f in some])
-
-    def make_sound(self, tile: int, values: Values) -> None:
-        """Send the sound of a tile or, negative, of a button."""
-        self.note, note = "making the sound …", ""
-        try:
-            data = self.view.sound_file(values, tile)
-        except (InputError, ValueError, OSError) as e:  # the clip's own file may be gone
-            data, note = b"", f"no sound: {e}"
-        self.note = note
-        self.send({"sound": tile, "values": values}, [data])
+    def saved(self) -> dict:
+        """What the page holds: frames of each control's move while the others stand at the start of their scene."""
+        choices = [c for c in self.controls if c.scene]
+        chosen = product(*(c.evenly(c.kept) for c in choices))
+        scenes = [self.scene({c.name: v for c, v in zip(choices, given, strict=True)}, kept=True) for given in chosen]
+        pictures: dict[str, int] = {}  # every picture once, however many positions show it
+        frames = []
+        for start, held in (s.values() for s in scenes):
+            settings = [(start, range(6))]  # with the tiles that keep a sound
+            for c, values in zip(self.controls, held, strict=True):
+                heard = [c.values[0], c.values[-1]] if c.slider else c.values[:5]
+                moves = [] if c.scene else [v for v in values if v != start[c.name]]
+                settings += [(start | {c.name: v}, [self.first] if v in heard else []) for v in moves]
+            for values, tiles in settings:
+                frame = self.frame(values, QUALITY) | {"values": values, "sounds": {}}
+                frame["picture"] = pictures.setdefault(frame["picture"], len(pictures))
+                frames.append(frame)
+                for tile in tiles[: frame["count"]] if sum(len(f["sounds"]) for f in frames) < SOUNDS else ():
+                    with suppress(*UNREADABLE):  # the clip's own file may be gone
+                        frame["sounds"][tile] = self.sound(values, tile, SOUND_SECONDS)
+        return {"setup": self.setup(live=False), "scenes": scenes, "frames": frames, "pictures": list(pictures)}
