@@ -38,9 +38,7 @@ REJECTED = "rejected"  # the `split` of a clip whose decoding failed after its h
 CHUNK_BYTES, CHUNK_CLIPS = 2 << 20, 32  # at most: read for one clip; lost when a worker dies
 UNITS = {"level_db": "dB", "tilt_db": "dB", "rms_db": "dB re full scale", "seconds": "s", "start_s": "s", "rate": "Hz"}
 MEASURED = ("n_frames", "level_db", "tilt_db", "seconds", *audio.Levels._fields)  # columns that decoding finds
-Clip = dict[
-    str, Any
-]  # what became of a row: `MEASURED` and `fingerprint` (hexadecimal), or the `reason` of a rejection
+Clip = dict[str, Any]  # what became of a row: `MEASURED` and `fingerprint` (hexadecimal), or the `reason` why not
 
 
 def store_path(corpus: str, profile: str, windows: str = "", rendered: bool = False) -> Path:
@@ -214,7 +212,7 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
         corpus: What `vaelib.collection.read_corpus` found, or the folder.
         workers: Threads of this process; default: one per core.
         how: `split_seed` of the train/validation/test split; `segment_seconds` (longer files are cut into segments, a
-            row each; 0: never) and `hop_seconds` from one to the next (0: end to end); `windows` that models see.
+            row each; 0: never) and `hop_seconds` from one to the next (0: end to end); `windows` (`WINDOWS`, `USUAL`).
 
     Raises:
         InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
@@ -237,6 +235,7 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
 
 
 def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor) -> None:
+    """Build under another name, from where an interrupted call left it; what is rejected is written down early."""
     unfinished, rejected = path.with_suffix(".partial.zarr"), path.with_suffix(".rejected.csv")
     table, bad = quarantine(corpus, fe, *(wanted[name] for name in CUT), pool.map)
     _write_rejected(rejected, bad)
