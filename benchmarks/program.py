@@ -84,9 +84,7 @@ def measure(given: argparse.Namespace, show) -> dict:
                                               show=lambda line: show(f"preprocessing, {line}"))  # fmt: skip
                 result["preprocessing"].append(found | {"seconds": preprocessing.SECONDS[name]})
         if "memory" in given.parts:
-            result["memory"] = memory.measure(
-                front_end("compact"), clips=given.memory_clips, show=lambda line: show(f"memory, {line}")
-            )
+            result["memory"] = memory.measure(front_end("compact"), show=lambda line: show(f"memory, {line}"))
     except ModuleNotFoundError as e:  # a bare host
         result["skipped"].append(f"Preprocessing and memory were left out: {e.name} is not installed.")
     return result
@@ -111,16 +109,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resident", type=int, default=0, help="clips on the device (default: 1,024, or 64 likewise)")
     parser.add_argument("--precision", default="auto", help="of our step (default: what training would take)")
     parser.add_argument("--clips", type=int, default=16, help="rendered clips per genre (of the full front end: half)")
-    numbers = ",".join(map(str, memory.CLIPS))
-    parser.add_argument("--memory-clips", default=numbers, help="short clips to preprocess for peak memory")
     parser.add_argument("--precision-check", action="store_true", help="only compare bf16 with fp32")
-    parser.add_argument("--epochs", type=int, default=PRECISION_EPOCHS, help="of each training of --precision-check")
     given = parser.parse_args(arguments)
     for key, valid in (("parts", PARTS), ("profiles", FRONT_ENDS), ("models", training.VARIANTS)):
         names = getattr(given, key).split(",")
         setattr(given, key, [one_of(key.removesuffix("s"), n, valid) for n in names])
-    given.memory_clips = [int(n) for n in given.memory_clips.split(",")]
-    for key in ("rounds", "clips", "epochs"):
+    for key in ("rounds", "clips"):
         if getattr(given, key) < 1:
             raise InputError(f"--{key} must be at least 1, not {getattr(given, key)}")
     if given.device == "auto":
@@ -138,7 +132,7 @@ def check_precision(given: argparse.Namespace, show) -> str:
     fe = front_end("compact")
     try:
         corpus = preprocessing.rendered(fe, given.clips)
-        found = quality.compare(corpus, fe, seeds=PRECISION_SEEDS, epochs=given.epochs, show=show)
+        found = quality.compare(corpus, fe, seeds=PRECISION_SEEDS, epochs=PRECISION_EPOCHS, show=show)
     except ModuleNotFoundError as e:
         raise InputError(f"--precision-check was left out: {e.name} is not installed; it needs `make setup`") from e
     result = {"machine": machine(), "command": given.command, **found}
