@@ -267,22 +267,22 @@ def embed(
     if run and (model or condition):
         raise InputError("--run names one run: leave out --model and --condition")
     if output is not None:
-        embedding.check_output(output)
+        one_of("ending of --output", output.suffix, embedding.ENDINGS)
     newest = {"model": model or None, "condition": condition or None}
     opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), **newest)
-    found = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)
-    for file, reason in found.failed.items():
+    table, failed = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)
+    for file, reason in failed.items():
         print(f"vaelib: {embedding.named(file)} {reason}", file=sys.stderr)
-    if not len(found):
+    if table.empty:
         raise InputError(f"none of the {len(files)} files could be used")
     k = like if like is not None else 0 if output and output.suffix != ".html" else 3
-    neighbours = embedding.more_like(opened, found, k, metric) if k else []
+    neighbours = embedding.more_like(opened, table, k, metric)
     if output is not None:
-        typer.echo(embedding.write(opened, found, output, neighbours))
+        typer.echo(embedding.write(opened, table, output, neighbours))
     else:
-        note = "; below each file the nearest clips and how far they are" if neighbours else ""
-        typer.echo(f"{opened.name}: {opened.folder}{note}\n\n{embedding.text_of(found, neighbours)}")
-    if found.failed:
+        note = "; below each file the nearest clips and how far they are" if k else ""
+        typer.echo(f"{opened.name}: {opened.folder}{note}\n\n{embedding.text_of(opened, table, neighbours)}")
+    if failed:
         raise typer.Exit(1)
 
 
