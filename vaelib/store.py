@@ -24,7 +24,7 @@ from zarr.codecs import BloscCodec
 
 from . import audio, splits
 from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
-from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic, writing
+from .config import ROOT, FrontEnd, InputError, data_dir, digest, one_of, write_atomic, writing
 from .progress import Progress
 from .splits import SPLITS, choose_split
 
@@ -291,9 +291,8 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
     """Write the log-mels of some rows, a whole chunk, and to `done` what became of them."""
     import torch  # here: a second that reading a store need not wait for
 
-    for folder in (root, path):
-        require_seen(folder)
-    keep_freed_memory()
+    require_seen(root)
+    require_seen(path)
     torch.set_num_threads(1)  # the workers are the parallelism
     # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
@@ -314,9 +313,8 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
-    with writing(path):
-        array[places.index[0] : places.index[-1] + 1] = block
-        write_atomic(done, json.dumps(found))  # only now does the chunk count as done
+    array[places.index[0] : places.index[-1] + 1] = block
+    write_atomic(done, json.dumps(found))  # only now does the chunk count as done
 
 
 def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], fe: FrontEnd, wanted: dict) -> None:
