@@ -15,10 +15,9 @@ function add(parent, tag, props = {}) {
 async function decoded(src) { // a picture as the shades that a figure draws
   const image = Object.assign(new Image(), { src });
   await image.decode();
-  const { width, height } = image, canvas = Object.assign(document.createElement("canvas"), { width, height });
-  const context = canvas.getContext("2d");
+  const { width, height } = image, context = new OffscreenCanvas(width, height).getContext("2d");
   context.drawImage(image, 0, 0);
-  return { width, height, shades: context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0) };
+  return { width, shades: context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0) };
 }
 
 const HERTZ = [100, 500, 1000, 2000, 4000, 8000];
@@ -31,7 +30,7 @@ function figure(parent, setup, onTile = () => {}) {
   const plot = add(root, "div", { className: "plot" });
   const [y, tiles, bar, x] = ["y", "tiles", "bar", "x"].map((className) => add(plot, "div", { className }));
   const [readout, caption] = ["", "caption"].map((className) => add(root, "div", { className, role: "status" }));
-  const audio = add(root, "audio", { controls: true, ariaLabel: `sound: ${setup.title}` });
+  const audio = add(root, "audio", { controls: true, ariaLabel: `sound: ${setup.title}`, onplay: follow });
   const head = Object.assign(document.createElement("div"), { className: "head" });
   const buttons = [], slope = (setup.db[1] - setup.db[0]) / 255; // dB of a shade
   let now = null, reference = null, against = NOTHING, at = setup.first ?? 0;
@@ -41,20 +40,19 @@ function figure(parent, setup, onTile = () => {}) {
   const tick = (axis, textContent, side, share) => { add(axis, "span", { textContent }).style[side] = `${100 * share}%`; };
 
   function tile(i) {
-    const button = add(tiles, "button", { type: "button" }), canvas = add(button, "canvas");
-    add(button, "span");
-    button.addEventListener("click", () => {
+    const button = add(tiles, "button", { type: "button" });
+    button.onclick = () => {
       at = i;
       paint();
       onTile(i);
-    });
-    button.addEventListener("pointermove", ({ offsetX, offsetY }) => {
-      const u = offsetX / button.clientWidth, v = offsetY / button.clientHeight;
-      const p = i * now.size + Math.floor(v * now.size / now.width) * now.width + Math.floor(u * now.width);
-      const level = comparing() ? `${((now.shades[p] - before(p)) * slope).toFixed(1)} dB against ${against}` : `${(setup.db[0] + now.shades[p] * slope).toFixed(1)} dB`;
-      readout.textContent = `${setup.hz[Math.floor((1 - v) * setup.hz.length)]} Hz · ${(u * now.seconds).toFixed(2)} s · ${level}`;
-    });
-    return { button, canvas };
+    };
+    button.onpointermove = ({ offsetX, offsetY }) => {
+      const u = offsetX / button.clientWidth, v = offsetY / button.clientHeight, { width, size, shades, seconds } = now;
+      const p = i * size + Math.floor(v * size / width) * width + Math.floor(u * width);
+      const level = slope * (shades[p] - (comparing() ? before(p) : 0)) + (comparing() ? 0 : setup.db[0]);
+      readout.textContent = `${setup.hz[Math.floor((1 - v) * setup.hz.length)]} Hz · ${(u * seconds).toFixed(2)} s · ${level.toFixed(1)} dB${comparing() ? ` against ${against}` : ""}`;
+    };
+    return { button, canvas: add(button, "canvas"), label: add(button, "span") };
   }
 
   function paint() {
@@ -62,32 +60,32 @@ function figure(parent, setup, onTile = () => {}) {
     const levels = Uint8ClampedArray.from(shades, (s, p) => (on ? 128 + 127 / CONTRAST_DB * slope * (s - before(p)) : s));
     while (buttons.length > count) buttons.pop().button.remove();
     while (buttons.length < count) buttons.push(tile(buttons.length));
-    buttons.forEach(({ button, canvas }, i) => {
-      const image = new ImageData(width, size / width), text = now.labels[i] ?? "";
+    buttons.forEach(({ button, canvas, label }, i) => {
+      const image = new ImageData(width, size / width);
       image.data.fill(255);
       for (let p = 0; p < size; p++) image.data.set(colours[levels[i * size + p]], 4 * p);
       Object.assign(canvas, { width, height: image.height }).getContext("2d").putImageData(image, 0, 0);
-      button.children[1].textContent = button.title = text;
-      Object.assign(button, { ariaLabel: `spectrogram ${i + 1} ${text}`, ariaPressed: count > 1 && i === at });
+      label.textContent = button.title = now.labels[i] ?? "";
+      Object.assign(button, { ariaLabel: `spectrogram ${i + 1} ${button.title}`, ariaPressed: count > 1 && i === at });
     });
     const columns = count < 4 ? count : Math.min(6, Math.ceil(Math.sqrt(1.5 * count))), rows = Math.ceil(count / columns);
-    Object.assign(tiles.style, { gridTemplateColumns: `repeat(${columns}, 1fr)`, aspectRatio: Math.max(0.75, Math.min(1.6, 1.6 * columns / rows)) });
+    tiles.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+    tiles.style.aspectRatio = Math.max(0.75, Math.min(1.6, 1.6 * columns / rows));
     for (const axis of [y, x, bar]) axis.replaceChildren();
     const known = HERTZ.filter((f) => rows === 1 && f > setup.hz[0] && f < setup.hz.at(-1));
     for (const f of known) tick(y, `${f} Hz`, "bottom", setup.hz.findIndex((h) => h >= f) / setup.hz.length);
-    for (let t = 0; t < columns; t++) tick(x, `${now.seconds.toFixed(1)} s`, "left", (t + 1) / columns);
+    for (let k = 1; k <= columns; k++) tick(x, `${now.seconds.toFixed(1)} s`, "left", k / columns);
     const [low, high] = on ? [-CONTRAST_DB, CONTRAST_DB] : setup.db;
     bar.style.background = `linear-gradient(to top, ${colours.filter((_, i) => i % 15 === 0).map((c) => `rgb(${c})`)})`;
     for (const v of [0, 0.5, 1]) tick(bar, `${(low + v * (high - low)).toFixed(0)} dB`, "bottom", v);
   }
 
   function follow() { // while a sound plays, a line moves through its tile
-    head.style.left = `${100 * audio.currentTime / now.seconds}%`;
-    buttons[at].button.append(head);
-    if (audio.paused || audio.currentTime > now.seconds) head.remove();
-    if (!audio.paused && root.isConnected) requestAnimationFrame(follow);
+    head.style.left = `${100 * audio.currentTime / now?.seconds}%`;
+    buttons[at]?.button.append(head);
+    if (audio.paused || audio.currentTime > now?.seconds) return head.remove();
+    requestAnimationFrame(follow);
   }
-  audio.addEventListener("play", follow);
 
   return {
     root, audio,
@@ -101,9 +99,9 @@ function figure(parent, setup, onTile = () => {}) {
       audio.src = src;
       if (aloud) audio.play().catch(() => {}); // a browser may refuse until the page has been clicked
     },
-    silence() { audio.pause(); audio.removeAttribute("src"); audio.load(); },
+    silence() { audio.pause(); audio.removeAttribute("src"); },
     note(text) { readout.textContent = text; },
-    compare(what, frame = reference) { // from now on differences are shown from this
+    compare(what, frame = reference) { // from now on
       [against, reference] = [what, frame];
       if (now) paint();
     },

@@ -18,7 +18,6 @@ import numpy as np
 import soundfile
 import traitlets
 from anywidget.experimental import command
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..audio import Scaler, mel_frequencies
@@ -118,23 +117,13 @@ class Explorer:
             f'<script type="application/json">{data}</script></div><script type="module">{self.script}</script>'
         )
 
-    def print(self, file: Path | io.BytesIO, **settings: object) -> None:
-        """Write the poster to a file."""
-        figure = self.poster()
-        plt.close(figure)  # else the notebook shows it too
-        figure.savefig(file, **settings)
-
     def image(self) -> str:
         """The poster as HTML: what is seen where no script runs."""
-        buffer = io.BytesIO()
-        self.print(buffer, format="webp", pil_kwargs={"quality": 70})
+        buffer, figure = io.BytesIO(), self.poster()
+        plt.close(figure)  # else the notebook shows it too
+        figure.savefig(buffer, format="webp", pil_kwargs={"quality": 70})
         src = data_uri(buffer.getvalue(), "image/webp")
         return f'<img src="{src}" alt="{html.escape(self.title)}" style="max-width: 100%">'
-
-    def save(self, folder: Path, name: str) -> Explorer:
-        """Leave the poster as a PNG in a folder; returns the explorer, so that a cell can end with it."""
-        self.print(folder / f"{name}.png")
-        return self
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         if os.environ.get(NO_PLAYERS):

@@ -1,6 +1,7 @@
 // Sliders and lists beside a figure: the live widget and the saved page. After figure.js.
 
 const PAUSE = 100; // ms without a move before a sound is asked for
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // ask("scene", values) → {start, values of each control}, ask("frame", values), ask("sound", values, tile): promises;
 // saved: the frames are those of one control moved from the start
@@ -18,7 +19,6 @@ function view(root, setup, ask, saved = false) {
     if (!frames.has(key)) frames.set(key, ask("frame", values).then(async (f) => ({ ...f, ...await decoded(f.picture), values })));
     return frames.get(key);
   };
-
   async function draw() { // one picture at a time: of moves that come too fast some are left out
     if (drawing) return;
     drawing = true;
@@ -28,7 +28,6 @@ function view(root, setup, ask, saved = false) {
     }
     drawing = false;
   }
-
   async function enter(values) { // a scene has a start of its own, and no difference is shown
     scene = await ask("scene", values);
     difference.options[1].textContent = PINNED;
@@ -41,24 +40,19 @@ function view(root, setup, ask, saved = false) {
     draw();
   }
   const move = (values, toStart = false) => { going = going.then(() => go(values, toStart)).catch(failed); };
-
   async function ahead(i) { // ask for all that a slider leads to, the nearest first, until another slider is near
     const mine = leading = {}, { name } = setup.controls[i], from = now[name];
     for (const value of [...scene.values[i]].sort((a, b) => Math.abs(a - from) - Math.abs(b - from))) {
       if (leading === mine) await frameOf(moved(name, value)).catch(failed);
     }
   }
-
   async function hear(tile) {
     await going;
     const values = now;
-    try {
-      const src = await ask("sound", values, tile);
-      if (values === now) shown.play(src, true);
-    } catch (error) {
+    await ask("sound", values, tile).then((src) => { if (values === now) shown.play(src, true); }, (error) => {
       shown.silence();
       failed(error);
-    }
+    });
   }
 
   const tools = add(shown.root, "div", { className: "tools" }), panel = add(root, "div", { className: "panel" });
@@ -66,7 +60,7 @@ function view(root, setup, ask, saved = false) {
   button("Reset", "all controls back to the start", () => move(now, true));
   const difference = add(add(tools, "label", { textContent: "difference from ", title: "red: louder, blue: softer" }), "select");
   difference.append(...[NOTHING, PINNED, MARKED].map((text) => new Option(text, text)));
-  difference.addEventListener("change", () => shown.compare(difference.value));
+  difference.onchange = () => shown.compare(difference.value);
   const pin = (name) => {
     pins[pinned = name] = now;
     swap.disabled = !(pins.A && pins.B);
@@ -86,21 +80,21 @@ function view(root, setup, ask, saved = false) {
   swap.disabled = true;
 
   const controls = setup.controls.map((c, i) => { // → a function that shows what a control is set to
-    const row = add(panel, "label", { textContent: c.label });
+    const row = add(panel, "label", { textContent: c.label }), digits = c.values.every(Number.isInteger) ? 0 : 2;
     const input = add(row, c.slider ? "input" : "select", c.slider ? { type: "range" } : {}), output = add(row, "output");
     let filled = null;
-    input.addEventListener("input", () => {
+    input.oninput = () => {
       const value = scene.values[i][input.value];
       move(c.scene ? { ...now, [c.name]: value } : moved(c.name, value), c.scene);
-    });
-    input.addEventListener("change", () => {
+    };
+    input.onchange = () => {
       clearTimeout(timer);
       if (aloud.checked) timer = setTimeout(() => hear(shown.tile), PAUSE);
-    });
+    };
     if (c.slider) {
       row.title = "double-click: back to its start";
-      row.addEventListener("dblclick", () => move(moved(c.name, scene.start[c.name])));
-      for (const near of ["pointerenter", "focusin"]) row.addEventListener(near, () => ahead(i));
+      row.ondblclick = () => move(moved(c.name, scene.start[c.name]));
+      row.onpointerenter = input.onfocus = () => ahead(i);
     }
     return () => {
       const values = scene.values[i], place = values.indexOf(now[c.name]);
@@ -108,15 +102,13 @@ function view(root, setup, ask, saved = false) {
       filled = scene;
       input.max = values.length - 1;
       input.value = place;
-      if (c.slider) output.textContent = values[place].toFixed(c.digits);
+      if (c.slider) output.textContent = values[place].toFixed(digits);
     };
   });
   const aloud = add(add(panel, "label", { textContent: "play when released" }), "input", { type: "checkbox", checked: true });
   if (saved) add(panel, "div", { className: "hint", textContent: "Saved page: one control moves at a time, the others return to their start; sounds are kept of the start and of the ends of sliders." });
   move(now, true);
 }
-
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 export default {
   render({ model, el, experimental }) {

@@ -94,11 +94,7 @@ class SpectrogramView(Explorer):
         self.start: Values = self.scene({c.name: c.start for c in self.controls})["start"]
 
     def setup(self, live: bool = True) -> dict:
-        controls = [
-            {"name": c.name, "label": c.label, "slider": c.slider, "scene": c.scene}
-            | {"digits": 0 if c.slider and all(float(v).is_integer() for v in c.values) else 2}
-            for c in self.controls
-        ]
+        controls = [vars(c) | {"slider": c.slider} for c in self.controls]
         ready = {"scene": self.scene(self.start), "frame": self.frame(self.start)} if live else {}
         more = {"start": self.start, "controls": controls, "first": self.first, "ready": ready}
         return figure_setup(self.title, self.run.store.front_end, self.run.scaler) | more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 from IPython.display import Audio
@@ -18,11 +18,9 @@ from ..store import Store
 from .page import mp3
 from .view import Control, Shown, SpectrogramView, Values, slider, sound_of
 
-Z_RANGE = 2.5  # a dimension is moved this many standard deviations of its aggregate posterior
-Z_STEP = 0.05  # in standard deviations of the prior
 ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
-MEAN, CERTAIN, UNCERTAIN = "mean, decoded", "most certain clips", "least certain clips"
-MEMBERS, SAMPLES = "members", "samples"
+MEAN, SAMPLES = "mean, decoded", "samples"
+CLIPS = "most certain clips", "least certain clips", "members"
 
 
 def clip_name(store: Store, row: int) -> str:
@@ -45,28 +43,18 @@ def wave_player(wave: np.ndarray, rate: int) -> Audio:
     return shown
 
 
-class Clip(NamedTuple):
-    """A clip that a view starts from: its middle window, what the encoder makes of it, what the scaler removed."""
-
-    row: int
-    window: np.ndarray  # (F, T)
-    code: np.ndarray  # (L,)
-    y: list[int] | None  # its class, if the run has classes
-    tone: np.ndarray
-
-
-def _clips(run: Run, *first: int) -> tuple[list[str], Callable[[str], Clip]]:
-    """Names of clips to start from, those given before the others of the test split, and what has a name."""
+def _clips(run: Run, *first: int) -> tuple[list[str], Callable[[str], SimpleNamespace]]:
+    """Names of clips to start from, those given before the others of the test split, and what a name stands for."""
     rows: dict[str, int] = {}
     for r in dict.fromkeys([*first, *run.store.rows("test").tolist()]):
         name = clip_name(run.store, r)
         rows[name if name not in rows else f"{name} ({run.store.table.loc[r, 'path']})"] = r
 
     @cache
-    def clip(name: str) -> Clip:
-        code, window, y = run.encode_clip(rows[name])
+    def clip(name: str) -> SimpleNamespace:
+        code, window, y = run.encode_clip(rows[name])  # (L,), (F, T), class
         tone = run.store.table.loc[rows[name], ["level_db", "tilt_db"]].to_numpy(float)
-        return Clip(rows[name], window, code, [y] if run.conditional else None, tone)
+        return SimpleNamespace(row=rows[name], code=code, window=window, y=[y] if run.conditional else None, tone=tone)
 
     return list(rows), clip
 
@@ -93,22 +81,21 @@ def interpolation(run: Run, row_a: int, row_b: int) -> SpectrogramView:
     return SpectrogramView(run, f"{run.name}: from clip A to clip B", controls, show, first=1)
 
 
-def traversal(run: Run, row: int, most: int = 8) -> SpectrogramView:
-    """One slider per live dimension, from the code of any clip, which is seen and heard beside it; notebook 04.
+def traversal(run: Run, row: int) -> SpectrogramView:
+    """A slider for each live dimension, from the code of any clip, which is seen and heard beside it; notebook 04.
 
-    Sliders (`most` at most) are named by `factors.meanings`, the most informative first. Each moves over mean ± 2.5
-    standard deviations of the dimension's aggregate posterior on test clips. A slider whose factor follows it in a
-    straight line stands on the factor's scale (a fader in dB), the others on that of the code (standard deviations of
-    the prior).
+    The eight most informative ones, named by `factors.meanings`. Each moves over mean ± 2.5 standard deviations of the
+    dimension's aggregate posterior on test clips, on the scale of a factor that follows it in a straight line (a fader
+    in dB), else on that of the code.
     """
     names, clip = _clips(run, row)
     seen, live, found, first = run.embed("test"), live_dimensions(run), meanings(run), clip(names[0]).code
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
-    low, high = np.minimum(centre - Z_RANGE * spread, first), np.maximum(centre + Z_RANGE * spread, first)
+    low, high = np.minimum(centre - 2.5 * spread, first), np.maximum(centre + 2.5 * spread, first)
     sliders, scale = {}, {}
-    for d in map(int, live[:most]):
+    for d in map(int, live[:8]):
         slope, offset = scale[d] = (found[d].slope, found[d].offset) if found[d].slope else (1.0, 0.0)
-        step = float(f"{Z_STEP * abs(slope):.0e}")
+        step = float(f"{0.05 * abs(slope):.0e}")
         left, right = sorted([slope * low[d] + offset, slope * high[d] + offset])
         ends = step * math.floor(left / step), step * math.ceil(right / step)
         unit = f" ({found[d].unit})" if found[d].slope and found[d].unit else ""
@@ -131,10 +118,8 @@ def traversal(run: Run, row: int, most: int = 8) -> SpectrogramView:
     return SpectrogramView(run, title, controls, show, begin, first=1)
 
 
-def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
-    """Samples of a conditional run: class, how many (up to `n`), temperature, seed; or one z in every class.
-
-    Same seed, same z in every class; notebook 05.
+def class_sampler(run: Run) -> SpectrogramView:
+    """Samples of a conditional run by class, number, temperature and seed, or one z in every class; notebook 05.
 
     Raises:
         InputError: the run has no classes.
@@ -154,23 +139,22 @@ def class_sampler(run: Run, n: int = 12) -> SpectrogramView:
     controls = [
         Control("show", "show", [ONE_CLASS, EVERY_CLASS], ONE_CLASS, scene=True),
         Control("class", condition, names, names[0], len(names)),
-        slider("n", "samples", 1, n, 1, 6),
+        slider("n", "samples", 1, 12, 1, 6),
         slider("temperature", "temperature", 0.0, 1.5, 0.1, 1.0),
         slider("seed", "seed", 0, 20, 1, 0),
     ]
     return SpectrogramView(run, f"{run.name}: samples by {condition}", controls, show)
 
 
-def component_view(run: Run, n: int = 6, most: int = 18) -> SpectrogramView:
-    """The components of a VaDE run, the heaviest first: mean, samples, members, clips it is most and least sure of.
+def component_view(run: Run, n: int = 6) -> SpectrogramView:
+    """The components of a VaDE run, the heaviest first: mean, samples, clips it is sure of, unsure of; notebook 06.
 
-    Clips are ranked by their log-odds against the second likeliest component; no clip is among the `n` most and the
-    `n` least certain ones. `most` members are shown, evenly from the most to the least certain; notebook 06.
+    Clips are ranked by their log-odds against the second likeliest component; none is both `n` times sure and unsure.
 
     Raises:
         InputError: the run has no mixture.
     """
-    log_gamma = run.log_responsibilities("test")  # (clip, K); raises for a run without a mixture
+    log_gamma = run.log_responsibilities("test")  # (clip, K)
     margin, store, rows = margins(log_gamma), run.store, run.store.rows("test")
     weights = run.model.log_weights().exp().detach().numpy()
     means = run.model.mixture["means"].detach().numpy()
@@ -184,23 +168,18 @@ def component_view(run: Run, n: int = 6, most: int = 18) -> SpectrogramView:
         caption = "holds " + (", ".join(f"{g} {k}" for g, k in genres.head(6).items()) or "no clip")
         if v["show"] == MEAN:
             return Shown(run.decode(means[c][None]), caption=caption)
-        sure, evenly = -(-len(members[c]) // 2), np.linspace(0, len(members[c]) - 1, min(most, len(members[c])))
-        clips = {
-            CERTAIN: members[c][:sure][:n],
-            UNCERTAIN: members[c][sure:][::-1][:n],
-            MEMBERS: members[c][evenly.round().astype(int)],
-        }.get(v["show"], [])
-        if not len(clips):  # also of a component that holds no clip
-            x = run.sample(n, [c] * n, seed=0) if v["show"] == SAMPLES else np.zeros((1, *store.front_end.shape))
-            return Shown(x, caption=caption)
-        caption += ". Log-odds against the second component, nats: "
-        caption += "; ".join(f"{clip_name(store, rows[i])} ({margin[i]:.3g})" for i in clips[:n])
-        held = rows[clips].tolist()
-        return Shown(windows[clips], store.table.loc[held, "genre"].tolist(), held, caption=caption)
+        if v["show"] == SAMPLES:
+            return Shown(run.sample(n, [c] * n, seed=0), caption=caption)
+        sure, evenly = -(-len(members[c]) // 2), np.linspace(0, len(members[c]) - 1, min(18, len(members[c])))
+        parts = members[c][:sure][:n], members[c][sure:][::-1][:n], members[c][evenly.astype(int)]
+        clips = dict(zip(CLIPS, parts, strict=True))[v["show"]]
+        labels = [f"{clip_name(store, rows[i])}, {margin[i]:.3g} nats" for i in clips]
+        x = windows[clips] if len(clips) else np.zeros((1, *store.front_end.shape))
+        return Shown(x, labels, rows[clips].tolist(), caption=f"{caption}; nats: log-odds against the second component")
 
     options = [f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in np.argsort(-weights, kind="stable")]
     controls = [
         Control("component", "component", options, options[0], len(options), scene=True),
-        Control("show", "show", [MEAN, CERTAIN, UNCERTAIN, MEMBERS, SAMPLES], MEAN),
+        Control("show", "show", [MEAN, *CLIPS, SAMPLES], MEAN),
     ]
     return SpectrogramView(run, f"{run.name}: one component of the mixture", controls, show)
