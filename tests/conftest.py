@@ -36,11 +36,9 @@ LONGEST = ("tests/notebooks", "tests/browser", "tests/test_batch.py", "tests/tes
 
 # The same examples in every run, and no clock: a fuzz test never flakes. VAELIB_FUZZ=2000 looks further, at random.
 MORE = int(os.environ.get("VAELIB_FUZZ", 0))
-settings.register_profile(
-    "house", max_examples=MORE or 60, derandomize=not MORE, deadline=None, database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)  # fmt: skip
-settings.load_profile("house")
+fuzz = {"max_examples": MORE or 60, "derandomize": not MORE, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("vaelib", deadline=None, database=None, **fuzz)
+settings.load_profile("vaelib")
 
 RATE = 22_050
 TINY = FrontEnd("tiny", n_mels=16, n_fft=2048, hop=2048, frames=16)  # epochs of milliseconds
@@ -49,8 +47,7 @@ LANGUAGES, GENRES, CLIPS = ("arabic", "bangla", "spanish"), ("pop", "folk"), 6
 
 def tone(f0=220.0, seconds=7.0, rate=RATE, amplitude=0.3, seed=0) -> np.ndarray:
     """A pulsed harmonic tone over faint noise, (samples,) float32."""
-    t = np.arange(int(seconds * rate)) / rate
-    rng = np.random.default_rng(seed)
+    t, rng = np.arange(int(seconds * rate)) / rate, np.random.default_rng(seed)
     harmonics = sum(np.sin(2 * np.pi * f0 * k * t + rng.uniform(0, 6)) / k for k in range(1, 9))
     pulse = 0.6 + 0.4 * np.sin(2 * np.pi * 2 * t)
     return (amplitude * (harmonics * pulse / 2 + 0.02 * rng.normal(size=t.size))).astype(np.float32)
@@ -96,8 +93,8 @@ def folders(tmp_path_factory):
     """Corpora, stores, runs and notebooks go to a temporary folder in every test."""
     root = tmp_path_factory.mktemp("vaelib")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DATA", "OUTPUTS", "PAPERMILL"):
-            patch.setenv(f"VAELIB_{name}", str(root / name.lower()))
+        for name in ("data", "outputs", "papermill"):
+            patch.setenv(f"VAELIB_{name.upper()}", str(root / name))
         yield root
 
 
@@ -133,27 +130,25 @@ def tiny_runs(store, tmp_path_factory) -> dict[str, Run]:
 def data(tmp_path, monkeypatch) -> Path:
     """A data folder of this test's own."""
     monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "data"))
-    return Path(os.environ["VAELIB_DATA"])
+    return tmp_path / "data"
 
 
 @pytest.fixture
 def outputs(tmp_path, monkeypatch) -> Path:
     """An outputs folder of this test's own."""
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "outputs"))
-    return Path(os.environ["VAELIB_OUTPUTS"])
+    return tmp_path / "outputs"
 
 
 def model_config(name: str, shape=(16, 16), **settings) -> ModelConfig:
     """A small configuration of any of the five models (the layers' widths are the real ones)."""
-    small = {"latent": 8, "components": 4}
-    if name == "cvae":
-        small |= {"condition": "language", "classes": LANGUAGES}
-    return ModelConfig(name, shape, **small | settings)
+    classes = {"condition": "language", "classes": LANGUAGES} if name == "cvae" else {}
+    return ModelConfig(name, shape, **{"latent": 8, "components": 4} | classes | settings)
 
 
 def write_notebook(path: Path, *cells: str) -> None:
     """A notebook of code cells; the first holds the parameters."""
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    nb.cells[0].metadata["tags"] = ["parameters"]
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(nb, path)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = [nbformat.v4.new_code_cell(c) for c in cells]
+    made[0].metadata["tags"] = ["parameters"]
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), path)

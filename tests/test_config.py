@@ -22,28 +22,22 @@ def test_json_round_trip(value):
     assert again == value and hash(again) == hash(value)
 
 
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        *[(lambda k=k: TrainConfig(**{k: 0}), k) for k in ("epochs", "batch_size", "eval_windows", "lr", "grad_clip")],
-        *[(lambda k=k: TrainConfig(**{k: -1}), k) for k in ("beta", "pretrain_epochs", "weight_decay", "seed")],
-        (lambda: TrainConfig(lr=float("nan")), "lr"),
-        (lambda: TrainConfig.from_dict({"epochs": "many"}), "TrainConfig: epochs must be int"),
-        (lambda: TrainConfig.from_dict({"lr": None}), "TrainConfig: lr must be float"),
-        (lambda: TrainConfig.from_dict({"epoch": 1}), "epoch.*did you mean 'epochs'"),
-        (lambda: TrainConfig(batch_size=1), "batch_size"),
-        (lambda: TrainConfig(kl_warmup=1.0), "kl_warmup"),
-        (lambda: model_config("cvae", prior="fixd"), "did you mean 'fixed'"),
-        (lambda: model_config("vade", backbone="cnv"), "did you mean 'conv'"),
-        (lambda: model_config("conv_vae", latent=0), "latent"),
-        (lambda: model_config("basic_vae", dropout=1.0), "dropout"),
-        (lambda: model_config("cvae", prior_distance=-1.0), "prior_distance"),
-        (lambda: config.front_end("compat"), "did you mean 'compact'"),
-    ],
-)
-def test_bad_values_are_refused_by_name(make, named):
+POSITIVE, NOT_NEGATIVE = ("epochs", "batch_size", "eval_windows", "lr", "grad_clip"), ("beta", "weight_decay", "seed")
+BAD = [(k, {k: 0}) for k in POSITIVE] + [(k, {k: -1}) for k in NOT_NEGATIVE] + [("lr", {"lr": float("nan")})]
+BAD += [
+    ("batch_size", {"batch_size": 1}),
+    ("kl_warmup", {"kl_warmup": 1.0}),
+    ("epochs must be int", {"epochs": "many"}),
+]
+BAD += [("lr must be float", {"lr": None}), ("did you mean 'epochs'", {"epoch": 1})]
+BAD_SIZES = [("did you mean 'fixed'", {"prior": "fixd"}), ("did you mean 'conv'", {"backbone": "cnv"})]
+BAD_SIZES += [("latent", {"latent": 0}), ("dropout", {"dropout": 1.0}), ("prior_distance", {"prior_distance": -1.0})]
+
+
+@pytest.mark.parametrize(("named", "values"), [*BAD, *BAD_SIZES])
+def test_bad_values_are_refused_by_name(named, values):
     with pytest.raises(InputError, match=named):
-        make()
+        TrainConfig.from_dict(values) if (named, values) in BAD else model_config("cvae", **values)
 
 
 def test_run_id_changes_with_every_setting_and_with_nothing_else(outputs):
