@@ -16,10 +16,7 @@ from vaelib import plots
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(3, 16, 16))
-HISTORY = pd.DataFrame({
-    "epoch": [1, 2, 3], "train_mse": [0.3, 0.2, 0.1], "validation_mse": [0.4, 0.3, 0.2], "train_kl": [1.0, 2, 3],
-    "validation_kl": [1.0, 2, 3],
-})  # fmt: skip
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_mse": [0.3, 0.2, 0.1], "validation_mse": [0.4, 0.3, 0.2]})
 FORMULA = "a $\\frac{ b$ <img src=x onerror=alert(1)>"  # two dollar signs that enclose no formula
 
 
@@ -38,7 +35,7 @@ def every(text: str) -> dict:
         "history": lambda: plots.history({text: HISTORY.assign(**{f"train_{text}": 1.0})}, ("mse", text)),
         "maps": lambda: plots.maps({text: RNG.normal(size=(6, 2))}, classes, text),
         "heatmap": lambda: plots.heatmap(pd.DataFrame([[1.0, 2.0]], [text], [text, "b"]), text, text),
-        "bars": lambda: plots.bars({text: 0.3, "b": -0.1}, {text: 0.1}, text),
+        "bars": lambda: plots.bars({text: 0.3, "b": -0.1}, 0.1, text),
         "dendrogram": lambda: plots.dendrogram(tree, [text, "b", "c"], [text, "y", text], text),
     }
 
@@ -50,9 +47,8 @@ def test_a_label_is_drawn_as_it_is_whatever_it_is(name, text):
     figure, _ = every(text)[name]()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
-    drawn = [
-        t for t in figure.findobj(matplotlib.text.Text) if t.get_text().replace(r"\$", "$").strip() == text.strip()
-    ]
+    every_text = figure.findobj(matplotlib.text.Text)
+    drawn = [t for t in every_text if t.get_text().replace(r"\$", "$").strip() == text.strip()]
     assert drawn and not any(t._preprocess_math(t.get_text())[1] for t in drawn)  # read as text, not as a formula
 
 
@@ -61,29 +57,19 @@ def test_a_spectrogram_is_upright_in_seconds_and_hertz():
     (image,) = ax.images
     assert np.array_equal(image.get_array(), X[0]) and image.origin == "lower" and image.get_clim() == (0, 1)
     assert image.get_extent() == [0, pytest.approx(16 * 2048 / 22_050), 0, 16]
-    heights = ax.get_yticks()
     assert [t.get_text() for t in ax.get_yticklabels()] == ["100", "500", "1k", "2k", "4k", "8k"]
-    assert (np.diff(heights) > 0).all() and heights.min() >= 0 and heights.max() <= 16
-    _, bare = plots.spectrogram(X[0], TINY, bare=True, vmax=0.5)
-    assert not len(bare.get_xticks()) and bare.images[0].get_clim() == (0, 0.5)
+    assert (np.diff(ax.get_yticks()) > 0).all() and 0 <= ax.get_yticks().min() <= ax.get_yticks().max() <= 16
 
 
-def test_histories_with_and_without_validation():
-    train_only = HISTORY.drop(columns=["validation_mse", "validation_kl"])
-    _, axes = plots.history({"a": HISTORY, "b": train_only}, ["mse", "absent"])
-    assert [len(a.lines) for a in axes] == [3, 0]
+def test_histories_with_and_without_validation_and_of_vade_in_both_phases():
+    vade = {"train_kl": [5.0, np.nan, np.nan], "train_kl_z": [np.nan, 2.0, 3.0], "train_kl_c": [np.nan, 0.5, 0.25]}
+    table = HISTORY.assign(**vade)
+    _, axes = plots.history({"a": table, "b": table.drop(columns="validation_mse")}, ["mse", "kl", "absent"])
+    assert [len(a.lines) for a in axes] == [3, 2, 0] and axes[1].lines[0].get_ydata().tolist() == [5, 2.5, 3.25]
     colours = [line.get_color() for line in axes[0].lines]
     assert colours[0] == colours[1] != colours[2] and axes[0].lines[1].get_linestyle() == "--"
     assert axes[0].get_yscale() == "log"
     assert plots.history({"a": HISTORY.assign(train_loss=[1.0, -1, -2])}, ["loss"])[1][0].get_yscale() == "linear"
-
-
-def test_vade_has_one_kl_curve_over_both_phases():
-    table = HISTORY.assign(
-        train_kl=[5.0, np.nan, np.nan], train_kl_z=[np.nan, 2.0, 3.0], train_kl_c=[np.nan, 0.5, 0.25]
-    )
-    _, axes = plots.history({"vade": table}, ["kl"])
-    assert axes[0].lines[0].get_ydata().tolist() == [5, 2.5, 3.25]
 
 
 def test_classes_can_be_told_apart_and_what_has_none_is_grey():
@@ -94,19 +80,14 @@ def test_classes_can_be_told_apart_and_what_has_none_is_grey():
     assert [few[n]["color"] for n in "ab"] == list(plots.PALETTE[:2])  # no colour is lost to it
 
 
-def test_a_heatmap_writes_its_values_and_centres_signed_ones():
-    table = pd.DataFrame([[-1.0, 0.25], [0.5, 3.0]], ["z1", "z2"], ["loud", "bright"])
-    _, ax = plots.heatmap(table, "t", "nats", 0.0)
+def test_a_heatmap_writes_its_values():
+    _, ax = plots.heatmap(pd.DataFrame([[-1.0, 0.25], [0.5, 3.0]], ["z1", "z2"], ["loud", "bright"]), "t", "nats", 0.0)
     assert [t.get_text() for t in ax.texts] == ["-1.00", "0.25", "0.50", "3.00"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["z1", "z2"]
-    assert ax.collections[0].cmap.name != plots.heatmap(table.abs())[1].collections[0].cmap.name
-    assert not plots.heatmap(pd.DataFrame(np.zeros((101, 2))))[1].texts
 
 
-def test_a_branch_of_one_family_has_its_colour():
+def test_leaves_have_the_colours_of_their_families():
     tree = linkage(np.array([[0.0], [1], [10], [11], [30]]))
     _, ax = plots.dendrogram(tree, list("abcde"), ["x", "x", "y", "z", "y"], "tree")
     leaves = {t.get_text(): t.get_color() for t in ax.get_yticklabels()}
     assert leaves["a"] == leaves["b"] == plots.PALETTE[0] and leaves["c"] == leaves["e"] != leaves["d"]
-    branches = {matplotlib.colors.to_hex(c) for lines in ax.collections for c in lines.get_colors()}
-    assert branches == {plots.PALETTE[0].lower(), "#c8c8c8"}  # a and b; everything else is mixed

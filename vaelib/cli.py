@@ -267,7 +267,7 @@ def embed(
     if run and (model or condition):
         raise InputError("--run names one run: leave out --model and --condition")
     if output is not None:
-        one_of("ending of --output", output.suffix, embedding.ENDINGS)
+        one_of(f"ending of {output}", output.suffix, embedding.ENDINGS)
     newest = {"model": model or None, "condition": condition or None}
     opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), **newest)
     table, failed = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)

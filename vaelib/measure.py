@@ -82,7 +82,7 @@ def clustering(run: Run) -> claims.Results:
     others = {name: n[f"ami.{short}"] for short, name in BASELINES.items() if run.config.detilt or short != "pca_raw"}
     shown = {run.name: n["ami"]} | {f"{name} + K-Means": v for name, v in others.items()}
     title = f"AMI with the {kind} on test, K = {n['k']:.0f}"
-    figure, _ = plots.bars(shown, dict.fromkeys(shown, n["ami.null_p95"]), title)
+    figure, _ = plots.bars(shown, n["ami.null_p95"], title)
     best = max(others, key=others.get)
     text = (
         f"{'Its own components' if isinstance(run.model, VaDE) else 'K-Means clusters of its codes'} (K = {n['k']:.0f})"
