@@ -33,9 +33,6 @@ def png(colour="red", size=(400, 300)) -> bytes:
     return buffer.getvalue()
 
 
-# --- reports ---
-
-
 @pytest.fixture
 def sections(tmp_path):
     (tmp_path / "visualizations").mkdir()
@@ -73,9 +70,6 @@ def test_a_table_in_a_notebook_cuts_nothing_off():
     assert page.count(long) == 70 and "<script>" not in page and all(report.SHADES[sign] in page for sign in "✓✗")
 
 
-# --- saved notebooks ---
-
-
 def test_a_saved_notebook_has_its_contents_no_dead_link_and_asks_the_web_for_nothing(tmp_path):
     cells = [
         new_markdown_cell("# Title"), new_markdown_cell("## A part & more"), new_code_cell("1", outputs=[shown("1")]),
@@ -101,9 +95,6 @@ def test_what_cannot_be_written_is_a_sentence(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "new.ipynb")
     with pytest.raises(InputError, match="has no outputs"):
         report.write_html(tmp_path / "new.ipynb")
-
-
-# --- the index ---
 
 
 @pytest.fixture

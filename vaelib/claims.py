@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # the demo's, from easy to difficult
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 OF_NO_RUN = ("parameters", "speed")
+LINE = "id claim metric expected how direction notebook rung threshold_low threshold_high n run value low high baseline"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def judge_claims(runs: Sequence[Run], extras: Mapping[str, float | np.ndarray]) 
         shown = [x for x in lines if x["verdict"] != "not tested" or x["rung"] == claim["rung"]] or lines[:1]
         far = how_far({line["rung"]: line["verdict"] for line in shown})
         found += [line | {"how_far": far} for line in shown]
-    return pd.DataFrame(found).drop(columns=["experiment", "number", "against_run", "against_number", "times", "share"])
+    return pd.DataFrame(found)[[*LINE.split(), "null", "verdict", "reason", "how_far"]]
 
 
 def how_far(verdicts: Mapping[str, str]) -> str:

@@ -80,9 +80,8 @@ def _segments(run: Run, file: Path) -> list[tuple[float, float, Posterior]]:
         mel = run.scaler.transform(db[None].astype(np.float16), level, tilt).astype(np.float16)
         mel = torch.from_numpy(mel[..., : run.store.heard_frames])
         clip = Clips(mel, torch.tensor([mel.shape[2]]), fe.frames, np.zeros(1, int))
-        found.append(
-            (start, start + len(wave) / fe.sample_rate, run.posteriors(clip, run.config.training.eval_windows))
-        )
+        q = run.posteriors(clip, run.config.training.eval_windows)
+        found.append((start, start + len(wave) / fe.sample_rate, q))
     if not found:
         raise failed
     return found
@@ -156,8 +155,6 @@ def _page(run: Run, table: pd.DataFrame, path: Path, neighbours: Sequence[pd.Dat
             sounds = explore.wave_player(wave.numpy(), fe.sample_rate)._repr_html_()
             for store_row, name in songs["path"].items():
                 sounds += f"<p>{html.escape(name)}</p>{explore.player(run.store, store_row)._repr_html_()}"
-            title, near = named(Path(row["file"]).name), None if songs.empty else songs
-            sections.append(
-                report.Section(title, f"Likeliest: {likeliest(run, row) or '–'}", near, picture, "", sounds)
-            )
+            text, near = f"Likeliest: {likeliest(run, row) or '–'}", None if songs.empty else songs
+            sections.append(report.Section(named(Path(row["file"]).name), text, near, picture, markup=sounds))
         return report.write(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")
