@@ -118,7 +118,7 @@ def test_a_finished_run_has_its_files_and_a_short_name(tiny_runs):
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latent": 9'), "of another shape"),
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latents": 8'), "did you mean 'latent'"),
         ("config.json", lambda b: b.replace(b"tones-tiny.zarr", b"gone.zarr"), "no mel store at"),
-        ("config.json", lambda b: b.replace(b'"hop": 2048', b'"hop": 1024'), "made with front end"),
+        ("config.json", lambda b: b.replace(b'"hop": 2048', b'"hop": 1024'), "has changed since"),
     ],
 )
 def test_a_damaged_run_is_a_sentence(copied, name, damage, message):

@@ -261,8 +261,8 @@ def open_run(folder: Path | str) -> Run:
         path = str(about["store"])
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
         raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
-    store = open_store(path, config.front_end)
-    if store.attrs["fingerprint"] != config.fingerprint:
+    store = open_store(path)
+    if (store.attrs["fingerprint"], store.front_end) != (config.fingerprint, config.front_end):
         raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
     return Run(folder, config, scaler, store, read_model(config.model, folder / "best.safetensors"), summary)
 

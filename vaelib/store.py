@@ -182,8 +182,8 @@ class Store:
         return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy())[0]
 
 
-def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
-    """Open a mel store; InputError: none, an unfinished one, or made with another front end than `fe`."""
+def open_store(path: Path | str) -> Store:
+    """Open a mel store; InputError: there is none, or an unfinished one."""
     path = Path(path)
     if not path.is_absolute() and not os.path.exists(path):
         path = ROOT / path  # notebooks run in notebooks/, commands at the root
@@ -193,10 +193,7 @@ def open_store(path: Path | str, fe: FrontEnd | None = None) -> Store:
     columns = {n: a[:] for n, a in sorted(group.arrays()) if a.metadata.dimension_names == ("clip",)}
     text = {n: a.astype(object) for n, a in columns.items() if a.dtype.kind not in "biuf"}
     table = pd.DataFrame(columns | text)
-    store = Store(path, table[table["split"] != REJECTED], group["log_mel"], dict(group.attrs))
-    if fe is not None and store.front_end != fe:
-        raise InputError(f"{path.name} was made with front end {store.front_end}, not {fe}: make another one")
-    return store
+    return Store(path, table[table["split"] != REJECTED], group["log_mel"], dict(group.attrs))
 
 
 # --- making ---

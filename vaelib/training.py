@@ -405,7 +405,7 @@ def _one_of_several(
     torch.set_num_threads(threads)
     say = messages.put if rank == 0 else lambda line: None
     try:
-        Trainer(config, open_store(store, config.front_end), say, devices).run()
+        Trainer(config, open_store(store), say, devices).run()
     except (InputError, TrainingDivergedError) as e:
         messages.put(e)
         raise
