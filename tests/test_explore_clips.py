@@ -1,8 +1,7 @@
-"""Clips in a list and in linked maps: what goes out, what a saved page keeps, callbacks from any thread."""
+"""Clips in a list and in linked maps: what they are coloured by, what a page gets, keeps and asks for."""
 
 import json
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 
 from vaelib.collection import UNLABELLED
 from vaelib.config import InputError
-from vaelib.explore import Players, clip_browser, latent_map
-from vaelib.explore.clips import in_turns, neighbours_of, short_names
+from vaelib.explore import clip_browser, latent_map
+from vaelib.explore.clips import neighbours_of
 from vaelib.explore.fields import class_field, fields_of, matched, number_field
 from vaelib.plots import class_styles
 from vaelib.runs import fit, plan
@@ -20,20 +19,8 @@ from vaelib.runs import fit, plan
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
 
-def wait_for(condition, seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return bool(condition())
-
-
 def data_of(html: str) -> dict:
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
-
-
-@pytest.fixture
-def browser(store):
-    return clip_browser(store, store.fit_scaler())
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +44,25 @@ def flat(runs):
 
 def test_a_class_has_the_colour_that_static_figures_give_it_and_none_is_grey():
     field = class_field("language", ["b", UNLABELLED, "a", "b"])
-    assert field.classes == ("a", "b") and field.values[0].tolist() == [1, -1, 0, 1]
+    assert field["classes"] == ["a", "b"] and field["values"] == [[1, -1, 0, 1]]
     styles = class_styles(["b", "a", UNLABELLED])
-    assert field.colours == tuple(styles[c]["color"] for c in "ab")
+    assert field["colours"] == [styles[c]["color"] for c in "ab"]
     many = class_field("genre", [f"g{i:02}" for i in range(45)])
-    assert len(set(zip(many.colours, many.symbols, strict=True))) == 45 and "cannot all be told apart" in many.hint
+    assert len(set(zip(many["colours"], many["symbols"], strict=True))) == 45
 
 
-def test_keys_are_pitch_classes_and_numbers_have_units_and_gaps():
-    field = number_field("key", np.array([0.0, 11.0, np.nan, 5.0]))
-    assert field.classes[:2] == ("C", "C♯") and field.values[0].tolist() == [0, 11, -1, 5]
-    assert len(set(field.colours)) == 12
-    tempo = number_field("tempo", np.array([1.5, np.nan, -2.25]), "BPM")
-    assert tempo.name == "tempo (BPM)" and tempo.packed(np.array([0, 1, 2]))["values"] == [[1.5, None, -2.25]]
+def test_numbers_are_bins_with_their_text_few_numbers_are_classes_and_keys_are_pitches():
+    tempo = number_field("tempo", np.append(np.linspace(60, 180, 80), np.nan), "BPM")
+    assert tempo["name"] == "tempo (BPM)" and tempo["classes"][-1] == "165 to 180" and tempo["texts"][0][79] == "180"
+    assert tempo["values"][0][-1] == -1 and np.bincount(tempo["values"][0][:-1]).tolist() == [10] * 8
+    assert number_field("loops", np.array([[2, 4, 2], [4, 4, np.nan]]))["values"] == [[0, 1, 0], [1, 1, -1]]
+    key = number_field("key", np.array([0.0, 11.0, np.nan, 5.0]))
+    assert key["classes"][:2] == ("C", "C♯") and key["values"] == [[0, 11, -1, 5]]
 
 
 def test_fields_are_labels_that_differ_then_factors_then_level(store):
     table = store.table.assign(artist=["x", "y"] * 18, title=[f"t{i}" for i in range(36)], mood="calm")
-    names = [f.name.split(" (")[0] for f in fields_of(store, table, store.factors)]
+    names = [f["name"].split(" (")[0] for f in fields_of(store, table, store.factors)]
     assert names == ["language", "genre", "family", "artist", "split", "tempo", "energy", "level_db", "tilt_db"]
 
 
@@ -86,88 +74,60 @@ def test_clusters_take_the_class_they_match_best_one_to_one():
 # --- the list ---
 
 
-def test_names_are_short_unless_two_are_the_same():
-    assert short_names(["a/x.wav", "b/y.wav"]) == ["x.wav", "y.wav"]
-    assert short_names(["a/x.wav", "b/x.wav"]) == ["a/x.wav", "b/x.wav"]
-
-
-def test_every_class_keeps_its_first_clip_before_any_keeps_its_second():
-    assert in_turns(np.array(["b", "a", "a", "b", "a"])).tolist() == [1, 0, 2, 3, 4]
-
-
-def test_a_saved_list_holds_pictures_sounds_and_the_rejected_files(store, browser, monkeypatch):
+def test_a_saved_list_holds_pictures_sounds_and_the_rejected_files(store, monkeypatch):
     rejected = pd.DataFrame({"path": [HOSTILE], "reason": ["empty"], "size": [0]})
     view = clip_browser(store, store.fit_scaler(), rejected)
     monkeypatch.setattr("vaelib.explore.clips.SOUND_BYTES", 60_000)
-    monkeypatch.setattr("vaelib.explore.clips.MOST_CLIPS", 12)
-    html = view.offline()
+    monkeypatch.setattr("vaelib.explore.clips.MOST_PICTURES", 12)
+    html = view.offline
     assert not re.search(r"""(?:src|href)=["'](?!data:)|https?://|@import|url\(""", html) and HOSTILE not in html
     data = data_of(html)
-    assert data["total"] == 36 and len(data["names"]) == 12 == len(data["saved"]["pictures"])
-    assert 0 < len(data["saved"]["sounds"]) < 12 and data["rejected"] == [[HOSTILE, "empty"]]
-    genres = next(f for f in data["fields"] if f["name"] == "genre")
-    assert np.bincount(genres["values"][0]).tolist() == [2] * 6  # evenly
+    assert len(data["names"]) == 36 and data["rejected"] == [f"{HOSTILE}: empty"]
+    genre = next(f for f in data["fields"] if f["name"] == "genre")["values"][0]
+    assert np.bincount([genre[int(i)] for i in data["picture"]]).tolist() == [2] * 6  # evenly
+    assert 0 < len(data["sound"]) < 12 and all(data["names"][int(i)].startswith("♪") for i in data["sound"])
 
 
-def test_the_page_asks_and_the_kernel_answers_with_picture_and_sound(browser):
-    widget = browser.live().widget
-    widget.clip = 3
-    assert widget.frame["clip"] == 3 and len(widget.frame["shades"]) == np.prod(widget.frame["shape"])
-    widget.heard = {"clip": 3, "turn": 1}
-    assert wait_for(lambda: widget.sound.get("clip") == 3 and widget.sound["data"])
+def test_the_page_asks_and_the_kernel_answers_with_picture_sound_or_a_reason(store, monkeypatch):
+    live = clip_browser(store, store.fit_scaler()).live
+    assert live.ask(["picture", 3], [])[0]["answer"]["picture"].startswith("data:image/")
+    assert live.ask(["sound", 3], [])[0]["answer"].startswith("data:audio/mpeg")
 
-
-def test_a_missing_file_is_named(store, browser, monkeypatch):
-    def gone(row):
+    def gone(self, row):
         raise OSError("is gone")
 
-    monkeypatch.setattr(type(store), "load", lambda self, row: gone(row))
-    browser.live().widget.heard = {"clip": 2, "turn": 1}
-    assert wait_for(lambda: "no sound" in browser.live().widget.note.get("text", ""))
+    monkeypatch.setattr(type(store), "load", gone)
+    assert live.ask(["sound", 2], [])[0] == {"error": "is gone"}
 
 
 # --- the maps ---
 
 
 def test_maps_hold_every_clip_with_labels_clusters_margins_and_the_library(runs, flat):
-    view = latent_map(runs, projections=flat)
-    data, count = data_of(view.offline()), len(runs[0].store.rows("test"))
+    data, rows = data_of(latent_map(runs, projections=flat).offline), runs[0].store.rows("test")
     assert data["maps"] == ["conv_vae", "vade"] and list(data["methods"]) == ["A", "B"]
-    np.testing.assert_allclose(data["methods"]["B"][1], flat["B"]["vade"].T, rtol=1e-3)
+    np.testing.assert_allclose(data["methods"]["B"][1], flat["B"]["vade"].T, atol=1e-3)
     fields = {f["name"]: f["values"] for f in data["fields"]}
     assert [len(fields[n]) for n in ("language", "cluster", "margin (nats)")] == [1, 2, 2]
-    assert fields["margin (nats)"][0] is None and len(fields["margin (nats)"][1]) == count
-    assert len(data["saved"]["pictures"]) == count and len(data["library"]) < 700_000
-    assert view.strip()[:4] == b"\x89PNG"
+    assert set(fields["margin (nats)"][0]) == {-1} and len(fields["margin (nats)"][1]) == len(rows)
+    assert len(data["picture"]) == len(rows) and len(data["plots"]["library"]) < 700_000
 
 
 def test_what_is_selected_in_the_page_is_rows_in_python(runs, flat):
-    view = latent_map(runs, projections=flat)
-    rows = runs[0].store.rows("test")
+    view, rows = latent_map(runs, projections=flat), runs[0].store.rows("test")
     np.testing.assert_array_equal(view.selected, rows)
-    view.live().widget.selected = [0, 2]
+    view.live.ask(["select", [0, 2]], [])
     np.testing.assert_array_equal(view.selected, rows[[0, 2]])
 
 
-def test_neighbours_are_those_of_the_space_and_never_the_clip_itself():
-    codes = np.array([[0.0], [1.0], [3.0], [3.5]])
-    table = pd.DataFrame({"artist": ["x", "x", "y", ""], "track": ["a", "b", "c", "d"]})
-    found = neighbours_of([codes], table, 2)
-    assert found["every"] == [[[1, 2], [0, 2], [3, 1], [2, 1]]] and found["related"] == "artist"
-    assert found["others"] == [[[2, 3], [2, 3], [3, 1], [2, 1]]]
-    assert neighbours_of([codes], table[["track"]], 2)["related"] == ""
+def test_neighbours_are_those_of_the_space_and_never_of_the_same_artist():
+    table = pd.DataFrame({"path": list("pqrs"), "artist": ["x", "x", "y", ""], "track": ["a", "b", "c", "d"]})
+    found = neighbours_of([np.array([[0.0], [1.0], [3.0], [3.5]])], table, 2)
+    assert found["near"] == [[[2, 3], [2, 3], [3, 1], [2, 1]]] and found["groups"] == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize("wrong", ["none", "stores", "shape"])
-def test_maps_of_what_does_not_belong_together_are_refused(runs, flat, wrong):
+def test_maps_of_what_does_not_belong_together_are_refused(runs):
     other = replace(runs[0], config=replace(runs[0].config, fingerprint="other"))
-    given = {"none": ([], {}), "stores": ([runs[0], other], {}), 
-             "shape": (runs, {"projections": {"A": {r.name: np.zeros((2, 2)) for r in runs}}})}[wrong]  # fmt: skip
-    with pytest.raises(InputError):
-        latent_map(given[0], **({"projections": flat} | given[1]))
-
-
-def test_players_show_notes_as_text_and_say_what_is_missing(store):
-    html = Players(store, {0: HOSTILE})._repr_html_()
-    assert "audio/mpeg" in html and "<img" not in html and "<script" not in html
-    assert Players(store, {}, nothing="no file")._repr_html_() == "<p>no file</p>"
+    for given in ([], [runs[0], other]):
+        with pytest.raises(InputError):
+            latent_map(given)

@@ -144,7 +144,7 @@ def together(*columns: Sequence) -> np.ndarray:
 
 
 def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") -> np.ndarray:
-    """Assign clips to train, validation and test; what belongs together (`_groups`) is never torn apart.
+    """Assign clips to train, validation and test; what belongs together (`groups_of`) is never torn apart.
 
     Args:
         by: Column of the classes that the split is stratified by; None: not stratified.
@@ -153,7 +153,7 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
         (clip,) of `train`, `validation` or `test`. A class with few groups serves train first, then test, then
         validation; where no class has enough for all three, some with two groups to train on give one to validation.
     """
-    group = _groups(table)
+    group = groups_of(table)
     rng = np.random.default_rng(seed)
     classes = table[by].to_numpy() if by else np.zeros(len(table), int)
     first = pd.Series(classes).groupby(group).first()  # a group's class
@@ -178,7 +178,7 @@ def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") ->
     return np.array([split_of[str(g)] for g in group])
 
 
-def _groups(table: pd.DataFrame) -> np.ndarray:
+def groups_of(table: pd.DataFrame) -> np.ndarray:
     """(clip,) name of the group of each clip: of one artist, one track (without one: path) or one sound, all linked."""
     known = table.reindex(columns=["track", "artist", "duplicate_of"]).astype(object).fillna("").astype(str)
     track, artist, sound = (known[c] for c in known)

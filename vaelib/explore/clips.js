@@ -93,15 +93,14 @@ class Clips {
     const asked = this.fields.filter((f) => f.keep.size), parts = this.search.value.toLowerCase().split(/\s+/);
     const holds = (i) => asked.every((f) => f.keep.has(this.value(f, i))) && parts.every((w) => this.searched[i].includes(w));
     this.kept = this.every.filter((i) => holds(i) && (!this.lasso || this.lasso.has(i)));
-    const all = this.every.length, some = this.kept.length < all;
-    this.summary.textContent = some ? `${this.kept.length} of ${all} clips` : `${all} clips`;
+    this.summary.textContent = `${this.kept.length} of ${this.every.length} clips`;
     [...this.key.children].forEach((chip, k) => {
       chip.lastChild.textContent = this.kept.filter((i) => this.value(this.colour, i) === k).length;
       chip.ariaPressed = this.colour.keep.has(k);
     });
     this.list.show(this.kept);
     this.list.value = this.chosen;
-    if (this.source) this.source.selected.indices = some ? this.kept : [];
+    if (this.source) this.source.selected.indices = this.kept.length ? this.kept : [-1]; // without any all would be bright
     this.ask("select", this.kept);
   }
   clear() {
@@ -155,31 +154,29 @@ class Clips {
     this.places = this.methods[methods[0]]; // of each map: x and y of the clips
     const tools = part(parent, "row"), toolbar = part(tools, "toolbar"), grid = part(parent, "grid");
     this.find("toolbar").location = "above";
-    const plots = this.maps.map((_, k) => this.find(`map ${k}`));
     choice(tools, "map by ", methods, (k) => {
       this.places = this.methods[methods[k]];
       this.paint();
-      for (const p of plots) p.reset.emit();
+      for (const k of this.maps.keys()) this.find(`map ${k}`).reset.emit();
     });
     const cells = this.maps.map((text, k) => {
-      const onkeydown = (e) => this.step(e, k), cell = add(grid, "div", { className: "map", tabIndex: 0, ariaLabel: `map of ${text}`, onkeydown });
+      const cell = add(grid, "div", { className: "map", tabIndex: 0, ariaLabel: `map of ${text}` }), plot = this.find(`map ${k}`);
       part(cell, "name", text);
-      return cell;
-    });
-    const shows = this.maps.map((text, k) => tick(tools, text, true, () => { cells[k].hidden = !shows[k].checked; }));
-    part(parent, "hint", "Click: see, hear, and what is like it. Drag: lasso. Double-click: that map alone. Keys: arrows, Enter, Esc.");
-    plots.forEach((p, k) => {
-      p.on_event("tap", (e) => { this.enter(k); this.choose(this.closest(k, e.x, e.y)); });
-      p.on_event("doubletap", () => { // this map alone, or all again
+      cell.onkeydown = (e) => this.step(e, k);
+      plot.on_event("tap", (e) => { this.enter(k); this.choose(this.closest(k, e.x, e.y)); });
+      plot.on_event("doubletap", () => { // this map alone, or all again
         const all = shows.every((box, i) => box.checked === (i === k));
         shows.forEach((box, i) => { if (box.checked !== (all || i === k)) box.click(); });
       });
-      p.on_event("selectiongeometry", (e) => {
+      plot.on_event("selectiongeometry", (e) => {
         if (!e.final) return;
         this.lasso = this.source.selected.indices.length ? new Set(this.source.selected.indices) : null;
         this.enter(k);
       });
+      return cell;
     });
+    const shows = this.maps.map((text, k) => tick(tools, text, true, () => { cells[k].hidden = !shows[k].checked; }));
+    part(parent, "hint", "Click: see, hear, and what is like it. Drag: lasso. Double-click: that map alone. Keys: arrows, Enter, Esc.");
     this.paint();
     Bokeh.embed.add_document_standalone(doc, this.root, [...cells, toolbar]);
     const head = part(this.root, "row"), cards = part(this.root, "cards");

@@ -17,6 +17,7 @@ from ..config import InputError
 from ..descriptors import describe
 from ..metrics.clustering import nearest, project
 from ..runs import Run, labels_of
+from ..splits import groups_of
 from ..store import Store
 from .fields import fields_of, model_fields
 from .page import UNREADABLE, WIDTH, Explorer, data_uri, figure_setup, mp3, picture
@@ -160,15 +161,10 @@ def latent_map(runs: Sequence[Run], split: str = "test", projections: Maps | Non
 
 
 def neighbours_of(codes: Sequence[np.ndarray], table: pd.DataFrame, k: int = 8) -> dict:
-    """The `k` nearest clips of each clip by Euclidean distance in several spaces (clip, L).
+    """The `k` nearest clips of each clip by Euclidean distance in several spaces (clip, L): `near`, lists of places.
 
-    Not the clip itself nor clips of its artist (else track), which sound alike for that alone. `near`: for each space
-    lists of places, nearest first; `groups`: a number per clip, shared by related ones.
+    Not the clip itself nor its `groups` (a number per clip): of one artist, track or sound, alike for that alone.
     """
-    own = pd.Series([f"clip {i}" for i in range(len(table))], table.index)
-    for column in ("track", "artist"):
-        given = table.get(column, pd.Series("", table.index)).fillna("").astype(str)
-        own = own.where(given == "", f"{column} " + given)
-    groups = pd.factorize(own)[0]
+    groups = pd.factorize(groups_of(table))[0]
     found = [nearest(z, z, k, groups=(groups, groups))[0] for z in codes]
     return {"near": [[line[line >= 0].tolist() for line in places] for places in found], "groups": groups.tolist()}
