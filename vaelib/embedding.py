@@ -152,7 +152,7 @@ def _page(run: Run, table: pd.DataFrame, path: Path, neighbours: Sequence[pd.Dat
             figure.savefig(picture := Path(folder, f"{i}.png"), dpi=100)
             plt.close(figure)
             wave = audio.load(Path(row["file"]), fe, row["start"], min(row["seconds"], LONGEST_SOUND))
-            sounds = explore.wave_player(wave.numpy(), fe.sample_rate)._repr_html_()
+            sounds = f"<p>{explore.wave_player(wave.numpy(), fe.sample_rate)._repr_html_()}</p>"
             for store_row, name in songs["path"].items():
                 sounds += f"<p>{html.escape(name)}</p>{explore.player(run.store, store_row)._repr_html_()}"
             text, near = f"Likeliest: {likeliest(run, row) or '–'}", None if songs.empty else songs
