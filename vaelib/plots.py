@@ -23,7 +23,6 @@ from .config import FrontEnd
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#8C6239", "#7B4FC9")
 GREY = "#9A9A9A"  # what has no class
 MARKERS = "osD^vX"
-DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
 HERTZ = {100: "100", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k"}
 CURVES = {"mse": "squared error per bin", "kl": "KL to the prior (nats)", "loss": "loss (nats)"}
 Drawn = tuple[Figure, Axes | np.ndarray]
@@ -35,25 +34,17 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def colours_and_markers(n: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Colours of `n` classes, and places in `MARKERS`: up to 54 no two are the same."""
-    turn = np.arange(n) // len(PALETTE) % len(MARKERS)
-    return tuple(PALETTE[i % len(PALETTE)] for i in range(n)), tuple(turn.tolist())
-
-
 def class_styles(classes: Sequence[str]) -> dict[str, dict]:
-    """Class → `color` and `marker` for a scatter plot, in sorted order as in the explorers; unlabelled: grey."""
-    names = sorted(set(classes) - {UNLABELLED, ""})
-    looks = zip(names, *colours_and_markers(len(names)), strict=True)
-    styles = {name: {"color": colour, "marker": MARKERS[marker]} for name, colour, marker in looks}
+    """Class → `color` and `marker`, in sorted order as in the explorers, 54 different ones; unlabelled: grey."""
+    names, n = sorted(set(classes) - {UNLABELLED, ""}), len(PALETTE)
+    styles = {name: {"color": PALETTE[i % n], "marker": MARKERS[i // n % len(MARKERS)]} for i, name in enumerate(names)}
     return styles | {name: {"color": GREY, "marker": "o"} for name in sorted(set(classes) - set(names))}
 
 
 def line_styles(names: Sequence[str]) -> dict[str, dict]:
-    """Name → `color`, `marker` and `ls` of a curve; marker and dashes tell names apart where colours repeat."""
-    styles = enumerate(dict.fromkeys(names))
-    kinds = {"color": PALETTE, "marker": MARKERS, "ls": DASHES}
-    return {name: {kind: values[i % len(values)] for kind, values in kinds.items()} for i, name in styles}
+    """Name → `color` and `marker` of a curve, 18 different ones."""
+    turns = enumerate(dict.fromkeys(names))
+    return {name: {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]} for i, name in turns}
 
 
 def spectrogram(
