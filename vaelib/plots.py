@@ -35,16 +35,10 @@ def plain(text: object) -> str:
 
 
 def class_styles(classes: Sequence[str]) -> dict[str, dict]:
-    """Class → `color` and `marker`, in sorted order as in the explorers, 54 different ones; unlabelled: grey."""
+    """Class (or model) → `color` and `marker`, in sorted order as in the explorers, 54 different ones; unlabelled: grey."""
     names, n = sorted(set(classes) - {UNLABELLED, ""}), len(PALETTE)
     styles = {name: {"color": PALETTE[i % n], "marker": MARKERS[i // n % len(MARKERS)]} for i, name in enumerate(names)}
     return styles | {name: {"color": GREY, "marker": "o"} for name in sorted(set(classes) - set(names))}
-
-
-def line_styles(names: Sequence[str]) -> dict[str, dict]:
-    """Name → `color` and `marker` of a curve, 18 different ones."""
-    turns = enumerate(dict.fromkeys(names))
-    return {name: {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]} for i, name in turns}
 
 
 def spectrogram(
@@ -86,15 +80,15 @@ def gallery(
 
 def history(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("mse", "kl")) -> Drawn:
     """Training (solid) and validation (dashed) curves of one or several runs, one panel per column of `run.history`."""
-    n = len(columns)
+    n, styles = len(columns), class_styles(list(histories))
     fig, axes = plt.subplots(1, n, figsize=(4.2 * n + 1.8, 3), layout="constrained", squeeze=False)
     for ax, column in zip(axes[0], columns, strict=True):
-        for (name, table), style in zip(histories.items(), line_styles(list(histories)).values(), strict=True):
+        for name, table in histories.items():
             for part, dash, label in (("train", "-", plain(name)), ("validation", "--", None)):
                 terms = table.columns.intersection([f"{part}_{column}{term}" for term in ("", "_z", "_c")])
                 values = table[terms].sum(axis=1, min_count=1)  # the joint KL of VaDE is the sum of its two terms
                 if len(terms):
-                    ax.plot(table["epoch"], values, dash, color=style["color"], label=label)
+                    ax.plot(table["epoch"], values, dash, color=styles[name]["color"], label=label)
         ax.set(xlabel="epoch", ylabel=CURVES.get(column, plain(column)), yscale="linear" if column == "loss" else "log")
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         ax.tick_params(axis="y", which="both", labelsize=8)
