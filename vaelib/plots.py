@@ -35,7 +35,7 @@ def plain(text: object) -> str:
 
 
 def class_styles(classes: Sequence[str]) -> dict[str, dict]:
-    """Class (or model) → `color` and `marker`, in sorted order as in the explorers, 54 different ones; unlabelled: grey."""
+    """Class → `color` and `marker`, sorted as in the explorers, 54 different ones; without a label: grey."""
     names, n = sorted(set(classes) - {UNLABELLED, ""}), len(PALETTE)
     styles = {name: {"color": PALETTE[i % n], "marker": MARKERS[i // n % len(MARKERS)]} for i, name in enumerate(names)}
     return styles | {name: {"color": GREY, "marker": "o"} for name in sorted(set(classes) - set(names))}
