@@ -90,9 +90,9 @@ def main(folder: str = "") -> None:
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
         page = lab.launch(playwright, lab.find_browser()).new_page(viewport=lab.VIEWPORT)
         page.add_init_script(STOPWATCH)
-        with lab.jupyter_lab(path.parent) as server:
-            notebook = lab.Notebook(page, server, path)
-            notebook.run_all().wait_until_run()
+        with lab.jupyter_lab(path.parent) as address:
+            notebook = lab.Notebook(page, address, path)
+            notebook.run_all()
             notebook.explorer(1)
             result = {"live": measure(page)}
             notebook.save()

@@ -25,8 +25,8 @@ MODELS = {"conv_vae": {}, "cvae": {"condition": "language"}, "vade": {"pretrain_
 CELLS = (  # one explorer each
     "explore.clip_browser(runs[0].store, runs[0].scaler)",
     "explore.interpolation(runs[0], rows[0], rows[-1])",
-    "explore.traversal(runs[0], rows[0], 3)",
-    "explore.class_sampler(runs[1], 4)",
+    "explore.traversal(runs[0], rows[0])",
+    "explore.class_sampler(runs[1])",
     "explore.component_view(runs[2])",
     "maps = explore.latent_map(runs)\nmaps",
 )
@@ -94,12 +94,12 @@ def notebook(browser, folders_of_runs, tmp_path_factory) -> Iterator[lab.Noteboo
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "explorers.ipynb")
-    with lab.jupyter_lab(root) as server:
+    with lab.jupyter_lab(root) as address:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         heard = Heard().listen(page)
-        opened = lab.Notebook(page, server, root / "explorers.ipynb")
+        opened = lab.Notebook(page, address, root / "explorers.ipynb")
         opened.heard = heard
-        opened.run_all().wait_until_run()
+        opened.run_all()
         yield opened
 
 
@@ -111,6 +111,6 @@ def saved(browser, notebook) -> Iterator:
     page = context.new_page()
     page.heard, page.size = Heard().listen(page), Path(path).stat().st_size
     page.goto(Path(path).as_uri())
-    page.locator(".vaelib-clips .cell").first.wait_for()
+    page.locator(".vaelib-clips .map").first.wait_for()
     yield page
     context.close()
