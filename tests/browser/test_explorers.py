@@ -190,10 +190,11 @@ def test_a_legend_keeps_classes_and_neighbours_are_listed(explorer, where):
 def test_a_lasso_selects_in_all_maps_and_reaches_python(notebook, explorer):
     view = whole_maps(explorer("live", 5))
     box, mouse = box_of(view, 0), view.page.mouse
-    mouse.move(box["x"] + 15, box["y"] + 40)
+    left, right, top, low = box["x"] + 8, box["x"] + box["width"] - 8, box["y"] + 27, box["y"] + 0.8 * box["height"]
+    mouse.move(left, top)
     mouse.down()
-    for x, y in [(0.98, 0.12), (0.98, 0.6), (0.02, 0.6), (0.02, 0.12)]:
-        mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+    for x, y in [(right, top), (right, low), (left, low)]:  # all but the lowest clips
+        mouse.move(x, y, steps=4)
     mouse.up()
     view.page.wait_for_timeout(1000)
     summary = view.locator("[role=status]").first.inner_text().split()
