@@ -64,6 +64,14 @@ def test_markdown_links_its_pictures_and_cannot_hold_a_tag(sections, tmp_path):
     assert "| mig.mean | 0.422 |" in lines and lines[3].endswith("| – |")
 
 
+def test_a_page_stays_small_enough_for_mail(sections, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    Image.fromarray(noise).save(sections[0].picture)
+    whole = len(report.write(tmp_path / "a.html", "t", sections).read_text())
+    monkeypatch.setattr(report, "MOST_BYTES", whole - 1)
+    assert len(report.write(tmp_path / "b.html", "t", sections).read_text()) < 0.8 * whole
+
+
 def test_a_saved_notebook_has_its_contents_no_dead_link_and_asks_the_web_for_nothing(tmp_path):
     cells = [
         new_markdown_cell("# Title"), new_markdown_cell("## A part & more"), new_code_cell("1", outputs=[shown("1")]),

@@ -26,6 +26,7 @@ from .config import ROOT, InputError, outputs_dir, papermill_dir, write_atomic
 
 SHADES = {"✓": "#0064a333", "✗": "#b84a0033", "?": "#80808026"}  # of a verdict, by its sign
 THUMBNAIL = (320, 200)  # pixels
+MOST_BYTES = 9_000_000  # a page can be sent by mail
 POSTER = re.compile(r'<div class="vaelib-\w+".*?<img\b[^>]*?\bsrc="data:image/webp;base64,([^"]+)"', re.S)
 
 
@@ -56,17 +57,17 @@ def table(numbers: pd.DataFrame | Mapping[str, float]) -> pd.io.formats.style.St
     return style.map(lambda v: f"background:{SHADES[v[0]]}" if isinstance(v, str) and v[:1] in SHADES else "")
 
 
-def _packed(picture: bytes, size: tuple[int, int] | None = None) -> str:
+def _packed(picture: bytes, quality: int = 80, size: tuple[int, int] | None = None) -> str:
     """A picture as the data URI of a WebP, smaller than PNG; with a size its upper left part, scaled to that."""
     image, buffer = Image.open(io.BytesIO(picture)).convert("RGB"), io.BytesIO()
     image = ImageOps.fit(image, size, centering=(0, 0)) if size else image
-    image.save(buffer, "WEBP", quality=80)
+    image.save(buffer, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 PAGES = jinja2.Environment(loader=jinja2.PackageLoader("vaelib"), trim_blocks=True, lstrip_blocks=True, autoescape=True)
 PAGES.filters |= {
-    "cell": cell, "styled": table, "packed": lambda path: _packed(path.read_bytes()),
+    "cell": cell, "styled": table, "packed": lambda path, quality: _packed(path.read_bytes(), quality),
     # text that becomes neither a tag nor a cell in Markdown
     "md": lambda text: Markup(str(text).replace("<", "&lt;").replace("|", r"\|")),
     # address of a file as seen from a page's folder: the two can be moved together
@@ -84,7 +85,10 @@ def write(path: Path, title: str, sections: Sequence[Section], note: str = "", i
     contents = dict.fromkeys(section.group or section.title for section in sections)
     groups = [(group, list(own)) for group, own in groupby(sections, lambda section: section.group)]
     about = {"title": title, "note": note, "index": index, "folder": path.parent, "groups": groups}
-    page = PAGES.get_template(f"report{path.suffix}.j2").render(about, contents=contents)
+    for quality in (80, 50, 25):  # of the pictures
+        page = PAGES.get_template(f"report{path.suffix}.j2").render(about, contents=contents, quality=quality)
+        if len(page) < MOST_BYTES:
+            break
     return write_atomic(path, page)
 
 
@@ -141,5 +145,5 @@ def _card(path: Path, changed: int) -> dict[str, object]:
         "took": str(timedelta(seconds=round(run["duration"]))) if run.get("duration") else "",
         "state": "failed" if errors else state,
         "reason": errors[0].strip()[:300] if errors else "",
-        "picture": _packed(base64.b64decode(pictures[0]), THUMBNAIL) if pictures else "",
+        "picture": _packed(base64.b64decode(pictures[0]), size=THUMBNAIL) if pictures else "",
     }
