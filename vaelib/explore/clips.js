@@ -39,10 +39,7 @@ class Clips {
     this.build();
   }
   value(f, i, k = this.panel) { return (f.values[k] ?? f.values[0])[i]; } // place in the classes of a field
-  words(f, i, k = this.panel) {
-    const v = this.value(f, i, k);
-    return (v >= 0 && f.texts ? (f.texts[k] ?? f.texts[0])[i] : f.classes[v]) ?? "–";
-  }
+  words(f, i, k = this.panel) { return (f.texts ? (f.texts[k] ?? f.texts[0])[i] : f.classes[this.value(f, i, k)]) ?? "–"; }
 
   build() {
     const { root, maps } = this;

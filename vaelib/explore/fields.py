@@ -38,7 +38,7 @@ def class_field(name: str, labels: Sequence[str]) -> dict:
 def number_field(name: str, values: np.ndarray, unit: str = "") -> dict:
     """Numbers (clip,) or (map, clip), nan: none, as classes: own values if few, else equally full bins; dark is low."""
     values = np.atleast_2d(np.asarray(values, float))
-    known, palette = np.unique(values[np.isfinite(values)]), "viridis"
+    known, palette = np.unique(values[~np.isnan(values)]), "viridis"
     if name.split()[0] == "key" and np.isin(known, range(12)).all():
         cut, classes, palette = pd.Categorical(values.ravel(), range(12)), PITCHES, "twilight"
     elif len(known) <= BINS:
@@ -49,7 +49,8 @@ def number_field(name: str, values: np.ndarray, unit: str = "") -> dict:
     colours = [to_hex(c) for c in colormaps[palette](np.linspace(0, 0.95, len(classes)))]
     field = {"name": f"{name} ({unit})" if unit else name, "values": cut.codes.reshape(values.shape).tolist()}
     field |= {"classes": classes, "colours": colours, "symbols": ["circle"] * len(classes)}
-    return field if classes is PITCHES else field | {"texts": [[f"{v:.4g}" for v in line] for line in values]}
+    texts = [[None if np.isnan(v) else f"{v:.4g}" for v in line] for line in values]
+    return field if classes is PITCHES else field | {"texts": texts}
 
 
 def fields_of(store: Store, table: pd.DataFrame, factors: Sequence[str]) -> list[dict]:
