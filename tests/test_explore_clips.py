@@ -39,9 +39,6 @@ def flat(runs):
     return {method: {r.name: r.embed("test").means[:, at] for r in runs} for method, at in where.items()}
 
 
-# --- what clips are coloured by ---
-
-
 def test_a_class_has_the_colour_that_static_figures_give_it_and_none_is_grey():
     field = class_field("language", ["b", UNLABELLED, "a", "b"])
     assert field["classes"] == ["a", "b"] and field["values"] == [[1, -1, 0, 1]]
@@ -71,9 +68,6 @@ def test_clusters_take_the_class_they_match_best_one_to_one():
     assert matched(labels, np.array([5, 5, 5, 5, 7, 9, 9])).tolist() == [0, 0, 0, 0, 1, 2, 2]
 
 
-# --- the list ---
-
-
 def test_a_saved_list_holds_pictures_sounds_and_the_rejected_files(store, monkeypatch):
     rejected = pd.DataFrame({"path": [HOSTILE], "reason": ["empty"], "size": [0]})
     view = clip_browser(store, store.fit_scaler(), rejected)
@@ -98,9 +92,6 @@ def test_the_page_asks_and_the_kernel_answers_with_picture_sound_or_a_reason(sto
 
     monkeypatch.setattr(type(store), "load", gone)
     assert live.ask(["sound", 2], [])[0] == {"error": "is gone"}
-
-
-# --- the maps ---
 
 
 def test_maps_hold_every_clip_with_labels_clusters_margins_and_the_library(runs, flat):
