@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import soundfile
 from scipy.sparse import csr_array
 
 from .config import FrontEnd, InputError, JsonConfig
@@ -33,7 +34,6 @@ AUDIO_SUFFIXES = (
 FFMPEG = ["-v", "error", "-protocol_whitelist", "file,pipe",
           "-format_whitelist", "mov,aac,asf,matroska,wv,ape,mp3,ogg,flac,wav,aiff,au,caf"]  # fmt: skip
 FFMPEG_SECONDS = 120  # that ffmpeg may take for one header or one part of a file
-CONVERT = "convert it to FLAC or WAV"
 
 FLOOR = 1e-10  # power below which everything is silence: -100 dB
 RANGE_DB = 80.0  # dynamic range that the scaling keeps
@@ -50,9 +50,6 @@ class UnreadableAudio(InputError):
     """A file that cannot be used; the message is the reason written to `rejected.csv`."""
 
 
-# --- decoding ---
-
-
 class Header(NamedTuple):
     """What a file says of itself."""
 
@@ -63,17 +60,12 @@ class Header(NamedTuple):
 
 
 def header(path: Path) -> Header:
-    """Read the header of an audio file: with libsndfile, or with ffmpeg what libsndfile does not know.
-
-    Raises:
-        UnreadableAudio: no such file, not audio, or a format that needs ffmpeg where there is none.
-    """
-    import soundfile
-
+    """Read a file's header with libsndfile, or with ffmpeg; UnreadableAudio: it is not there, or no audio for them."""
+    _check_file(path)
     try:
         info = soundfile.info(str(path))
     except Exception as e:
-        return _ffprobe(path, str(e))
+        return _ffprobe(path, e)
     codec = info.subtype if info.format == "OGG" else info.format  # Ogg holds Vorbis, Opus, …
     name = "MP3" if codec == "MPEG" or "LAYER_III" in info.subtype else codec
     return Header(info.frames / info.samplerate, info.samplerate, info.channels, name)
@@ -88,12 +80,11 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
     Raises:
         UnreadableAudio: it cannot be decoded.
     """
-    import soundfile
-
+    _check_file(path)
     try:
         sound = soundfile.SoundFile(str(path))
     except Exception as e:
-        return _ffmpeg(path, str(e), start, seconds)
+        return _ffmpeg(path, e, start, seconds)
     try:
         with sound:
             if sound.format in ("MP3", "MPEG") and (start or seconds is not None):
@@ -102,79 +93,76 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
             count = -1 if seconds is None else round(seconds * sound.samplerate)
             return sound.read(count, dtype="float32", always_2d=True), sound.samplerate
     except Exception as e:
-        raise UnreadableAudio(_reason(path, str(e))) from e
+        raise _undecodable(path, e) from e
 
 
-_thread = threading.local()  # its `mp3`: the one that this thread read last, and the sample it stands at
+class _Stream(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        return False  # else soundfile jumps to where it is after every read
+
+
+_thread = threading.local()  # its `mp3`: the one that this thread read last, still open
 
 
 def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
     """A part of an MP3, decoded from front to back and left open for the next part: its decoder cannot jump well."""
-    import soundfile
-
-    class Stream(soundfile.SoundFile):
-        def seekable(self) -> bool:
-            return False  # else soundfile jumps to where it is after every read
-
     about = path.stat()
     key = (path, about.st_mtime_ns, about.st_size)
-    known, file, at = _thread.__dict__.pop("mp3", (None, None, 0))  # put back if all goes well
-    if known != key or at > round(start * file.samplerate):
-        file, at = Stream(str(path)), 0
-    first = round(start * file.samplerate)
-    while gap := min(first, file.frames) - at:
-        skipped = len(file.read(min(gap, 1 << 20), dtype="float32"))
-        at += skipped
-        if not skipped:
-            break
-    count = max(file.frames - at, 0) if seconds is None else round(seconds * file.samplerate)
+    known, file = _thread.__dict__.pop("mp3", (None, None))  # put back if all goes well
+    if known != key or file.tell() > round(start * file.samplerate):
+        file = _Stream(str(path))
+    first = min(round(start * file.samplerate), file.frames)
+    while (gap := first - file.tell()) and len(file.read(min(gap, 1 << 20), dtype="float32")):
+        pass
+    count = max(file.frames - file.tell(), 0) if seconds is None else round(seconds * file.samplerate)
     data = file.read(count, dtype="float32", always_2d=True)
-    _thread.mp3 = (key, file, at + len(data))
+    _thread.mp3 = (key, file)
     return data, file.samplerate
 
 
-def _ffprobe(path: Path, error: str) -> Header:
+def _ffprobe(path: Path, error: Exception) -> Header:
     entries = "stream=sample_rate,channels,codec_name,duration:format=duration"
-    asked = ["-select_streams", "a:0", "-show_entries", entries, "-of", "json"]
-    found = json.loads(_run("ffprobe", [*asked, f"file:{path}"], path, error) or b"{}")
+    asked = ["-select_streams", "a:0", "-show_entries", entries, "-of", "json", f"file:{path}"]
+    found = json.loads(_run("ffprobe", asked, path, error) or b"{}")
     try:
         stream = found["streams"][0]
         seconds = stream.get("duration") or found["format"]["duration"]
         return Header(float(seconds), int(stream["sample_rate"]), int(stream["channels"]), stream["codec_name"].upper())
     except (KeyError, IndexError, ValueError) as e:
-        raise UnreadableAudio(f"has no audio track that ffmpeg can read; {CONVERT}") from e
+        raise UnreadableAudio("has no audio track that ffmpeg can read; convert it to FLAC or WAV") from e
 
 
-def _ffmpeg(path: Path, error: str, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
+def _ffmpeg(path: Path, error: Exception, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
     about = _ffprobe(path, error)
-    part = ["-ss", f"{start:.6f}"] * bool(start) + (["-t", f"{seconds:.6f}"] if seconds is not None else [])
+    part = ["-ss", f"{start:.6f}"] + (["-t", f"{seconds:.6f}"] if seconds is not None else [])
     out = ["-map", "0:a:0", "-ar", str(about.rate), "-ac", str(about.channels), "-f", "f32le", "pipe:1"]
     raw = _run("ffmpeg", ["-nostdin", *part, "-i", f"file:{path}", *out], path, error)
     whole = len(raw) - len(raw) % (4 * about.channels)
     return np.frombuffer(bytearray(raw[:whole]), "<f4").reshape(-1, about.channels), about.rate
 
 
-def _run(program: str, arguments: list[str], path: Path, error: str) -> bytes:
+def _run(program: str, arguments: list[str], path: Path, error: Exception) -> bytes:
     """What ffmpeg answers about a file that libsndfile refused with `error`."""
-    if not os.access(path, os.R_OK) or path.stat().st_size == 0 or shutil.which(program) is None:
-        raise UnreadableAudio(_reason(path, error, f"install ffmpeg, which reads more formats, or {CONVERT}"))
+    if shutil.which(program) is None:
+        raise _undecodable(path, error, "install ffmpeg, which reads more formats, or ")
     try:
         done = subprocess.run([program, *FFMPEG, *arguments], capture_output=True, timeout=FFMPEG_SECONDS, check=True)
     except subprocess.SubprocessError as e:
-        error = (e.stderr or b"").decode(errors="replace") or f"{program} took more than {FFMPEG_SECONDS} s"
-        raise UnreadableAudio(_reason(path, error.replace(f"file:{path}", ""))) from e
+        raise _undecodable(path, (e.stderr or b"").decode(errors="replace") or e) from e
     return done.stdout
 
 
-def _reason(path: Path, error: str, remedy: str = CONVERT) -> str:
-    if not path.exists():
-        return "is not there; correct the manifest"
+def _check_file(path: Path) -> None:
     if not os.access(path, os.R_OK):
-        return "may not be read; change its permissions"
+        raise UnreadableAudio("is not there, or may not be read; correct the manifest or the permissions")
     if path.stat().st_size == 0:
-        return "is empty (0 bytes); copy it again"
-    line = "".join(c if c.isprintable() else " " for c in (error.strip() or "no audio").splitlines()[-1])
-    return f"cannot be decoded as audio ({line.replace(str(path), '…').strip(' :')[:120]}); {remedy}"
+        raise UnreadableAudio("is empty (0 bytes); copy it again")
+
+
+def _undecodable(path: Path, error: object, remedy: str = "") -> UnreadableAudio:
+    line = (str(error).replace(str(path), "…").strip() or "no audio").splitlines()[-1]
+    line = "".join(c if c.isprintable() else " " for c in line).strip(" :")[:120]
+    return UnreadableAudio(f"cannot be decoded as audio ({line}); {remedy}convert it to FLAC or WAV")
 
 
 # --- from a file to a waveform ---
@@ -190,13 +178,10 @@ class Levels(NamedTuple):
 
 
 def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[tuple[float, float | None]]:
-    """Where to cut a file of so many seconds: a piece of `length` every `step` seconds; `length` 0: never.
+    """(start, seconds) of each piece of a file: one of `length` every `step` seconds; `length` 0: never cut.
 
-    What remains at the end belongs to the last piece (a tenth of a piece at most), or is the end of a last piece that
-    overlaps the one before. With a step longer than a piece, what lies between is left out, as asked.
-
-    Returns:
-        (start, seconds) of each piece; seconds None: to the end of the file.
+    What remains belongs to the last piece (a tenth of a piece at most; its seconds are None: to the end of the file),
+    or ends a last piece that overlaps the one before. With `step` over `length`, what lies between is left out.
 
     Raises:
         UnreadableAudio: shorter than one window.
@@ -204,8 +189,7 @@ def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[t
     _check_length(seconds, fe)
     if not length or seconds <= 1.1 * length:
         return [(0.0, None)]
-    count = int((seconds - length) / step + 1e-6) + 1
-    pieces = [(i * step, length) for i in range(count)]
+    pieces = [(i * step, length) for i in range(int((seconds - length) / step + 1e-6) + 1)]
     last = pieces[-1][0]
     rest = seconds - last - length
     if step > length or rest < 1e-3:
@@ -234,8 +218,7 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
     wave = data.mean(1)
-    if rate != fe.sample_rate:
-        wave = _resample(wave, rate, fe.sample_rate)
+    wave = wave if rate == fe.sample_rate else _resample(wave, rate, fe.sample_rate)
     _check_length(len(wave) / fe.sample_rate, fe)
     if np.abs(wave).max() < SILENT:  # or channels that cancel each other
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
@@ -247,7 +230,7 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
 
 
 def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
-    """Decode a file, or a part of it, to mono at the front end's rate: the waveform of `read`."""
+    """The waveform of `read`."""
     return read(path, fe, start, seconds)[0]
 
 
@@ -282,14 +265,17 @@ def mel_bank(fe: FrontEnd) -> csr_array:
     return csr_array(bank.numpy().T)
 
 
+def mel_frequencies(fe: FrontEnd) -> np.ndarray:
+    """(mel,) centre frequency of every band in Hz (Slaney scale)."""
+    import librosa
+
+    return librosa.mel_frequencies(fe.n_mels + 2, fmin=0.0, fmax=fe.f_max)[1:-1]
+
+
 def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
-    """Log-mel power spectrogram, the values of `librosa.power_to_db(melspectrogram(...), top_db=None)`.
+    """(mel, frame) log-mel power spectrogram of (samples,) at `fe.sample_rate`; dB re full scale, floored at -100 dB.
 
-    Args:
-        wave: (samples,) at `fe.sample_rate`.
-
-    Returns:
-        (mel, frame) in dB re full scale, floored at -100 dB.
+    The values of `librosa.power_to_db(melspectrogram(...), top_db=None)`.
     """
     import torch
 
@@ -302,20 +288,13 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
 
 
 def level_and_tilt(db: np.ndarray) -> tuple[float, float]:
-    """Loudness and spectral tilt of one clip: mean and slope of the line fitted to its mean spectrum.
+    """Loudness and spectral tilt of a (mel, frame) clip in dB: mean and slope of the line fitted to its mean spectrum.
 
-    Args:
-        db: (mel, frame) in dB.
-
-    Returns:
-        (level in dB, tilt in dB from the lowest to the highest band).
+    The level is in dB, the tilt in dB from the lowest to the highest band.
     """
     x = np.linspace(-0.5, 0.5, db.shape[0])
     spectrum = db.mean(1)
     return float(spectrum.mean()), float(spectrum @ x / (x @ x))
-
-
-# --- scaling ---
 
 
 @dataclass(frozen=True)
@@ -338,8 +317,7 @@ class Scaler(JsonConfig):
     def transform(self, db: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarray:
         """(clip, mel, frame) dB → the same shape in [0, 1], float32."""
         db = np.asarray(db, np.float32)
-        if self.detilt:
-            db = db - _line(db.shape[-2], level, tilt)
+        db = db - _line(db.shape[-2], level, tilt) if self.detilt else db
         return np.clip((db - self.low_db) / (self.high_db - self.low_db), 0, 1)
 
     def inverse(self, x: np.ndarray, level: float = 0.0, tilt: float = 0.0) -> np.ndarray:
@@ -353,18 +331,11 @@ def _line(n_mels: int, level: np.ndarray | float, tilt: np.ndarray | float) -> n
     return np.asarray(level, np.float32)[..., None, None] + np.asarray(tilt, np.float32)[..., None, None] * x
 
 
-# --- back to sound ---
-
-
-def to_sound(db: np.ndarray, fe: FrontEnd) -> np.ndarray:
-    """A listenable guess of the waveform behind a log-mel spectrogram.
+def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 100) -> np.ndarray:
+    """A listenable guess of the waveform behind a (mel, frame) log-mel spectrogram in dB; for the ear only.
 
     Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram (in a
     hundredth of the time of librosa's non-negative least squares, and nearer), then torchaudio's Griffin-Lim phases.
-    The mel bank has thrown away phase and detail, so this is for the ear, not for measurement.
-
-    Args:
-        db: (mel, frame) in dB.
 
     Returns:
         (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
@@ -372,29 +343,14 @@ def to_sound(db: np.ndarray, fe: FrontEnd) -> np.ndarray:
     import torch
     from torchaudio.functional import griffinlim
 
-    mel = np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32)
-    magnitude = torch.from_numpy(np.sqrt(_linear(mel, fe)))
-    with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
-        torch.manual_seed(0)
-        wave = griffinlim(
-            magnitude, torch.hann_window(fe.n_fft), fe.n_fft, fe.hop, fe.n_fft, power=1.0, n_iter=32, momentum=0.99,
-            length=None, rand_init=True,
-        ).numpy()  # fmt: skip
-    return (0.9 * wave / max(np.abs(wave).max(), FLOOR)).astype(np.float32)
-
-
-def _linear(mel: np.ndarray, fe: FrontEnd, iterations: int = 100) -> np.ndarray:
-    """(bin, frame) powers whose mel bands are (mel, frame) `mel`: `linear *= bankᵀ (mel / bank linear) / bankᵀ 1`."""
-    bank = mel_bank(fe)
+    mel, bank = np.power(10.0, np.clip(np.asarray(db, np.float32), -100, 60) / 10).astype(np.float32), mel_bank(fe)
     back, audible = csr_array(bank.T), np.maximum(bank.sum(axis=0), FLOOR)[:, None]
-    linear = np.full((bank.shape[1], mel.shape[1]), mel.mean(), np.float32)
+    linear = np.full((bank.shape[1], mel.shape[1]), mel.mean(), np.float32)  # (bin, frame) powers
     for _ in range(iterations):
         linear *= back @ (mel / np.maximum(bank @ linear, FLOOR)) / audible
-    return linear
-
-
-def mel_frequencies(fe: FrontEnd) -> np.ndarray:
-    """(mel,) centre frequency of every band in Hz (Slaney scale)."""
-    import librosa
-
-    return librosa.mel_frequencies(fe.n_mels + 2, fmin=0.0, fmax=fe.f_max)[1:-1]
+    magnitude, window = torch.from_numpy(np.sqrt(linear)), torch.hann_window(fe.n_fft)
+    with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
+        torch.manual_seed(0)
+        how = {"power": 1.0, "n_iter": 32, "momentum": 0.99, "length": None, "rand_init": True}
+        wave = griffinlim(magnitude, window, fe.n_fft, fe.hop, fe.n_fft, **how).numpy()
+    return (0.9 * wave / max(np.abs(wave).max(), FLOOR)).astype(np.float32)
