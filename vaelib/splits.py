@@ -45,16 +45,10 @@ def triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_ar
 
 
 def fingerprint(db: np.ndarray) -> np.ndarray:
-    """Fingerprint of one row: 512 signs, then 512 bits that say which of them are clear.
+    """(`BYTES`,) uint8 of one (mel, frame) row in dB without padding: 512 signs, and 512 bits that say which are clear.
 
     It survives lossy encoders, another gain, sampling rate or front end, and an offset of a few milliseconds; not
     another tempo, pitch or beginning.
-
-    Args:
-        db: (mel, frame) in dB, without padding.
-
-    Returns:
-        (`BYTES`,) uint8.
     """
     db = np.asarray(db, np.float32)
     db = np.maximum(db - db.max(), -RANGE_DB)
@@ -66,14 +60,10 @@ def fingerprint(db: np.ndarray) -> np.ndarray:
 
 
 def groups(fingerprints: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Join the rows that hold the same audio: every row is compared with every other (100,000 rows: some minutes).
+    """(n,) number of the first row with the same audio as each: its own where it is the first, or alone.
 
-    Args:
-        fingerprints: (n, `BYTES`) uint8.
-        seconds: (n,) lengths, which must agree too.
-
-    Returns:
-        (n,) the number of the first row with the same audio: its own where it is the first, or alone.
+    Of `fingerprints` (n, `BYTES`) every one is compared with every other (100,000 rows: some minutes); the `seconds`
+    (n,) must agree too.
     """
     signs, clear = (np.ascontiguousarray(half).view(np.uint64) for half in np.hsplit(fingerprints, 2))  # (n, 8)
     pairs = [np.zeros((2, 0), int)]
@@ -87,112 +77,78 @@ def groups(fingerprints: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         same = (i < j) & (n >= FEWEST_CLEAR) & (unlike <= MOST_CLEAR_DIFFERENT * n)
         same &= np.abs(seconds[i] - seconds[j]) <= SECONDS_APART
         pairs.append(np.stack([i[same], j[same]]))
-    return _firsts(*np.concatenate(pairs, axis=1), len(signs))
+    return _firsts(np.concatenate(pairs, axis=1), len(signs))
 
 
-def _firsts(i: np.ndarray, j: np.ndarray, n: int) -> np.ndarray:
-    """(n,) smallest number that each of n things is connected to by the pairs (i, j)."""
-    if not n:
-        return np.zeros(0, int)
-    _, part = connected_components(coo_array((np.ones(len(i), np.int8), (i, j)), shape=(n, n)), directed=False)
-    _, first = np.unique(part, return_index=True)
-    return first[part]
+def _firsts(pairs: np.ndarray, n: int) -> np.ndarray:
+    """(n,) smallest number that each of n things is connected to by the `pairs` (2, pair)."""
+    graph = coo_array((np.ones(pairs.shape[1], np.int8), tuple(pairs)), shape=(n, n))
+    _, part = connected_components(graph, directed=False) if n else (0, np.zeros(0, int))
+    return np.unique(part, return_index=True)[1][part]
 
 
 def duplicate_of(paths: Sequence[str], found: np.ndarray) -> np.ndarray:
-    """Which files are copies of another: at least half of the segments of the longer one agree, place by place.
+    """(n,) path of the first file with the same audio as each row's file, "" where it is the first, or alone.
 
-    Args:
-        paths: (n,) file of each row; a file's rows in the order of time.
-        found: (n,) of `groups`.
-
-    Returns:
-        (n,) object: path of the first file with the same audio, "" where it is the first, or alone.
+    Of two copies at least half of the segments of the longer one agree, place by place: `paths` (n,) are the files of
+    the rows, each file's in the order of time, and `found` (n,) is what `groups` says of them.
     """
-    rows = pd.DataFrame({"file": pd.factorize(np.asarray(paths, object))[0], "group": np.asarray(found)})
-    names = pd.unique(np.asarray(paths, object))
+    file, names = pd.factorize(np.asarray(paths, object))
+    rows = pd.DataFrame({"file": file, "group": found})
     rows["place"] = rows.groupby("file").cumcount()
-    length = rows["file"].value_counts(sort=False).sort_index().to_numpy()
     rows["first"] = rows.groupby(["place", "group"])["file"].transform("first")
-    pairs = rows[rows["first"] != rows["file"]].value_counts(["first", "file"]).reset_index(name="agree")
-    i, j = pairs["first"].to_numpy(), pairs["file"].to_numpy()
-    enough = pairs["agree"].to_numpy() >= np.maximum(length[i], length[j]) / 2
-    first = _firsts(i[enough], j[enough], len(names))[rows["file"].to_numpy()]
-    return np.where(first == rows["file"], "", names[first]) if len(rows) else np.zeros(0, object)
+    agree = rows[rows["first"] != rows["file"]].value_counts(["first", "file"])
+    pairs, length = agree.index.to_frame().to_numpy(int).T, np.bincount(file)
+    first = _firsts(pairs[:, agree.to_numpy() >= length[pairs].max(0) / 2], len(names))[file]
+    return np.where(first == file, "", names[first])
 
 
-def together(*columns: Sequence) -> np.ndarray:
-    """Rows that must be on one side of a split: those that agree in any column, and whoever is connected through them.
-
-    Args:
-        columns: (n,) each, e.g. path, track, artist and `groups`; "" and missing values bind nothing.
-
-    Returns:
-        (n,) the number of the first row that a row is connected to.
-    """
-    n, pairs = len(columns[0]), [np.zeros((2, 0), int)]
-    for column in columns:
-        values = pd.Series(np.asarray(column))
-        codes = pd.factorize(values.mask(values.astype(str).eq("")))[0]
-        named = np.flatnonzero(codes >= 0)
-        _, first, inverse = np.unique(codes[named], return_index=True, return_inverse=True)
-        pairs.append(np.stack([named[first[inverse]], named]))
-    return _firsts(*np.concatenate(pairs, axis=1), n)
+def groups_of(table: pd.DataFrame) -> np.ndarray:
+    """(clip,) name of the group of each clip: of one artist, one track (without one: path) or one sound, all linked."""
+    known = table.reindex(columns=["track", "artist", "duplicate_of"]).astype(object).fillna("").astype(str)
+    known, path = known.reset_index(drop=True), table["path"].astype(str).reset_index(drop=True)
+    known["track"], known["duplicate_of"] = (known[c].where(known[c].ne(""), path) for c in ("track", "duplicate_of"))
+    pairs = []
+    for _, column in known.items():
+        clips = column.index[column.ne("")].to_series()
+        pairs.append(np.stack([clips.groupby(column).transform("first"), clips]))
+    name = ("artist:" + known["artist"]).where(known["artist"].ne(""), "track:" + known["track"])
+    return name.groupby(_firsts(np.concatenate(pairs, axis=1), len(known))).transform("min").to_numpy()
 
 
 # --- the split ---
 
 
 def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") -> np.ndarray:
-    """Assign clips to train, validation and test; what belongs together (`groups_of`) is never torn apart.
+    """(clip,) of `train`, `validation` or `test`, stratified by the column `by`; groups (`groups_of`) stay whole.
 
-    Args:
-        by: Column of the classes that the split is stratified by; None: not stratified.
-
-    Returns:
-        (clip,) of `train`, `validation` or `test`. A class with few groups serves train first, then test, then
-        validation; where no class has enough for all three, some with two groups to train on give one to validation.
+    A class with few groups serves train first, then test, then validation; where no class has enough for all three,
+    some with two groups to train on give one to validation.
     """
-    group = groups_of(table)
-    rng = np.random.default_rng(seed)
+    group, rng = groups_of(table), np.random.default_rng(seed)
     classes = table[by].to_numpy() if by else np.zeros(len(table), int)
     first = pd.Series(classes).groupby(group).first()  # a group's class
     sizes = pd.Series(group).value_counts().to_dict()
     split_of: dict[str, str] = {}
     for _, alike in first.groupby(first):  # in the order of the labels
-        members = rng.permutation(np.sort(alike.index.to_numpy().astype(str)))
         counts = dict.fromkeys(SPLITS, 0)
-        for member in members:
+        for member in rng.permutation(np.sort(alike.index.to_numpy().astype(str))):
             total = sum(counts.values()) + sizes[member]
-            chosen = max(SPLITS, key=lambda s: SPLITS[s] * total - counts[s])
-            counts[chosen] += sizes[member]
-            split_of[member] = chosen
+            split_of[member] = max(SPLITS, key=lambda s: SPLITS[s] * total - counts[s])
+            counts[split_of[member]] += sizes[member]
     if "validation" not in split_of.values():  # classes of three groups: some of them give one up
-        wanted, moved = SPLITS["validation"] * sum(sizes.values()), 0
+        wanted = SPLITS["validation"] * len(table)
         for label in rng.permutation(sorted(first.unique())):
             trained = [m for m in sorted(first.index[first == label].astype(str)) if split_of[m] == "train"]
-            if len(trained) > 1 and moved < wanted:
-                smallest = min(trained, key=lambda m: sizes[m])
+            if len(trained) > 1 and wanted > 0:
+                smallest = min(trained, key=sizes.get)
                 split_of[smallest] = "validation"
-                moved += sizes[smallest]
+                wanted -= sizes[smallest]
     return np.array([split_of[str(g)] for g in group])
 
 
-def groups_of(table: pd.DataFrame) -> np.ndarray:
-    """(clip,) name of the group of each clip: of one artist, one track (without one: path) or one sound, all linked."""
-    known = table.reindex(columns=["track", "artist", "duplicate_of"]).astype(object).fillna("").astype(str)
-    track, artist, sound = (known[c] for c in known)
-    path = table["path"].astype(str)
-    track, sound = track.where(track.ne(""), path), sound.where(sound.ne(""), path)
-    name = ("artist:" + artist).where(artist.ne(""), "track:" + track).to_numpy()
-    return pd.Series(name).groupby(together(track, artist, sound)).transform("min").to_numpy()
-
-
 def choose_split(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, str]:
-    """`split_clips`, stratified by genre where that leaves something to test on.
-
-    Returns:
-        (clip,) split names, and a sentence where it is not stratified ("" where it is).
+    """`split_clips`, stratified by genre where that leaves something to test on; and a sentence where it does not.
 
     Raises:
         InputError: all clips belong together.
@@ -200,11 +156,7 @@ def choose_split(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, str]:
     if "test" in (split := split_clips(table, seed)):
         return split, ""
     if "test" in (split := split_clips(table, seed, None)):
-        return split, (
-            "no genre has two tracks (of two artists, where artists are known): the split is not stratified, and some "
-            "genres are only tested or only trained on"
-        )
+        return split, "no genre has two tracks (of two artists, where artists are known): the split is not stratified"
     raise InputError(
-        f"{len(table)} usable clips are too few to set some aside for testing: they are all of one artist or one "
-        "track; add music"
+        f"the {len(table)} usable clips cannot be split: they are all of one artist or one track; add music"
     )
