@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -49,32 +49,24 @@ class Clips:
         cls, store: Store, scaler: Scaler, rows: np.ndarray, device: torch.device | str = "cpu",
         spill: Path | None = None,
     ) -> Clips:  # fmt: skip
-        """Read and scale what models see of some clips, in blocks.
+        """Read and scale what models see of some clips, in blocks, onto the device where the windows are wanted.
 
-        Args:
-            device: Where the windows are wanted.
-            spill: A folder for spectrograms that fit neither there nor in memory; nothing in it is left afterwards.
+        `spill`: a folder for spectrograms that fit neither there nor in memory; nothing in it is left afterwards.
         """
-        rows, n_mels, width = np.asarray(rows), store.front_end.n_mels, store.heard_frames
-        shape, block = (len(rows), n_mels, width), max(1, BLOCK_BYTES // (4 * n_mels * width))
-
-        def scaled(i: int) -> np.ndarray:
-            t = store.table.loc[rows[i : i + block]]
-            db = store.decibels(rows[i : i + block])[..., :width]
-            return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy()).astype(np.float16)
-
+        rows, table, width = np.asarray(rows), store.table.loc[rows], store.heard_frames
+        n_mels, level, tilt = store.front_end.n_mels, table["level_db"].to_numpy(), table["tilt_db"].to_numpy()
+        block = max(1, BLOCK_BYTES // (4 * n_mels * width))
         if spill:
             with writing(spill), tempfile.TemporaryFile(dir=spill) as file:
-                for i in range(0, len(rows), block):
-                    file.write(scaled(i).tobytes())
-                mel = torch.from_numpy(np.memmap(file, np.float16, "r+", shape=shape))
+                os.posix_fallocate(file.fileno(), 0, 2 * len(rows) * n_mels * width)  # a full disk is found here
+                mel = np.memmap(file, np.float16, "r+", shape=(len(rows), n_mels, width))
         else:
-            whole = np.empty(shape, np.float16)
-            for i in range(0, len(rows), block):
-                whole[i : i + block] = scaled(i)
-            mel = torch.from_numpy(whole).to(device)
-        frames = torch.tensor(store.table.loc[rows, "n_frames"].clip(upper=width).to_numpy(np.int64))
-        return cls(mel, frames.to(mel.device), store.front_end.frames, rows, torch.device(device))
+            mel = np.empty((len(rows), n_mels, width), np.float16)
+        for some in (slice(i, i + block) for i in range(0, len(rows), block)):
+            mel[some] = scaler.transform(store.decibels(rows[some])[..., :width], level[some], tilt[some])
+        mel = torch.from_numpy(mel) if spill else torch.from_numpy(mel).to(device)
+        frames = torch.tensor(table["n_frames"].clip(upper=width).to_numpy(np.int64), device=mel.device)
+        return cls(mel, frames, store.front_end.frames, rows, torch.device(device))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,9 +100,8 @@ class Clips:
         processes each gets its part of every batch (`share`: process, processes); the draws are those of the whole.
         """
         n = len(self)
-        order = torch.randperm(n)
         padded = -(-n // size) * size
-        order = order.repeat(-(-padded // n))[:padded]
+        order = torch.randperm(n).repeat(-(-padded // n))[:padded]
         for index in order.to(self.mel.device).split(size):
             yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)].to(self.device)
 
@@ -142,14 +133,12 @@ def encode_windows(
     for index in torch.arange(len(clips), device=clips.mel.device).split(ENCODED):
         x = clips.even_windows(index, windows).flatten(0, 1)
         given = None if y is None else y[index].repeat_interleave(windows)
-        given = model.encode(x).class_logits.softmax(1) if marginal else given
-        parts.append(model.encode(x, given))
+        parts.append(model.encode(x, model.encode(x).class_logits.softmax(1) if marginal else given))
     joined = (None if p[0] is None else torch.cat(p).unflatten(0, (-1, windows)) for p in zip(*parts, strict=True))
     return type(parts[0])(*joined)
 
 
-@dataclass
-class Data:
+class Data(NamedTuple):
     """Training and validation clips with their class indices (-1: unknown)."""
 
     train: Clips
@@ -160,11 +149,8 @@ class Data:
 
 def _free_memory() -> int:
     """Bytes that can be had without swapping, the page cache among them."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except FileNotFoundError:  # macOS
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def load_data(
@@ -186,9 +172,6 @@ def load_data(
     need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
     # the processes of a machine share its memory, but each has a GPU of its own
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
+    clips = Clips.read(store, scaler, train, device, None if need < 0.5 * free else folder)
     y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
-    return Data(
-        Clips.read(store, scaler, train, device, spill=None if need < 0.5 * free else folder),
-        Clips.read(store, scaler, validation, device),
-        *(torch.as_tensor(v, device=device) for v in y),
-    )
+    return Data(clips, Clips.read(store, scaler, validation, device), *(torch.as_tensor(v, device=device) for v in y))
