@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from pandas.api.types import is_complex_dtype, is_numeric_dtype
 
-from .audio import AUDIO_SUFFIXES, Header, UnreadableAudio, frames_of, header, segments
+from .audio import AUDIO_SUFFIXES, UnreadableAudio, frames_of, header, segments
 from .config import FrontEnd, InputError
 
 LABELS = ("language", "genre", "family")
@@ -37,6 +37,7 @@ OWN = (
     "split", "n_frames", "level_db", "tilt_db", "start_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate",
     "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel",
 )  # fmt: skip
+HIDDEN = re.compile(r"\.(?!\.)")  # .cache, and ._song.mp3, a Mac's notes on a song; not ...And Justice for All
 BLOCK = 256  # headers read by one task
 Rejected = tuple[str, str]  # path, reason
 
@@ -78,22 +79,18 @@ def _file_digest(path: Path, ends: int = 16_384) -> bytes:
 def read_corpus(
     folder: Path | str, *, labels: str = "", manifest: Path | str = "", allow_outside: bool = False
 ) -> Corpus:
-    """Find the audio files of a collection and what is known of them.
-
-    From the first of these that is there: a `manifest`; `manifest.csv` or `manifest.parquet` in the folder; the names
-    of the folders (`labels`).
+    """Find the audio files of a folder and what is known of them.
 
     Args:
-        folder: The collection.
         labels: What the levels of folders mean, from the top, e.g. `{genre}/{artist}/{album}/{track}` or
             `*/{genre}/{artist} - {title}`: names without the suffix; `*` is anything. Files that do not fit have no
             labels. Default: language/genre/file, genre/file, or the file alone.
-        manifest: CSV or Parquet table with a column `path`, relative to the folder.
+        manifest: CSV or Parquet table with a column `path`, relative to the folder; without one and without `labels`
+            the first of `MANIFESTS` that is in the folder.
         allow_outside: Whether a manifest's paths may leave the folder.
 
     Raises:
-        InputError: no such folder, no audio in it, a rendered corpus of an older version, or a manifest without `path`
-            or with paths outside.
+        InputError: no such folder, no audio in it, a pattern or table that is none, or paths outside.
     """
     root = Path(folder).expanduser()
     if not os.path.isdir(root):  # False too where it may not be asked
@@ -101,31 +98,26 @@ def read_corpus(
     if labels and manifest:
         raise InputError("labels and manifest exclude each other: give one of them")
     root = root.resolve()
-    files, left_out = audio_files(root)
+    files, left_out = _audio_files(root)
     inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
     source = Path(manifest).expanduser() if manifest else None if labels else inside
     if source:
-        table, notes = manifest_table(source, root, allow_outside), []
+        table, notes = _manifest_table(source, root, allow_outside), []
         unlisted = sorted(set(files) - set(table["path"]))
         left_out += [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
     else:
-        table, notes = folder_table(root, files, labels)
+        table, notes = _folder_table(root, files, labels)
     if own := [c for c in table if c in OWN]:
         notes.append(f"columns {', '.join(own)} are not read: the store has its own")
         table = table.drop(columns=own)
-
-    def words(column: str) -> pd.Series:
-        """A column as text, "" where nothing is known."""
-        return table[column].fillna("").astype(str) if column in table else pd.Series("", table.index)
-
-    for label in LABELS:
-        table[label] = words(label).replace("", UNLABELLED)
-    track, artist = words("track"), words("artist")
+    known = table.reindex(columns=[*LABELS, "track", "artist"]).astype(object).fillna("").astype(str)
+    table[list(LABELS)] = known[list(LABELS)].replace("", UNLABELLED)
+    track = known["track"]
     if source:  # two artists may have a track of one name
-        track = track.where(track.eq("") | artist.eq(""), artist + ": " + track)
+        track = track.where(track.eq("") | known["artist"].eq(""), known["artist"] + ": " + track)
     table["track"] = track.where(track.ne(""), table["path"])
     table = table.sort_values("path", ignore_index=True)
-    numeric = [c for c in table if c not in NOT_FACTORS and pd.api.types.is_numeric_dtype(table[c])]
+    numeric = [c for c in table if c not in NOT_FACTORS and is_numeric_dtype(table[c])]
     factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
     return Corpus(root.name, root, table, factors, tuple(left_out), tuple(notes), read_record(root))
 
@@ -139,25 +131,22 @@ def read_record(root: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or "rendering" not in record:
         return {}
     if "rungs" not in record or "units" not in record:
-        raise InputError(
-            f"{root} was rendered by an older version: render it again (`vaelib demo`), its clips are kept"
-        )
+        raise InputError(f"{root} was rendered by an older version: run `vaelib demo` again, its clips are kept")
     return record
 
 
 # --- files and what is said of them ---
 
 
-def audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
-    """Audio files below a folder; links to folders are followed, each folder is entered once.
-
-    Returns:
-        Paths relative to the folder, in order; and (path, reason) of those that cannot even be named or seen.
-    """
+def _audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
+    """Audio files below a folder, in order, and what cannot even be named or seen; links to folders are followed."""
     files, bad, seen = [], [], set()
 
+    def set_aside(path: str, reason: str) -> None:
+        bad.append((os.fsencode(path).decode("utf-8", "backslashreplace"), reason))  # what is not UTF-8 with escapes
+
     def refused(error: OSError) -> None:
-        bad.append((_printable(os.path.relpath(error.filename, root)), f"may not be read ({error.strerror}); allow it"))
+        set_aside(os.path.relpath(error.filename, root), f"may not be read ({error.strerror}); allow it")
 
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refused):
         about = os.stat(folder)
@@ -165,37 +154,22 @@ def audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
             folders.clear()
             continue
         seen.add((about.st_dev, about.st_ino))
-        folders[:] = sorted(f for f in folders if not _hidden(f))
+        folders[:] = sorted(f for f in folders if not HIDDEN.match(f))
         for name in sorted(names):
-            path = Path(folder, name)
-            if path.suffix.lower() not in AUDIO_SUFFIXES or _hidden(name):
+            path = os.path.relpath(os.path.join(folder, name), root)
+            if Path(name).suffix.lower() not in AUDIO_SUFFIXES or HIDDEN.match(name):
                 continue
-            relative = os.path.relpath(path, root)
-            if _printable(relative) != relative:
-                bad.append((_printable(relative), "has a name that is not UTF-8; rename it, e.g. with convmv"))
-            elif os.path.isfile(path):
-                files.append(relative)
+            if os.fsencode(path) != path.encode(errors="replace"):
+                set_aside(path, "has a name that is not UTF-8; rename it, e.g. with convmv")
+            elif os.path.isfile(root / path):
+                files.append(path)
             else:
-                bad.append((relative, "is no file (a broken link, or a device); remove it"))
+                set_aside(path, "is no file (a broken link, or a device); remove it")
     return files, bad
 
 
-def _hidden(name: str) -> bool:
-    """`.cache`, and `._song.mp3`, a Mac's notes on a song; but not `...And Justice for All`."""
-    return name.startswith(".") and not name.startswith("..")
-
-
-def _printable(path: str) -> str:
-    """A path that can be written: bytes that are not UTF-8 become escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def manifest_table(manifest: Path, root: Path, allow_outside: bool = False) -> pd.DataFrame:
-    """Read a manifest: a CSV or Parquet table with a column `path`, relative to `root`; it is data, nothing is run.
-
-    Raises:
-        InputError: it is not there, no such table, or a path leaves the root and is not allowed to.
-    """
+def _manifest_table(manifest: Path, root: Path, allow_outside: bool) -> pd.DataFrame:
+    """Read a table with a column `path`, relative to `root`; it is data, nothing is run."""
     if not manifest.is_file():
         raise InputError(f"no manifest at {manifest}: give a CSV or Parquet file, or leave it out to read the folders")
     try:
@@ -208,21 +182,21 @@ def manifest_table(manifest: Path, root: Path, allow_outside: bool = False) -> p
         raise InputError(
             f"{manifest} is not a readable table ({line}); write it as Parquet, or as UTF-8 CSV with a header"
         ) from e
-    table.columns = [str(c).strip().lstrip("\ufeff") for c in table.columns]
+    table.columns = [str(c).strip() for c in table.columns]
     table = table.loc[:, ~table.columns.duplicated()]
     if "path" not in table or table.empty:
         raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the collection)")
     table = table.assign(path=table["path"].fillna("").astype(str))
     for row, path in enumerate(table["path"], start=2):
-        where = f"{manifest}, line {row}"
+        fault = ""
         if not path.strip() or "\0" in path:
-            raise InputError(f"{where}: {path!r} is no path; correct it or remove the line")
-        if not allow_outside and not _inside(root, path):
-            raise InputError(
-                f"{where}: {path!r} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)"
-            )
+            fault = "is no path; correct it or remove the line"
+        elif not allow_outside and not _inside(root, path):
+            fault = "leaves the corpus folder; use a path inside it, or allow it (--allow-outside)"
+        if fault:
+            raise InputError(f"{manifest}, line {row}: {path!r} {fault}")
     for column in table.columns:  # lists, dates, mixed types: as text
-        if not pd.api.types.is_numeric_dtype(table[column]) or pd.api.types.is_complex_dtype(table[column]):
+        if not is_numeric_dtype(table[column]) or is_complex_dtype(table[column]):
             table[column] = table[column].map(str, na_action="ignore").astype(object)
     return table.drop_duplicates("path", ignore_index=True)
 
@@ -235,15 +209,8 @@ def _inside(root: Path, path: str) -> bool:
         return False
 
 
-def folder_table(root: Path, files: Sequence[str], labels: str = "") -> tuple[pd.DataFrame, list[str]]:
-    """Labels from the names of folders and files (see `read_corpus`).
-
-    Returns:
-        A row per file, and sentences for the owner.
-
-    Raises:
-        InputError: no file, none that fits the pattern, or no pattern.
-    """
+def _folder_table(root: Path, files: Sequence[str], labels: str) -> tuple[pd.DataFrame, list[str]]:
+    """Labels from the names of folders and files, a row per file; and sentences for the owner."""
     if not files:
         raise InputError(f"no audio in {root}: looked for {', '.join(AUDIO_SUFFIXES)} in it and its subfolders")
     if not labels:
@@ -263,17 +230,18 @@ def folder_table(root: Path, files: Sequence[str], labels: str = "") -> tuple[pd
 
 def _pattern(labels: str) -> re.Pattern[str]:
     """`{genre}/{artist} - {title}` → a regular expression with these groups."""
-    parts = re.split(r"(\{\w+\}|\*)", labels.strip("/"))  # at odd places what stands in braces, and stars
-    names = [p[1:-1] for p in parts[1::2] if p != "*"]
-    bad = [n for n in names if n in (*OWN, "path") or n[0].isdigit()]
-    if bad or not names or len(set(names)) < len(names) or any("{" in p or "}" in p for p in parts[::2]):
+    text = re.escape(labels.strip("/")).replace(r"\*", "[^/]*")
+    text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", text)
+    try:
+        pattern = re.compile(text, re.DOTALL)
+    except re.error:  # a name begins with a digit, or stands twice
+        pattern = re.compile("")
+    if not pattern.groups or {"path", *OWN} & set(pattern.groupindex) or re.search(r"\\[{}]", text):
         raise InputError(
-            f"labels {labels!r} is no pattern{f', {bad[0]!r} cannot be a label' if bad else ''}: write the levels of "
-            "folders with names in braces, each once, e.g. {language}/{genre}/{artist}/{track}"
+            f"labels {labels!r} is no pattern: write the levels of folders with names in braces, each once, e.g. "
+            f"{{language}}/{{genre}}/{{artist}}/{{track}}; path, {', '.join(OWN)} are taken"
         )
-    parts[::2] = map(re.escape, parts[::2])
-    parts[1::2] = ["[^/]*" if p == "*" else f"(?P<{p[1:-1]}>[^/]+?)" for p in parts[1::2]]
-    return re.compile("".join(parts), re.DOTALL)
+    return pattern
 
 
 # --- what can be used ---
@@ -297,31 +265,24 @@ def quarantine(
     """
     paths = corpus.table["path"].tolist()
     blocks = [paths[i : i + BLOCK] for i in range(0, len(paths), BLOCK)]
-    found = [about for part in apply(partial(_headers, corpus.root), blocks) for about in part]
-    bad, rows, cut = list(corpus.left_out), [], []
-    for i, (path, about) in enumerate(zip(paths, found, strict=True)):
-        try:
-            if isinstance(about, str):
-                raise UnreadableAudio(about)
-            places = segments(about.seconds, fe, length, step)
-        except UnreadableAudio as e:
-            bad.append((path, str(e)))
-            continue
-        for start, seconds in places:
-            frames = frames_of(about.seconds - start if seconds is None else seconds, fe)
-            rows.append(i)
-            cut.append((start, np.nan if seconds is None else seconds, frames, *about[1:]))
-    columns = ["start_s", "seconds", "n_frames", "rate", "channels", "format"]
-    return corpus.table.iloc[rows].reset_index(drop=True).join(pd.DataFrame(cut, columns=columns)), bad
+    found = [part for block in apply(partial(_segments, corpus.root, fe, length, step), blocks) for part in block]
+    reasons = [(path, part) for path, part in zip(paths, found, strict=True) if isinstance(part, str)]
+    rows = [(i, *segment) for i, part in enumerate(found) if not isinstance(part, str) for segment in part]
+    columns = ["row", "start_s", "seconds", "n_frames", "rate", "channels", "format"]
+    cut = pd.DataFrame(rows, columns=columns).astype({"row": int, "seconds": float})
+    table = corpus.table.iloc[cut.pop("row")].reset_index(drop=True)
+    return table.join(cut), [*corpus.left_out, *reasons]
 
 
-def _headers(root: Path, paths: list[str]) -> list[Header | str]:
-    """Header of each file, or the reason why it cannot be used."""
+def _segments(root: Path, fe: FrontEnd, length: float, step: float, paths: list[str]) -> list[list[tuple] | str]:
+    """Of each file the segments, or the reason why it cannot be used."""
     require_seen(root)
-    found: list[Header | str] = []
+    found: list[list[tuple] | str] = []
     for path in paths:
         try:
-            found.append(header(root / path))
+            about = header(root / path)
+            places = segments(about.seconds, fe, length, step)
+            found.append([(s, n, frames_of(n or about.seconds - s, fe), *about[1:]) for s, n in places])
         except UnreadableAudio as e:
             found.append(str(e))
     return found
