@@ -72,13 +72,10 @@ def header(path: Path) -> Header:
 
 
 def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """Decode a file, or a part of it: `seconds` (None: all that is left) from `start` on.
+    """Decode a file, or `seconds` of it (None: all that is left) from `start` on; UnreadableAudio: it cannot be.
 
     Returns:
         (samples, channels) float32, full scale is 1; and the rate in Hz.
-
-    Raises:
-        UnreadableAudio: it cannot be decoded.
     """
     _check_file(path)
     try:
@@ -112,7 +109,7 @@ def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarr
     if known != key or file.tell() > round(start * file.samplerate):
         file = _Stream(str(path))
     first = min(round(start * file.samplerate), file.frames)
-    while (gap := first - file.tell()) and len(file.read(min(gap, 1 << 20), dtype="float32")):
+    while (gap := first - file.tell()) > 0 and len(file.read(min(gap, 1 << 20), dtype="float32")):
         pass
     count = max(file.frames - file.tell(), 0) if seconds is None else round(seconds * file.samplerate)
     data = file.read(count, dtype="float32", always_2d=True)
@@ -137,8 +134,7 @@ def _ffmpeg(path: Path, error: Exception, start: float, seconds: float | None) -
     part = ["-ss", f"{start:.6f}"] + (["-t", f"{seconds:.6f}"] if seconds is not None else [])
     out = ["-map", "0:a:0", "-ar", str(about.rate), "-ac", str(about.channels), "-f", "f32le", "pipe:1"]
     raw = _run("ffmpeg", ["-nostdin", *part, "-i", f"file:{path}", *out], path, error)
-    whole = len(raw) - len(raw) % (4 * about.channels)
-    return np.frombuffer(bytearray(raw[:whole]), "<f4").reshape(-1, about.channels), about.rate
+    return np.frombuffer(raw, "<f4").reshape(-1, about.channels), about.rate
 
 
 def _run(program: str, arguments: list[str], path: Path, error: Exception) -> bytes:
@@ -181,10 +177,7 @@ def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[t
     """(start, seconds) of each piece of a file: one of `length` every `step` seconds; `length` 0: never cut.
 
     What remains belongs to the last piece (a tenth of a piece at most; its seconds are None: to the end of the file),
-    or ends a last piece that overlaps the one before. With `step` over `length`, what lies between is left out.
-
-    Raises:
-        UnreadableAudio: shorter than one window.
+    or ends a last piece that overlaps the one before. UnreadableAudio: the file is shorter than one window.
     """
     _check_length(seconds, fe)
     if not length or seconds <= 1.1 * length:
@@ -224,8 +217,8 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
     block = int(BLOCK_S * fe.sample_rate)
     power = np.square(wave[: len(wave) // block * block]).reshape(-1, block).mean(1)
-    silent, rms_db = np.mean(power < BLOCK_SILENT**2), 10 * math.log10(max(power.mean(), FLOOR))
-    levels = Levels(peak, float(np.mean(np.abs(data) >= FULL_SCALE)), float(silent), rms_db)
+    clipped, silent = float(np.mean(np.abs(data) >= FULL_SCALE)), float(np.mean(power < BLOCK_SILENT**2))
+    levels = Levels(peak, clipped, silent, 10 * math.log10(max(power.mean(), FLOOR)))
     return torch.from_numpy(np.pad(wave, (0, max(fe.min_samples - len(wave), 0)))), levels
 
 
@@ -247,10 +240,7 @@ def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 def _check_length(seconds: float, fe: FrontEnd) -> None:
     window = fe.min_samples / fe.sample_rate
     if seconds < (1 - SHORT_BY) * window - 1e-6:
-        raise UnreadableAudio(
-            f"is too short: {seconds:.2f} s, while one window of the {fe.name!r} front end is {window:.2f} s; "
-            "leave it out or use a front end with shorter windows"
-        )
+        raise UnreadableAudio(f"is too short: {seconds:.2f} s, one {fe.name!r} window is {window:.2f} s; leave it out")
 
 
 # --- log-mel ---
@@ -273,10 +263,7 @@ def mel_frequencies(fe: FrontEnd) -> np.ndarray:
 
 
 def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
-    """(mel, frame) log-mel power spectrogram of (samples,) at `fe.sample_rate`; dB re full scale, floored at -100 dB.
-
-    The values of `librosa.power_to_db(melspectrogram(...), top_db=None)`.
-    """
+    """(mel, frame) log-mel powers of (samples,), dB re full scale, at least -100: librosa's values (notebook 01)."""
     import torch
 
     window, bank, parts = torch.hann_window(fe.n_fft), mel_bank(fe), []
@@ -288,10 +275,7 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
 
 
 def level_and_tilt(db: np.ndarray) -> tuple[float, float]:
-    """Loudness and spectral tilt of a (mel, frame) clip in dB: mean and slope of the line fitted to its mean spectrum.
-
-    The level is in dB, the tilt in dB from the lowest to the highest band.
-    """
+    """Level and tilt (lowest to highest band) in dB of a (mel, frame) clip: of the line through its mean spectrum."""
     x = np.linspace(-0.5, 0.5, db.shape[0])
     spectrum = db.mean(1)
     return float(spectrum.mean()), float(spectrum @ x / (x @ x))
