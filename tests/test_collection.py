@@ -48,7 +48,7 @@ def test_folder_tree_gives_language_and_genre(tmp_path):
         ("path,language\na.wav,en\n,es\n", "line 3: .* is no path"),
         ("file\na.wav\n", "no rows with a `path` column"),
         ("path,language\n", "no rows with a `path` column"),
-        ('path\n"a.wav\n', "not a readable table"),
+        ('path\n"a.wav\n', "no readable table"),
     ],
 )
 def test_bad_manifests_are_refused(tmp_path, text, message):

@@ -161,9 +161,6 @@ def _undecodable(path: Path, error: object, remedy: str = "") -> UnreadableAudio
     return UnreadableAudio(f"cannot be decoded as audio ({line}); {remedy}convert it to FLAC or WAV")
 
 
-# --- from a file to a waveform ---
-
-
 class Levels(NamedTuple):
     """Measures of a waveform for the report of a collection."""
 
@@ -198,11 +195,8 @@ def frames_of(seconds: float, fe: FrontEnd) -> int:
 def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, Levels]:
     """Decode a file, or a part of it, to mono at the front end's rate, and measure it.
 
-    Returns:
-        (samples,) float32, full scale is 1, padded with zeros where it lacks a hair of one window; and its levels.
-
-    Raises:
-        UnreadableAudio: the file cannot be decoded, holds NaN or infinite samples, is silent or too short.
+    (samples,) float32, full scale is 1, padded with zeros where it lacks a hair of one window; UnreadableAudio: it
+    cannot be decoded, holds NaN or infinite samples, is silent or too short.
     """
     import torch
 
@@ -241,9 +235,6 @@ def _check_length(seconds: float, fe: FrontEnd) -> None:
     window = fe.min_samples / fe.sample_rate
     if seconds < (1 - SHORT_BY) * window - 1e-6:
         raise UnreadableAudio(f"is too short: {seconds:.2f} s, one {fe.name!r} window is {window:.2f} s; leave it out")
-
-
-# --- log-mel ---
 
 
 @lru_cache(maxsize=8)
@@ -316,13 +307,10 @@ def _line(n_mels: int, level: np.ndarray | float, tilt: np.ndarray | float) -> n
 
 
 def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 100) -> np.ndarray:
-    """A listenable guess of the waveform behind a (mel, frame) log-mel spectrogram in dB; for the ear only.
+    """(samples,) float32, peak 0.9: a listenable guess of the waveform behind a (mel, frame) spectrogram in dB.
 
     Multiplicative updates for the Kullback-Leibler divergence (Lee & Seung 2001) back to a linear spectrogram (in a
     hundredth of the time of librosa's non-negative least squares, and nearer), then torchaudio's Griffin-Lim phases.
-
-    Returns:
-        (samples,) float32 at `fe.sample_rate`, peak-normalised to 0.9; the same for the same input.
     """
     import torch
     from torchaudio.functional import griffinlim

@@ -135,9 +135,6 @@ def read_record(root: Path) -> dict[str, Any]:
     return record
 
 
-# --- files and what is said of them ---
-
-
 def _audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
     """Audio files below a folder, in order, and what cannot even be named or seen; links to folders are followed."""
     files, bad, seen = [], [], set()
@@ -179,9 +176,7 @@ def _manifest_table(manifest: Path, root: Path, allow_outside: bool) -> pd.DataF
             table = pd.read_csv(manifest, dtype=dict.fromkeys(("path", *LABELS, "artist", "track"), str))
     except Exception as e:  # the parsers raise many kinds
         line = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
-        raise InputError(
-            f"{manifest} is not a readable table ({line}); write it as Parquet, or as UTF-8 CSV with a header"
-        ) from e
+        raise InputError(f"{manifest} is no readable table ({line}); write Parquet, or UTF-8 CSV with a header") from e
     table.columns = [str(c).strip() for c in table.columns]
     table = table.loc[:, ~table.columns.duplicated()]
     if "path" not in table or table.empty:
@@ -237,31 +232,22 @@ def _pattern(labels: str) -> re.Pattern[str]:
     except re.error:  # a name begins with a digit, or stands twice
         pattern = re.compile("")
     if not pattern.groups or {"path", *OWN} & set(pattern.groupindex) or re.search(r"\\[{}]", text):
-        raise InputError(
-            f"labels {labels!r} is no pattern: write the levels of folders with names in braces, each once, e.g. "
-            f"{{language}}/{{genre}}/{{artist}}/{{track}}; path, {', '.join(OWN)} are taken"
-        )
+        usage = "write the levels of folders with names in braces, each once, e.g. {language}/{genre}/{artist}/{track}"
+        raise InputError(f"labels {labels!r} is no pattern: {usage}; {', '.join(('path', *OWN))} are taken")
     return pattern
-
-
-# --- what can be used ---
 
 
 def quarantine(
     corpus: Corpus, fe: FrontEnd, length: float, step: float, apply: Callable = map
 ) -> tuple[pd.DataFrame, list[Rejected]]:
-    """Read every file's header, set aside what cannot be used, and cut the others into segments.
+    """Read every file's header, set aside what cannot be used, and cut the others (`vaelib.audio.segments`).
 
     Args:
-        length, step: Of a segment and from one to the next, seconds (`vaelib.audio.segments`).
         apply: Calls a function with each of many lists of paths, like the built-in `map`.
 
     Returns:
         One row per segment, with `start_s`, `seconds` (nan: to the end of the file), `n_frames`, `rate`, `channels` and
         `format`; and the rejected (path, reason) pairs.
-
-    Raises:
-        InputError: a worker does not see the folder.
     """
     paths = corpus.table["path"].tolist()
     blocks = [paths[i : i + BLOCK] for i in range(0, len(paths), BLOCK)]
@@ -291,7 +277,5 @@ def _segments(root: Path, fe: FrontEnd, length: float, step: float, paths: list[
 def require_seen(folder: Path) -> None:
     """Raise InputError where a folder is not there: a worker elsewhere would set every file aside as missing."""
     if not folder.is_dir():
-        raise InputError(
-            f"{socket.gethostname()} does not see {folder}: workers on other machines need the corpus and the data "
-            "folder under the same names"
-        )
+        here = socket.gethostname()
+        raise InputError(f"{here} does not see {folder}: workers need the corpus and the data folder of the same names")

@@ -123,11 +123,8 @@ def encode_windows(
 ) -> Posterior:
     """Posteriors of evenly spaced windows: mean and log-variance (clip, window, L), class logits (clip, window, C).
 
-    Args:
-        model: In evaluation mode.
-        windows: Of each clip; 1: the middle one, also where no clip is longer than a window.
-        y: (clip,) class indices for a conditional model; None: its class head's choice.
-        marginal: Instead, the class head's probabilities.
+    A conditional model, in evaluation mode, is given the classes `y` (clip,), or (None) its class head's choice, or
+    (`marginal`) its class head's probabilities. One window is the middle one, also where no clip is longer than that.
     """
     windows, parts = clips.distinct(windows), []
     for index in torch.arange(len(clips), device=clips.mel.device).split(ENCODED):
@@ -158,13 +155,8 @@ def load_data(
 ) -> Data:
     """Read the training and validation clips: onto the device or into memory if they fit, else into a mapped file.
 
-    Args:
-        condition: Label whose classes are wanted; "": none.
-        folder: Where there is room for such a file.
-        processes: Processes of this machine that each read them.
-
-    Raises:
-        InputError: fewer than two training clips.
+    The file lies in `folder`. `condition`: the label whose classes are wanted, or ""; `processes` of this machine each
+    read the clips. InputError: fewer than two training clips.
     """
     train, validation = store.rows("train"), store.rows("validation")
     if len(train) < 2:
