@@ -14,11 +14,11 @@ from PIL import Image
 
 from vaelib.audio import load
 from vaelib.config import InputError
+from vaelib.descriptors import Meaning
 from vaelib.explore import class_sampler, component_view, interpolation, player, traversal
 from vaelib.explore.page import NO_PLAYERS, mp3, picture
 from vaelib.explore.view import Control, Shown, SpectrogramView, slider
 from vaelib.explore.views import CLIPS, EVERY_CLASS, MEAN, SAMPLES
-from vaelib.factors import Meaning
 from vaelib.runs import fit, plan
 
 LIVE = "application/vnd.jupyter.widget-view+json"

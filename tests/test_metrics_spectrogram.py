@@ -63,45 +63,6 @@ def test_all_scores_of_a_reconstruction_by_id(x):
     assert all(v.mean() == pytest.approx(numbers[name]) and v.shape == (6,) for name, v in per_clip.items())
 
 
-# --- paths ---
-
-T = np.linspace(0, 1, 33)
-JUMP = np.where(T < 0.5, 0.0, 1.0)[:, None] * np.ones(5)
-
-
-def score(path, *reference):
-    return {name: value[0] for name, value in s.paths_smoothness(np.asarray(path)[None], *reference).items()}
-
-
-def straight():
-    a, b = np.random.default_rng(0).uniform(size=(2, 1, 8, 10))
-    return a + T[:, None, None] * (b - a)
-
-
-def test_straight_jumping_round_and_closed_paths():
-    arc = np.c_[np.cos(np.pi * T), np.sin(np.pi * T)]
-    cases = {"straight": (straight(), 1, 1), "jump": (JUMP, 32, 1), "arc": (arc, 1, np.pi / 2)}
-    for name, (path, step, length) in cases.items():
-        found = score(path)
-        assert (found["step_ratio"], found["length_ratio"]) == pytest.approx((step, length), rel=1e-3), name
-        assert not found["collapsed"]
-    closed = score([[0.0], [1.0], [0.0]])
-    assert closed["length_ratio"] == np.inf and not closed["collapsed"]
-
-
-@pytest.mark.parametrize("jitter", [0, 1e-9, np.nan])
-def test_a_collapsed_path_never_looks_smooth(jitter):
-    path = np.full((33, 6, 7), 0.4) + jitter * np.random.default_rng(0).normal(size=(33, 6, 7))
-    assert score(path) == {"step_ratio": np.inf, "length_ratio": np.inf, "collapsed": True}
-
-
-def test_a_decoder_that_hardly_moves_is_collapsed_beside_its_originals():
-    path, distance = straight(), np.array([np.linalg.norm(straight()[-1] - straight()[0])])
-    faint = path[:1] + 0.01 * (path - path[:1])
-    assert score(faint)["step_ratio"] == pytest.approx(1)  # evenness alone is fooled
-    assert score(faint, distance)["collapsed"] and not score(path, distance)["collapsed"]
-
-
 # --- patterns ---
 
 N = 48
@@ -113,15 +74,6 @@ def wave(turns) -> np.ndarray:
     return 0.5 + 0.5 * np.cos(2 * np.pi * turns)
 
 
-def test_a_ripple_has_all_its_power_at_its_own_modulation():
-    found = s.ripples((32, 48))
-    power, spectral, temporal = s.modulation_spectrum(found.images[:, 1])
-    for p, t, f in zip(power, found.temporal, found.spectral, strict=True):
-        at = np.unravel_index(p.argmax(), p.shape)
-        assert temporal[at[1]] == t and (spectral[at[0]] == f or (t == 0 and spectral[at[0]] == -f))
-        assert p.sum() == pytest.approx(1 / 8, rel=1e-4)  # a full-contrast cosine between 0 and 1
-
-
 def test_ripples_cover_both_axes_and_both_directions_once():
     found = s.ripples((64, 64))
     assert found.images.shape == (6 + 6 + 2 * 6 * 6, 4, 64, 64) and found.images.dtype == np.float32
@@ -130,18 +82,6 @@ def test_ripples_cover_both_axes_and_both_directions_once():
     assert {(t, -f) for t, f in pairs if t} == {(t, f) for t, f in pairs if t}
     falls = found.images[(found.temporal == 1) & (found.spectral == 1)][0, 0]
     assert falls[:, 0].argmax() == 0 and falls[:, 1].argmax() == 63  # a positive spectral modulation falls
-
-
-def test_selectivity_of_known_answers():
-    table = np.zeros((5, 8))
-    table[0, 3] = 7.0
-    table[1] = 0.2
-    table[2, :4] = 1.0
-    table[3] = 1e-9 * np.arange(8) ** 2
-    with np.errstate(all="raise"):
-        one, all_alike, half, some, dead = s.selectivity(table)
-    assert (one, all_alike) == pytest.approx((1, 0), abs=1e-12)
-    assert half == pytest.approx(1 / 3) and half > some > 0 and np.isnan(dead)  # 1 - log 4 / log 8
 
 
 CASES = {

@@ -1,18 +1,15 @@
-"""Audio descriptors: what librosa hears in a clip, standing in where a corpus has no true factors.
+"""The factors of a collection, and which of them each latent dimension of a run knows; explained in notebook 04.
 
-They are estimates. Loudness and centroid can be trusted; tempo is often off by an octave, key often by a fifth, most of
-all where `key_strength` is low.
+Where a corpus has no true factors, audio descriptors stand in: what librosa hears in a clip. They are estimates.
+Loudness and centroid can be trusted; tempo is often off by an octave, key often by a fifth.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
 import librosa
 import numpy as np
@@ -20,40 +17,38 @@ import pandas as pd
 
 from . import audio
 from .config import InputError, code_version, digest, write_atomic
+from .metrics import disentanglement as dis
 from .progress import Progress
+from .runs import Run
 from .store import Store
 
 NAMES = ("tempo", "onset_rate", "loudness", "centroid", "key", "key_strength")
 FFT, HOP = 2048, 512  # samples
 KEY_FFT = 4096  # samples; half as long, a window does not part the semitones around middle C
-STILL = 0.5  # dB; an onset envelope that never rises higher is a steady sound
 BLOCK = 128  # clips between two writings of the cache
+MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")  # of the claims
+LIVE_KL = 0.05  # nats, mean over test clips; below this a dimension carries next to nothing
 
 # Perceived fit of C, C#, … B in C major and in C minor: Krumhansl & Kessler 1982, Psychological Review 89(4), 334-368.
 _C_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 _C_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 
 
+# --- descriptors ---
+
+
 def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
-    """Describe one clip; everything but `loudness` is independent of its level. Used in notebook 04.
+    """Describe one clip, (samples,) in [-1, 1] at about 22,050 Hz; all but `loudness` is independent of its level.
 
-    - `tempo`, bpm: `librosa.feature.tempo`; nan with fewer than two onsets.
-    - `onset_rate`, per second: peaks of the onset envelope (`librosa.onset.onset_detect`).
+    - `tempo`, bpm, and `onset_rate`, per second: `librosa.feature.tempo` (of two onsets or more), `onset_detect`.
     - `loudness`, dB re full scale: root mean square without the mean, floored at -100 dB.
-    - `centroid`, Hz: centre of mass of the mean magnitude spectrum (`librosa.feature.spectral_centroid`).
-    - `key`, 0 (C) to 11 (B): tonic of the major or minor key whose profile (Krumhansl & Kessler 1982) correlates best
-      with the mean chroma (Krumhansl-Schmuckler; Krumhansl 1990, Cognitive Foundations of Musical Pitch, ch. 4).
-    - `key_strength`, 0 to 1: that correlation; 0 where all pitch classes are equally strong.
+    - `centroid`, Hz: of the mean magnitude spectrum.
+    - `key`, 0 (C) to 11 (B): tonic of the major or minor key whose profile correlates best with the mean chroma
+      (Krumhansl 1990, Cognitive Foundations of Musical Pitch, ch. 4); `key_strength`, 0 to 1: that correlation.
 
-    Args:
-        wave: (samples,) in [-1, 1]; the windows are sized for 22,050 Hz.
-        rate: Hz.
-
-    Returns:
-        A value for each of `NAMES`; nan where silence, less than `KEY_FFT` samples or none say nothing.
+    nan where silence or less than `KEY_FFT` samples say nothing.
     """
-    found = dict.fromkeys(NAMES, np.nan)
-    wave = np.asarray(wave, np.float32)
+    found, wave = dict.fromkeys(NAMES, np.nan), np.asarray(wave, np.float32)
     if not wave.size or not np.isfinite(wave).all():
         return found
     power = np.var(wave, dtype=np.float64)
@@ -66,7 +61,7 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     mel = librosa.power_to_db(librosa.feature.melspectrogram(S=spectrum**2, sr=rate))
     envelope = librosa.onset.onset_strength(S=mel, sr=rate, center=False)
     onsets = librosa.onset.onset_detect(onset_envelope=envelope, sr=rate, hop_length=HOP)
-    count = len(onsets) if envelope.max() > STILL else 0
+    count = len(onsets) if envelope.max() > 0.5 else 0  # dB; lower: a steady sound
     found["onset_rate"] = count * rate / len(wave)
     if count > 1:
         found["tempo"] = float(librosa.feature.tempo(onset_envelope=envelope, sr=rate, hop_length=HOP).item())
@@ -75,35 +70,48 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
 
 
 def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
-    """The key's tonic and the correlation of its profile with the mean chroma."""
+    """The key's tonic and the correlation of its profile with the mean chroma; 0 where that is even."""
     spectrum = np.abs(librosa.stft(wave, n_fft=KEY_FFT, hop_length=KEY_FFT // 2, center=False))
     # weighted around 310 Hz, where the notes are: higher up are their overtones, the fifth first among them
     chroma = librosa.feature.chroma_stft(S=spectrum, sr=rate, n_fft=KEY_FFT, tuning=0.0, ctroct=3.5, octwidth=1.0)
-    profiles = np.array([np.roll(mode, tonic) for mode in (_C_MAJOR, _C_MINOR) for tonic in range(12)])
-    profiles = (profiles - profiles.mean(1, keepdims=True)) / profiles.std(1, keepdims=True)
-    heard = chroma.mean(1)
-    spread = heard.std()
-    fit = profiles @ (heard - heard.mean()) / (12 * spread) if spread > 1e-9 else np.zeros(len(profiles))
-    return float(fit.argmax() % 12), float(fit.max().clip(0, 1))  # turned profiles sum to nothing: the best is ≥ 0
+    profiles, heard = [np.roll(mode, tonic) for mode in (_C_MAJOR, _C_MINOR) for tonic in range(12)], chroma.mean(1)
+    fit = np.corrcoef(heard, profiles)[0, 1:] if heard.std() > 1e-9 else np.zeros(24)
+    return float(fit.argmax() % 12), float(fit.max().clip(0, 1))
 
 
 def describe(store: Store) -> pd.DataFrame:
-    """Describe every clip of a store from its audio file, once: the values are kept in `<store>.descriptors.csv`.
+    """Describe every clip of a store from its audio file, once: the values are kept in `<store>.descriptors-….csv`.
 
     Interrupted work continues; what another corpus, front end, librosa or code gave is measured again.
 
     Returns:
-        (row of the store, `NAMES`), see `measure`. A clip that cannot be read is nan, with one warning for all such
-        clips, and is tried again at the next call.
+        (row of the store, `NAMES`), see `measure`. A clip that cannot be read is nan, with one warning for all, and is
+        tried again at the next call.
 
     Raises:
         InputError: no clip can be read, for instance because the corpus was moved.
     """
-    known = _read_cache(store)
-    todo = store.rows()[~np.isin(store.rows(), known.index)].tolist()
-    reasons: dict[int, str] = {}
+    made = [store.attrs[key] for key in ("corpus", "fingerprint", "front_end")]
+    made += [librosa.__version__, code_version(("audio", "descriptors"))]
+    made += [store.table[[c for c in ("path", "start_s", "asked_s") if c in store.table]].to_dict()]
+    cache = store.path.with_suffix(f".descriptors-{digest(made)}.csv")
+    known = pd.DataFrame(columns=list(NAMES), dtype=float)
+    if cache.is_file():
+        known = pd.read_csv(cache, index_col="row", dtype=dict.fromkeys(NAMES, float))
+    todo, reasons = store.rows()[~np.isin(store.rows(), known.index)].tolist(), {}
     if todo:
-        known = _measure_rows(store, todo, known, reasons)
+        measure(np.random.default_rng(0).standard_normal(FFT * 8), 22_050)  # librosa compiles, in one thread
+        progress = Progress("descriptors")
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(todo), BLOCK):
+                rows = todo[start : start + BLOCK]
+                found = dict(zip(rows, pool.map(lambda row: _measure_row(store, row), rows), strict=True))
+                reasons |= {row: why for row, why in found.items() if isinstance(why, str)}
+                values = [pd.Series(v, name=row) for row, v in found.items() if row not in reasons]
+                known = pd.concat([known, pd.DataFrame(values, dtype=float)]) if values else known
+                write_atomic(cache, known.to_csv(index_label="row"))
+                progress.show(f"{start + len(rows):,} of {len(todo):,} clips")
+        progress.close()
     if reasons:
         first, reason = min(reasons.items())
         message = (
@@ -117,25 +125,6 @@ def describe(store: Store) -> pd.DataFrame:
     return known.reindex(store.table.index)
 
 
-def _measure_rows(store: Store, todo: list[int], known: pd.DataFrame, reasons: dict[int, str]) -> pd.DataFrame:
-    """Measure rows block by block, on disk too; `reasons` gets why a row could not be measured."""
-    measure(np.random.default_rng(0).standard_normal(FFT * 8), 22_050)  # librosa compiles, in one thread
-    progress = Progress("descriptors")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(todo), BLOCK):
-            rows = todo[start : start + BLOCK]
-            found = dict(zip(rows, pool.map(partial(_measure_row, store), rows), strict=True))
-            reasons |= {row: why for row, why in found.items() if isinstance(why, str)}
-            measured = {row: values for row, values in found.items() if row not in reasons}
-            if measured:
-                known = pd.concat([known, pd.DataFrame.from_dict(measured, orient="index", dtype=float)])
-                text = known.join(store.table["path"]).to_csv(index_label="row")
-                write_atomic(_cache_path(store), f"{_identity(store)}\n{text}")
-            progress.show(f"{start + len(rows):,} of {len(todo):,} clips")
-    progress.close()
-    return known
-
-
 def _measure_row(store: Store, row: int) -> dict[str, float] | str:
     """The descriptors of one clip, or why there are none."""
     try:
@@ -147,24 +136,97 @@ def _measure_row(store: Store, row: int) -> dict[str, float] | str:
     return measure(wave, store.front_end.sample_rate)
 
 
-def _cache_path(store: Store) -> Path:
-    return store.path.with_suffix(".descriptors.csv")
+# --- factors, and dimensions that know them ---
 
 
-def _identity(store: Store) -> str:
-    """First line of the cache: what the values were made from, and with."""
-    made = {key: store.attrs[key] for key in ("corpus", "fingerprint", "front_end")}
-    made |= {"librosa": librosa.__version__, "code": code_version(("audio", "descriptors"))}
-    where = [c for c in ("path", "start_s", "asked_s") if c in store.table]  # a long file is several clips
-    return "# " + json.dumps(made | {"clips": digest(store.table[where].to_dict())})
+class Factors(NamedTuple):
+    """Values (clip,) by name, of the clips `rows`, and where they come from: `true` or `measured`."""
+
+    values: dict[str, np.ndarray]
+    source: str
+    rows: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Factors:
+        """Those of the clips among `rows`."""
+        inside = np.isin(self.rows, rows)
+        return Factors({k: v[inside] for k, v in self.values.items()}, self.source, self.rows[inside])
+
+    def text(self, name: str) -> str:
+        """A factor in words: `vocal level`, `measured loudness`."""
+        return ("" if self.source == "true" else "measured ") + name.replace("_", " ")
 
 
-def _read_cache(store: Store) -> pd.DataFrame:
-    """Descriptors of the rows measured so far; none if the file is absent, damaged or made from something else."""
+class Meaning(NamedTuple):
+    """What a live dimension stands for."""
+
+    factor: str  # that it is named after, in words, or "" where none stands clear
+    information: float  # with the factor it knows most about, share of that factor's entropy
+    unit: str = ""  # of the factor
+    slope: float = 0.0  # the factor is about slope · z + offset; 0 where a line says less than half of it
+    offset: float = 0.0
+
+
+def factors_of(run: Run) -> Factors:
+    """Factors that every clip has and that vary: the main ones if some are there, else all, else the descriptors.
+
+    Raises:
+        InputError: nothing could be measured.
+    """
+    table, source = run.store.table.loc[run.store.rows()], "true"
+    there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
+    if there:
+        table = table[[f for f in MAIN_FACTORS if f in there] or there]
+    else:
+        table, source = describe(run.store).loc[run.store.rows()], "measured"
+        table = table.loc[:, table.notna().mean() > 0.5].dropna()
+    if table.empty:
+        raise InputError(
+            f"{run.store.attrs['corpus']} has no factors, and most of its clips no descriptors: fill a column of its "
+            "manifest, or use clips that are neither silent nor shorter than a fifth of a second"
+        )
+    values = {name: table[name].to_numpy() for name in table}
+    if "key" in values:
+        values["key"] = values["key"].round().astype(int)  # a class: B lies next to C
+    return Factors(values, source, table.index.to_numpy())
+
+
+def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
+    """(clip, L) posterior means of the clips `rows`, or one draw from each posterior."""
+    embedding = run.embed(None)
+    at = np.searchsorted(embedding.rows, rows)
+    means = embedding.means[at]
+    if not sampled:
+        return means
+    noise = np.random.default_rng(run.config.training.seed).standard_normal(means.shape)
+    return means + noise * np.exp(0.5 * embedding.logvars[at])
+
+
+def live_dimensions(run: Run) -> np.ndarray:
+    """Dimensions whose mean KL over the test clips exceeds `LIVE_KL`, most informative first (at least one)."""
+    kl = run.embed("test").kl
+    return np.argsort(-kl)[: max(1, int((kl > LIVE_KL).sum()))]
+
+
+def meanings(run: Run) -> dict[int, Meaning]:
+    """What each live dimension stands for (`best_known`): the names of sliders, and of the rows of every matrix."""
+    live = live_dimensions(run)
     try:
-        first, _, rest = _cache_path(store).read_text(encoding="utf-8").partition("\n")
-        if first == _identity(store):
-            return pd.read_csv(io.StringIO(rest), index_col="row")[list(NAMES)].astype(float)
-    except (OSError, ValueError, KeyError):
-        pass
-    return pd.DataFrame(columns=list(NAMES), dtype=float)
+        factors = factors_of(run)
+    except InputError:
+        return {int(d): Meaning("", 0.0) for d in live}
+    codes, values, found = codes_of(run, factors.rows), factors.values, {}
+    permuted = dis.permuted_scores(codes, values, run.config.training.seed)
+    for d, (name, known) in dis.best_known(dis.mig(codes, values), permuted, live).items():
+        found[d] = Meaning("", known)
+        if name:
+            z, v = codes[:, d], values[name].astype(float)
+            straight = name != "key" and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
+            line = np.polyfit(z, v, 1).tolist() if straight else (0.0, 0.0)
+            found[d] = Meaning(factors.text(name), known, run.store.units.get(name, ""), *line)
+    return found
+
+
+def label(dimension: int, found: dict[int, Meaning]) -> str:
+    """`z17 · drums`, or `z17` where no factor stands clear (or the dimension is dead)."""
+    factor = found[dimension].factor if dimension in found else ""
+    return f"z{dimension} · {factor}" if factor else f"z{dimension}"

@@ -19,7 +19,7 @@ def space(notebooks):
 
 def soft(space, log_p, genres, first):
     """The notebook's numbers for hand-made responsibilities (track, K); `first`: component → its genre."""
-    table = pd.DataFrame({"genre": genres, "entropy": 0.0, "margin": space["mixture"].margins(log_p)})
+    table = pd.DataFrame({"genre": genres, "entropy": 0.0, "margin": space["clustering"].margins(log_p)})
     table["first_genre"] = [first[c] for c in log_p.argmax(1)]
     table["confidence"] = table["confidence.t1"] = np.exp(log_p).max(1)
     table["agreement"] = table["two"] = table["genre"] == table["first_genre"]

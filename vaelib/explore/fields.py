@@ -15,8 +15,7 @@ from matplotlib.colors import to_hex
 from scipy.optimize import linear_sum_assignment
 
 from ..collection import LABELS, UNLABELLED
-from ..metrics.clustering import kmeans_assign
-from ..metrics.mixture import margins
+from ..metrics.clustering import kmeans_assign, margins
 from ..models import VaDE
 from ..plots import class_styles
 from ..runs import Run

@@ -11,8 +11,8 @@ import numpy as np
 from IPython.display import Audio
 
 from ..config import InputError
-from ..factors import label, live_dimensions, meanings
-from ..metrics.mixture import margins
+from ..descriptors import label, live_dimensions, meanings
+from ..metrics.clustering import margins
 from ..runs import Run
 from ..store import Store
 from .page import mp3

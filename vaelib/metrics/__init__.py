@@ -1,7 +1,4 @@
-"""Metrics as pure functions of arrays, one file per family: no plots, no models, no files.
-
-A value that is undefined (one class, a constant factor) is nan; a collapsed model never scores well by being empty.
-"""
+"""Metrics as pure functions of arrays, one file per family; `measure` applies them to a run and keeps the numbers."""
 
 import warnings
 

@@ -1,6 +1,7 @@
-"""Clusters against labels, clusters as shapes, spaces without any training, and neighbours in a space.
+"""Clusters against labels, spaces without any training, neighbours in a space, and soft clusters.
 
-What is fitted is fitted on train and read on test. Notebook 03 explains the scores, 02 computes the ARI by hand.
+What is fitted is fitted on train and read on test. Notebook 03 explains the scores, 02 computes the ARI by hand, 06 the
+calibration.
 """
 
 from __future__ import annotations
@@ -10,17 +11,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.fft import dct
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, minimize_scalar
+from scipy.special import softmax
 from sklearn import metrics
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.cluster import contingency_matrix
 
-from vaelib.config import one_of
 from vaelib.metrics.statistics import Scores
 
-MAPS = ("pca", "tsne", "umap")
 DISTANCES = ("euclidean", "cosine")
 
 # --- clusters against labels ---
@@ -28,9 +28,8 @@ DISTANCES = ("euclidean", "cosine")
 
 def adjusted_mutual_info(labels: np.ndarray, assignments: np.ndarray) -> float:
     """Adjusted mutual information (Vinh, Epps & Bailey 2010; scikit-learn), (N,) classes against (N,) clusters."""
-    # one of the two has every clip in a group of its own, so that any order agrees alike: 0, but for rounding
     groups = {len(np.unique(labels)), len(np.unique(assignments))}
-    if len(groups) == 2 and len(labels) in groups:
+    if len(groups) == 2 and len(labels) in groups:  # every clip in a group of its own: 0, but for rounding
         return 0.0
     return float(metrics.adjusted_mutual_info_score(labels, assignments))
 
@@ -42,9 +41,9 @@ ADJUSTED = {"ari": metrics.adjusted_rand_score, "ami": adjusted_mutual_info}
 def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, float]:
     """Agreement of clusters (N,) with labels (N,) of any type, in eight scores.
 
-    ARI (Hubert & Arabie 1985) and AMI are 0 on average for random clusters; the others are not, and grow with the
-    number of clusters. Purity is the share of clips of their cluster's majority class; accuracy that under the best
-    one-to-one match of clusters and classes (Xie et al. 2016, arXiv:1511.06335, eq. 10).
+    ARI (Hubert & Arabie 1985) and AMI are 0 on average for random clusters; the others grow with their number. Purity
+    is the share of clips of their cluster's majority class; accuracy that under the best one-to-one match of clusters
+    and classes (Xie et al. 2016, arXiv:1511.06335, eq. 10).
     """
     table = contingency_matrix(labels, assignments)  # (classes, clusters)
     homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(labels, assignments)
@@ -58,14 +57,10 @@ def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, flo
     }
 
 
-def leave_one_out_values(
-    metric: Callable[[np.ndarray, np.ndarray], float], labels: np.ndarray, assignments: np.ndarray
-) -> np.ndarray:
+def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.ndarray) -> np.ndarray:
     """Values (N,) whose mean is `metric(labels, assignments)` and whose spread is that of its jackknife.
 
-    A score of all clips together (ARI, AMI) is no mean over clips; what it changes by without each of them gives it an
-    interval over clips nevertheless, and the difference of two clusterings of the same clips a paired one (Tukey 1958;
-    Efron & Stein 1981, doi:10.1214/aos/1176345462).
+    So a score of all clips together has an interval over clips (Efron & Stein 1981, doi:10.1214/aos/1176345462).
     """
     labels, assignments = np.asarray(labels), np.asarray(assignments)
     a, b = (np.unique(x, return_inverse=True)[1] for x in (labels, assignments))
@@ -79,33 +74,26 @@ def leave_one_out_values(
 def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Shape of the groups (N,) of points (N, D): silhouette (up), Davies-Bouldin (down), Calinski-Harabasz (up).
 
-    All nan where they are undefined: fewer than two groups, as many groups as clips, points that are not finite, or
-    points that all coincide (where scikit-learn would return a perfect Davies-Bouldin of 0).
+    All nan with fewer than two groups, as many groups as clips, and points that all coincide or are not finite.
     """
     points = np.asarray(points, dtype=float)
-    keys = ("silhouette", "davies_bouldin", "calinski_harabasz")
-    count = len(np.unique(groups))
-    if not 2 <= count < len(points) or not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
-        return dict.fromkeys(keys, np.nan)
-    scores = metrics.silhouette_score, metrics.davies_bouldin_score, metrics.calinski_harabasz_score
-    return {key: float(score(points, groups)) for key, score in zip(keys, scores, strict=True)}
+    defined = 2 <= len(np.unique(groups)) < len(points) and np.isfinite(points).all() and np.ptp(points, axis=0).any()
+    names = "silhouette", "davies_bouldin", "calinski_harabasz"
+    return {x: float(getattr(metrics, f"{x}_score")(points, groups)) if defined else np.nan for x in names}
 
 
 def clustering_scores(
     labels: np.ndarray, clusters: np.ndarray, codes: np.ndarray, baselines: Mapping[str, np.ndarray]
 ) -> Scores:
-    """Everything that clusters of test clips are compared by, from `ari` to `ami.null_p95` and `silhouette`.
+    """Everything that clusters (N,) of test clips are compared by, from `ari` to `ami.null_p95` and `silhouette`.
 
-    Args:
-        labels: Classes, (N,), which are also permuted, and have a shape in `codes`.
-        clusters: Clusters of the model, (N,).
-        codes: The model's codes of these clips, (N, L).
-        baselines: Short name → clusters (N,) of a space without training, as many as the model's.
+    `codes` (N, L) are the model's, in which the labels (N,) have a shape; `baselines` are clusters (N,) of spaces
+    without training, as many as the model's, by short name. The null permutes the labels.
     """
     numbers, per_clip = cluster_scores(labels, clusters), {}
     for name, metric in ADJUSTED.items():
         rng = np.random.default_rng(0)
-        null = [metric(rng.permutation(labels), clusters) for _ in range(50)]  # chance, for these group sizes
+        null = [metric(rng.permutation(labels), clusters) for _ in range(50)]
         numbers[f"{name}.null_p95"] = float(np.percentile(null, 95))
         per_clip[name] = leave_one_out_values(metric, labels, clusters)
     numbers |= geometry_scores(codes, labels)
@@ -115,14 +103,11 @@ def clustering_scores(
         scores = cluster_scores(labels, assigned)
         numbers |= {f"{name}.{baseline}": scores[name] for name in ("ari", "ami", "purity")}
         per_clip |= {f"{n}.{baseline}": leave_one_out_values(m, labels, assigned) for n, m in ADJUSTED.items()}
-    return Scores(numbers, per_clip)
+    return numbers, per_clip
 
 
 def kmeans_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """K-Means fitted on train (N, D), N ≥ k; clusters of test (M, D) as (M,) integers.
-
-    Coinciding points make fewer clusters than `k`.
-    """
+    """K-Means fitted on train (N, D), N ≥ k; clusters of test (M, D) as (M,) integers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than k: a collapsed latent
         model = KMeans(k, n_init=10, random_state=seed).fit(np.asarray(train, dtype=float))
@@ -142,9 +127,9 @@ def pca_codes(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def mfcc_statistics(windows: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time of the mel cepstrum's first 20 coefficients, (N, 40).
+    """Mean and standard deviation over time of 20 mel cepstrum coefficients (as librosa's `mfcc`), (N, 40).
 
-    The classical summary of timbre (Tzanetakis & Cook 2002); DCT-II as in librosa's `mfcc`.
+    The classical summary of timbre (Tzanetakis & Cook 2002).
     """
     cepstrum = dct(np.asarray(windows, np.float32), axis=2, norm="ortho")[:, :, :20]
     return np.concatenate([cepstrum.mean((1, 3)), cepstrum.std((1, 3))], axis=1)
@@ -162,14 +147,10 @@ def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nd
 def nearest(
     queries: np.ndarray, points: np.ndarray, k: int, metric: str = "euclidean", groups: tuple | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` ≥ 1 points (N, L) nearest to each query (Q, L) in the space itself, exactly, by one of `DISTANCES`.
+    """Places and distances, (Q, min(k, N)), of the points (N, L) nearest to queries (Q, L), by one of `DISTANCES`.
 
-    Args:
-        groups: Of the queries (Q,) and of the points (N,): a point of the query's own group is passed over. To leave
-            out only the query itself, give each point a number of its own.
-
-    Returns:
-        Places in `points` and distances, (Q, min(k, N)), nearest first; -1 and nan where fewer are left.
+    `groups` of the queries (Q,) and of the points (N,): a point of the query's own group is passed over. Nearest
+    first; -1 and nan where fewer are left.
     """
 
     def closest(block: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,12 +165,10 @@ def nearest(
 
 
 def project(points: np.ndarray, method: str = "umap") -> np.ndarray:
-    """A map (clip, 2) of codes (clip, L), for looking only: no metric is computed in it.
+    """A map (clip, 2) of codes (clip, L), for looking only: `pca`, `tsne` or `umap`; of fewer than 10 clips PCA.
 
-    PCA, t-SNE (van der Maaten & Hinton 2008) or UMAP (McInnes et al. 2018). With fewer than 10 clips every method is
-    PCA, because neighbourhoods need neighbours. InputError: unknown method.
+    t-SNE: van der Maaten & Hinton 2008. UMAP: McInnes et al. 2018.
     """
-    one_of("map", method, MAPS)
     n = len(points)
     if method == "pca" or n < 10:
         flat = PCA(min(2, *points.shape), random_state=0).fit_transform(points)
@@ -203,3 +182,42 @@ def project(points: np.ndarray, method: str = "umap") -> np.ndarray:
         import umap
 
         return umap.UMAP(n_neighbors=min(15, n - 1), random_state=0).fit_transform(points)
+
+
+# --- soft clusters: is a mixture's confidence honest? ---
+
+
+def calibration_errors(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is the expected calibration error (Guo et al. 2017, arXiv:1706.04599).
+
+    That is the mean distance of accuracy and confidence in ten bins over [0, 1], from each clip's highest
+    responsibility, (N,), and whether it is of its component's class, (N,).
+    """
+    gap = np.asarray(correct, dtype=float) - np.asarray(confidence, dtype=float)
+    place = np.digitize(confidence, np.arange(1, 10) / 10)  # linspace misses 0.6 by one rounding
+    return gap * np.sign(np.bincount(place, gap))[place]
+
+
+def tempered(log_responsibilities: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, K) responsibilities ∝ exp(log responsibility / temperature): above 1 less sure, in the same order."""
+    return softmax(np.asarray(log_responsibilities, dtype=float) / temperature, axis=1)
+
+
+def margins(log_responsibilities: np.ndarray) -> np.ndarray:
+    """(N,) log-odds of the likeliest of (N, K) components against the second, nats: who is how sure where all say 1."""
+    top = np.sort(np.asarray(log_responsibilities, dtype=float), axis=1)
+    return top[:, -1] - top[:, -min(2, top.shape[1])]
+
+
+def fit_temperature(log_responsibilities: np.ndarray, correct: np.ndarray) -> float:
+    """The temperature, 0.1 to 10⁴, at which the highest of (N, K) responsibilities best forecasts `correct`, (N,).
+
+    By its log loss (Guo et al. 2017), of clips that are neither trained nor tested on.
+    """
+    correct = np.asarray(correct, dtype=bool)
+
+    def loss(log_temperature: float) -> float:
+        sure = tempered(log_responsibilities, np.exp(log_temperature)).max(1).clip(1e-6, 1 - 1e-6)
+        return -float(np.log(np.where(correct, sure, 1 - sure)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(1e4)), method="bounded").x))

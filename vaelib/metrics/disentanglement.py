@@ -6,15 +6,14 @@ values than bins are continuous, everything else (integers, text, few levels) is
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.stats import entropy, ortho_group
-from sklearn.decomposition import PCA, FastICA
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score, recall_score
 
 from vaelib.metrics.statistics import Scores, bootstrap_interval, mean_known
@@ -71,10 +70,8 @@ def _gap(matrix: np.ndarray, names: Sequence[str]) -> GapScore:
 def mig(codes: np.ndarray, factors: Factors) -> GapScore:
     """Mutual information gap: (highest - second highest MI with a factor) / entropy of the factor.
 
-    Chen et al. 2018, arXiv:1802.04942, with binned codes (N, L) and empirical entropies as in disentanglement_lib.
-
-    Returns:
-        The mean gap, each factor's (nan for a constant factor), and MI / entropy, (L, K), in [0, 1].
+    Chen et al. 2018, arXiv:1802.04942, with binned codes and empirical entropies as in disentanglement_lib. The matrix
+    is MI / entropy, in [0, 1]; a constant factor is nan.
     """
     bins, columns = discretize(codes), []
     for values in factors.values():
@@ -94,53 +91,42 @@ def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndar
     for values, column in zip(factors.values(), score.matrix.T, strict=True):
         if np.isnan(column).any():
             continue
-        v, z = _levels(values), discretize(codes[:, np.argsort(-column, kind="stable")[:2]])
-        known = [_pointwise(d, v) for d in z.T]
+        v, known = _levels(values), []
+        for z in discretize(codes[:, np.argsort(-column, kind="stable")[:2]]).T:
+            joint = np.zeros((BINS, v.max() + 1))
+            np.add.at(joint, (z, v), 1)
+            known.append(np.log(joint[z, v] * len(z) / (joint.sum(1)[z] * joint.sum(0)[v])))
         parts.append((known[0] - sum(known[1:])) / entropy(np.bincount(v)))
     return np.mean(parts, axis=0) if parts else np.full(len(codes), np.nan)
-
-
-def _pointwise(z: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(N,) log p(z, v) / p(z) p(v) of each clip's bin and level."""
-    joint = np.zeros((z.max() + 1, v.max() + 1))
-    np.add.at(joint, (z, v), 1)
-    return np.log(joint[z, v] * len(z) / (joint.sum(1)[z] * joint.sum(0)[v]))
 
 
 def sap(codes: np.ndarray, factors: Factors) -> GapScore:
     """Separated attribute predictability: gap between the two single dimensions that best predict a factor.
 
-    Kumar et al. 2018, arXiv:1711.00848. Continuous factors: R² of a linear fit. Discrete ones: balanced accuracy of the
-    nearest class mean, rescaled so that chance is 0 and perfect is 1 like R²; the paper's linear SVM cannot single out
-    a middle class on one axis. The matrix holds the scores; nan as `mig`.
+    Kumar et al. 2018, arXiv:1711.00848. Continuous factors: R² of a linear fit. Discrete ones: balanced accuracy above
+    chance of the nearest class mean; the paper's linear SVM cannot single out a middle class on one axis.
     """
-    codes = np.asarray(codes, dtype=float)
-    columns = [_r2(codes, v) if is_continuous(v) else _nearest_mean(codes, v) for v in factors.values()]
-    return _gap(np.stack(columns, axis=1), list(factors))
+    matrix = np.zeros((codes.shape[1], len(factors)))
+    for k, v in enumerate(factors.values()):
+        levels = _levels(v)
+        for d, z in enumerate(np.asarray(codes, dtype=float).T):
+            if not levels.any():  # constant
+                matrix[d, k] = np.nan
+            elif z.var() > 1e-12:  # disentanglement_lib's bound: a dead dimension predicts nothing
+                matrix[d, k] = np.corrcoef(z, v)[0, 1] ** 2 if is_continuous(v) else _nearest_mean(z, levels)
+    return _gap(matrix, list(factors))
 
 
-def _r2(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    z, v = codes - codes.mean(0), values - values.mean()
-    power = (z**2).sum(0) * (v @ v)
-    live = z.var(0) > 1e-12  # disentanglement_lib's bound: a dead dimension predicts nothing
-    return np.where(live, (v @ z) ** 2 / np.where(live, power, 1), 0.0)
+def _nearest_mean(z: np.ndarray, levels: np.ndarray) -> float:
+    means = np.bincount(levels, z) / np.bincount(levels)
+    return _above_chance(levels, np.abs(z[:, None] - means).argmin(1))
 
 
-def _nearest_mean(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    classes, y = np.unique(values, return_inverse=True)
-    if len(classes) < 2:
-        return np.full(codes.shape[1], np.nan)
-    of_class = np.eye(len(classes))[y] / np.bincount(y)  # (N, C), columns sum to 1
-    means = of_class.T @ codes  # (C, L)
-    scores = np.empty(codes.shape[1])
-    for d, z in enumerate(codes.T):
-        guess = np.abs(z[:, None] - means[:, d]).argmin(1)
-        scores[d] = _above_chance(of_class[guess == y, y[guess == y]].sum() / len(classes), len(classes))
-    return scores * (codes.var(0) > 1e-12)
-
-
-def _above_chance(accuracy: float, classes: int) -> float:
-    return max(0.0, (accuracy - 1 / classes) / (1 - 1 / classes))
+def _above_chance(truth: np.ndarray, guess: np.ndarray) -> float:
+    """Balanced accuracy, rescaled so that chance is 0 and perfect 1."""
+    classes = np.unique(truth)
+    accuracy = recall_score(truth, guess, labels=classes, average="macro")
+    return max(0.0, (accuracy - 1 / len(classes)) / (1 - 1 / len(classes)))
 
 
 def dci(
@@ -148,42 +134,31 @@ def dci(
 ) -> tuple[float, float, float]:
     """Disentanglement, completeness, informativeness, each in [0, 1], from the importances of tree ensembles.
 
-    Eastwood & Williams 2018 (openreview By-7dz-AZ), with extremely randomised trees for their forests: one ensemble per
-    factor, fitted on train (N, L). Informativeness is measured on test (M, L), floored at 0: R² of a continuous factor,
-    balanced accuracy above chance of a discrete one. Disentanglement of each dimension is weighted by its importance; a
-    latent that tells nothing scores 0. A factor that is constant in train or test is left out; with a single factor
-    (dimension) disentanglement (completeness) is undefined and nan.
+    Eastwood & Williams 2018 (openreview By-7dz-AZ), with extremely randomised trees, one ensemble per factor, fitted on
+    train (N, L). Informativeness, on test (M, L): R² or balanced accuracy above chance, at least 0. Disentanglement is
+    weighted by importance; a latent that tells nothing scores 0. A factor that is constant in train or test is left
+    out; with a single factor (dimension) disentanglement (completeness) is nan.
     """
-    importance, scores = np.full((codes_train.shape[1], len(factors_train)), np.nan), []
-    for k, (name, y) in enumerate(factors_train.items()):
-        importance[:, k], score = _explain(codes_train, y, codes_test, factors_test[name], seed)
-        scores.append(score)
-    known = importance[:, ~np.isnan(importance).any(axis=0)]  # (L, factors that vary)
+    importances, scores = [], []
+    for name, y in factors_train.items():
+        y_test, kind = factors_test[name], ExtraTreesRegressor
+        if len(np.unique(y)) < 2 or len(np.unique(y_test)) < 2:
+            continue
+        if not is_continuous(y):  # a float with few levels is a set of classes, which trees would refuse
+            y, y_test, kind = np.asarray(y).astype(str), np.asarray(y_test).astype(str), ExtraTreesClassifier
+        # Every dimension at every split: drawn subsets would hand importance to noise dimensions. One thread: several
+        # sum the trees in the order in which they finish.
+        trees = kind(50, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=1, random_state=seed)
+        guess = trees.fit(codes_train, y).predict(codes_test)
+        importances.append(trees.feature_importances_)
+        classes = kind is ExtraTreesClassifier
+        scores.append(_above_chance(y_test, guess) if classes else max(0.0, float(r2_score(y_test, guess))))
+    if not scores:
+        return np.nan, np.nan, np.nan
+    known = np.stack(importances, axis=1)  # (L, factors that vary)
     weights = known.sum(axis=1)
     disentanglement = _concentration(known) @ (weights / weights.sum() if weights.any() else weights)
-    completeness = _concentration(known.T).mean() if known.size else np.nan
-    return float(disentanglement), float(completeness), mean_known(scores)
-
-
-def _explain(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int
-) -> tuple[np.ndarray | float, float]:
-    """Importances (L,) and test score of one factor."""
-    if len(np.unique(y)) < 2 or len(np.unique(y_test)) < 2:
-        return np.nan, np.nan
-    continuous = is_continuous(y)
-    if not continuous:  # a float with few levels is a set of classes, which trees would refuse
-        y, y_test = np.asarray(y).astype(str), np.asarray(y_test).astype(str)
-    kind = ExtraTreesRegressor if continuous else ExtraTreesClassifier
-    # Every dimension at every split: drawn subsets would hand importance to noise dimensions. One thread: several sum
-    # the trees in the order in which they finish.
-    model = kind(50, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=1, random_state=seed)
-    guess = model.fit(x, y).predict(x_test)
-    if continuous:
-        return model.feature_importances_, max(0.0, float(r2_score(y_test, guess)))
-    classes = np.unique(y_test)
-    accuracy = recall_score(y_test, guess, labels=classes, average="macro")
-    return model.feature_importances_, _above_chance(float(accuracy), len(classes))
+    return float(disentanglement), float(_concentration(known.T).mean()), float(np.mean(scores))
 
 
 def _concentration(rows: np.ndarray) -> np.ndarray:
@@ -195,9 +170,9 @@ def _concentration(rows: np.ndarray) -> np.ndarray:
 
 
 def random_rotations(dim: int, n: int, seed: int = 0) -> np.ndarray:
-    """`n` uniformly random orthogonal matrices, (n, dim, dim)."""
+    """`n` uniformly random orthogonal matrices, (n, dim, dim); one dimension cannot turn."""
     if dim == 1:
-        return np.ones((n, 1, 1))  # scipy refuses one dimension
+        return np.ones((n, 1, 1))
     return ortho_group.rvs(dim, size=n, random_state=np.random.default_rng(seed)).reshape(n, dim, dim)
 
 
@@ -222,57 +197,19 @@ def axes_verdict(numbers: Mapping[str, float]) -> str:
     return "The axes mean more than chance: turned at random, the same space separates less."
 
 
-def main_share(effects: np.ndarray) -> np.ndarray:
-    """How pure directions are: the share of a direction's effect on factors that its main factor takes.
-
-    Of effects (D, S, K), what D directions move of K factors from S starts, the mean over starts counts; a direction
-    that moves nothing moves all factors alike. (S,) values whose mean is the mean share over directions, and whose
-    spread is its own (jackknife over starts).
-    """
-
-    def mean_share(moved: np.ndarray) -> float:
-        effect = np.abs(moved.mean(1))
-        total = effect.sum(1)
-        return np.where(total > 1e-6, effect.max(1) / np.maximum(total, 1e-6), 1 / effect.shape[1]).mean()
-
-    whole, n = mean_share(effects), effects.shape[1]
-    if n < 2:
-        return np.array([whole])
-    without = np.array([mean_share(np.delete(effects, i, axis=1)) for i in range(n)])
-    return whole + (n - 1) * (without.mean() - without)
-
-
-def component_codes(train: np.ndarray, x: np.ndarray, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """`n` principal and as many independent components of windows, fitted on train: linear baselines.
-
-    FastICA (Hyvärinen & Oja 2000) turns the whitened principal components until they are as independent as it can.
-    Windows (N, F, T) and (M, F, T) → (M, n) twice; fewer if there are fewer windows.
-    """
-    flat = train.reshape(len(train), -1)
-    pca = PCA(min(n, *flat.shape), random_state=seed).fit(flat)
-    codes, spread = pca.transform(x.reshape(len(x), -1)), pca.transform(flat).std(0) + 1e-12
-    ica = FastICA(whiten="unit-variance", max_iter=2000, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        ica.fit(pca.transform(flat) / spread)
-    return codes, ica.transform(codes / spread)
-
-
 def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) -> dict[int, tuple[str, float]]:
     """The factor after which each `live` dimension may be named ("" for most), and what it knows of its best one.
 
-    A dimension is named after a factor only where their mutual information exceeds what `permuted` factors reach (95th
-    percentile of the largest among all live dimensions and factors), and where, after subtraction of the mean under
-    permutation, which is bias, it is at least `KNOWN` of the factor's entropy and twice what the dimension knows of any
-    other factor.
+    It is named only where their mutual information exceeds what `permuted` factors reach (95th percentile of the
+    largest of all), and is, beyond the mean under permutation (bias), at least `KNOWN` of the factor's entropy and
+    twice what the dimension knows of any other factor.
     """
     names = list(score.per_factor)
     chance = np.percentile([np.nanmax(p.matrix[live]) for p in permuted], 95)
-    bias = np.mean([p.matrix for p in permuted], axis=0)
-    found = {}
+    excesses, found = score.matrix - np.mean([p.matrix for p in permuted], axis=0), {}
     for d in live:
-        best = int(np.nan_to_num(score.matrix[d]).argmax())  # nan: a factor that is constant here
-        excess, known = score.matrix[d] - bias[d], float(score.matrix[d, best])
+        best, excess = int(np.nan_to_num(score.matrix[d]).argmax()), excesses[d]  # nan: a factor that is constant here
+        known = float(score.matrix[d, best])
         unclear = known <= chance or excess[best] < KNOWN or np.any(np.delete(excess, best) > excess[best] / 2)
         found[int(d)] = ("" if unclear else names[best], known)
     return found
@@ -287,22 +224,12 @@ def disentanglement_scores(
     others: Mapping[str, np.ndarray],
     seed: int = 0,
 ) -> Scores:
-    """MIG, SAP and DCI of codes with permuted factors, random rotations and other codes of the same clips.
+    """MIG (per clip too), SAP and DCI of codes (N, L), with permuted factors, random rotations and other codes.
 
-    MIG and SAP are measured on every clip, not on test alone: nothing is fitted to the factors, and mutual information
-    estimated from a few hundred clips in 20 × 20 bins is mostly bias. DCI is fitted on train.
-
-    Args:
-        codes: (N, L) posterior means.
-        factors: Name to values, (N,).
-        live: Indices of the live dimensions, of which rotations and DCI are: diluting the signal over dead ones would
-            make the control easy to beat.
-        train, test: (N,) bool.
-        others: Name, e.g. `pca`, to codes (N, …), scored by MIG beside them.
-        seed: Of permutations, rotations and trees.
-
-    Returns:
-        `mig.mean`, `mig.null_p95`, `dci.disentanglement`, …; per clip every MIG.
+    MIG and SAP are measured on every clip: nothing is fitted to the factors, and mutual information of a few hundred
+    clips in 20 × 20 bins is mostly bias. DCI is fitted on `train` and read on `test`, (N,) bool. Rotations and DCI are
+    of the `live` dimensions (indices): dead ones would dilute the signal. `others` are codes (N, …) by name, scored by
+    MIG beside them.
     """
     score, permuted, alive = mig(codes, factors), permuted_scores(codes, factors, seed), codes[:, live]
     null = [p.mean for p in permuted]
@@ -310,8 +237,9 @@ def disentanglement_scores(
     fit, held = ({k: v[part] for k, v in factors.items()} for part in (train, test))
     turns = np.eye(len(live)), random_rotations(len(live), 1, seed)[0]
     straight, turned = (dci(alive[train] @ q, fit, alive[test] @ q, held, seed) for q in turns)
-    scores = {"mean": score} | {name: mig(z, factors) for name, z in others.items()}
-    per_clip = {f"mig.{n}": mig_by_clip({"mean": codes, **others}[n], factors, s) for n, s in scores.items()}
+    spaces = {"mean": codes, **others}
+    scores = {name: mig(z, factors) for name, z in spaces.items()}
+    per_clip = {f"mig.{name}": mig_by_clip(spaces[name], factors, s) for name, s in scores.items()}
     own = [name for name, _ in best_known(score, permuted, live).values() if name]
     numbers = {
         **{f"mig.{name}": s.mean for name, s in scores.items()},
@@ -327,4 +255,56 @@ def disentanglement_scores(
         "live.named": len(own),
         "live.own": sum(own.count(name) == 1 for name in set(own)),
     }
-    return Scores({name: float(value) for name, value in numbers.items()}, per_clip)
+    return {name: float(value) for name, value in numbers.items()}, per_clip
+
+
+# --- what a decoder does with a dimension: factors read from spectrograms (N, F, T) in [0, 1] ---
+
+
+def coarse(x: np.ndarray) -> np.ndarray:
+    """(N, F, T) → (N, ≤ 64, ≤ 64): means over neighbouring bands and frames."""
+    for axis in (1, 2):
+        if x.shape[axis] > 64:
+            edges = np.linspace(0, x.shape[axis], 65).astype(int)
+            widths = np.diff(edges).reshape((-1, 1) if axis == 1 else (-1,))
+            x = np.add.reduceat(x, edges[:-1], axis=axis) / widths
+    return x
+
+
+class Reader:
+    """Ridge regression, fitted on real spectrograms (at most 2000) and their factors; it then reads decoded ones."""
+
+    def __init__(self, x: np.ndarray, factors: Factors) -> None:
+        picked = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).astype(int))
+        values = pd.DataFrame(factors).astype(float).iloc[picked]
+        self.mean, self.spread = values.mean(), values.std(ddof=0).clip(1e-12)
+        ridge = RidgeCV(np.logspace(-2, 4, 13), alpha_per_target=True)
+        self.fitted = ridge.fit(self._bins(x[picked]), ((values - self.mean) / self.spread).to_numpy())
+
+    def read(self, x: np.ndarray) -> pd.DataFrame:
+        """(n, factor) readings of spectrograms (n, F, T), in the factors' own units."""
+        found = self.fitted.predict(self._bins(x)).reshape(len(x), -1)
+        return pd.DataFrame(found, columns=self.mean.index) * self.spread + self.mean
+
+    @staticmethod
+    def _bins(x: np.ndarray) -> np.ndarray:
+        return coarse(np.asarray(x, np.float32)).reshape(len(x), -1)
+
+
+def main_share(effects: np.ndarray) -> np.ndarray:
+    """How pure directions are: the share of a direction's effect on factors that its main factor takes.
+
+    Of effects (D, S, K) of D directions on K factors from S starts. (S,) values whose mean is the mean share over
+    directions, of the effects averaged over starts, and whose spread is that of its jackknife over starts.
+    """
+
+    def mean_share(moved: np.ndarray) -> float:
+        effect = np.abs(moved.mean(1))
+        total = effect.sum(1)  # a direction that moves nothing moves all factors alike
+        return np.where(total > 1e-6, effect.max(1) / np.maximum(total, 1e-6), 1 / effect.shape[1]).mean()
+
+    whole, n = mean_share(effects), effects.shape[1]
+    if n < 2:
+        return np.array([whole])
+    without = np.array([mean_share(np.delete(effects, i, axis=1)) for i in range(n)])
+    return whole + (n - 1) * (without.mean() - without)

@@ -33,10 +33,7 @@ class Agreement(NamedTuple):
 
 
 def balanced_values(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Values (N,) of clips whose mean is the mean recall over the classes of `truth`, both (N,); 0 where it is wrong.
-
-    Chance is 1 / classes however unequal they are.
-    """
+    """Values (N,) whose mean is the mean recall over the classes of `truth`, both (N,); 0 where the guess is wrong."""
     classes, of_class, count = np.unique(truth, return_inverse=True, return_counts=True)
     return (np.asarray(guess) == truth) * len(truth) / (len(classes) * count[of_class])
 
@@ -46,8 +43,7 @@ def linear_probe(
 ) -> ProbeScore:
     """How well a linear classifier, fitted on train, reads the class (N,) from the codes (N, D) of test clips.
 
-    As a leakage probe: a conditional model whose z still tells the class scores well above chance. nan if train or test
-    has a single class.
+    nan if train or test has a single class.
     """
     classes = len(np.unique(test_y))
     if classes < 2 or len(np.unique(train_y)) < 2:
@@ -56,26 +52,10 @@ def linear_probe(
     return ProbeScore(float(balanced_values(guess, test_y).mean()), 1 / classes)
 
 
-def spectrogram_features(x: np.ndarray) -> np.ndarray:
-    """What the judge of spectra hears of (N, F, T): mean, spread and mean change over time per band, (N, 3F).
-
-    Deaf to when anything happens, and strict about how much changes: samples that are too smooth fail it.
-    """
-    x = np.asarray(x, dtype=float)
-    return np.concatenate([x.mean(2), x.std(2), np.abs(np.diff(x, axis=2)).mean(2)], axis=1)
-
-
-def pixels(x: np.ndarray) -> np.ndarray:
-    """What the judge of pixels sees of (N, F, T): the window itself, thinned to at most 64 bands and frames."""
-    bands, frames = (-(-n // 64) for n in x.shape[1:])
-    return np.asarray(x[:, ::bands, ::frames], np.float32).reshape(len(x), -1)
-
-
 def fit_judge(x: np.ndarray, y: np.ndarray, seed: int = 0, components: int = 0) -> Pipeline:
     """Logistic regression on standardised features (N, D) of real clips; classes (N,), two or more, weighted equally.
 
-    With `components`, on so many principal components of features that are many (pixels), at most one for every fourth
-    clip: the least ones of few clips are noise.
+    With `components`, on so many principal components, at most one for every fourth clip: the least ones are noise.
     """
     logistic = LogisticRegression(max_iter=1000, class_weight="balanced", random_state=seed)
     linear = make_pipeline(StandardScaler(), logistic)
@@ -90,12 +70,12 @@ def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> Agreeme
     """Whether the tree of class centroids (C, D) joins classes of one family, (C,), before others.
 
     Correlation of the cophenetic distances (Sokal & Rohlf 1962) of average linkage with 0 for two classes of one family
-    and 1 for two of different ones, so that positive is agreement; the null shuffles the families over the classes (a
-    Mantel test, 1967). All nan if it is undefined: fewer than 3 classes, one family, only families of one class, or
-    centroids that all coincide.
+    and 1 for two of different ones; the null shuffles the families over the classes (a Mantel test, 1967). nan with
+    fewer than 3 classes, one family, only families of one class, or centroids that all coincide.
     """
     families = np.unique(families, return_inverse=True)[1]
-    apart = _apart(families)
+    first, second = np.triu_indices(len(families), k=1)  # pdist's order
+    apart = families[first] != families[second]
     if len(families) < 3 or apart.all() or not apart.any():
         return Agreement()
     tree = cophenet(linkage(pdist(np.asarray(centroids, dtype=float)), "average"))  # (C (C-1) / 2,)
@@ -103,11 +83,7 @@ def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> Agreeme
         return Agreement()
     rng = np.random.default_rng(0)
     observed = float(np.corrcoef(tree, apart)[0, 1])
-    null = np.array([np.corrcoef(tree, _apart(rng.permutation(families)))[0, 1] for _ in range(1000)])
+    orders = [rng.permutation(families) for _ in range(1000)]
+    null = np.array([np.corrcoef(tree, order[first] != order[second])[0, 1] for order in orders])
     p_value = (1 + (null >= observed - 1e-12).sum()) / (1 + len(null))  # the observed order is one of the permutations
     return Agreement(observed, float(p_value), float(null.mean()), float(np.percentile(null, 95)))
-
-
-def _apart(families: np.ndarray) -> np.ndarray:
-    first, second = np.triu_indices(len(families), k=1)  # pdist's order
-    return families[first] != families[second]

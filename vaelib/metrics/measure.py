@@ -6,24 +6,26 @@ Notebook 03 writes out reconstruction and clustering, 04 disentanglement.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import PCA, FastICA
+from sklearn.exceptions import ConvergenceWarning
 
-from . import claims, plots
-from .collection import UNLABELLED
-from .config import InputError
-from .factors import LIVE_KL, codes_of, factors_of, label, live_dimensions, meanings
-from .metrics import clustering as clu
-from .metrics.disentanglement import axes_verdict, component_codes, disentanglement_scores, mig
-from .metrics.judges import linear_probe
-from .metrics.reading import coarse
-from .metrics.spectrogram import reconstruction_scores
-from .models import VaDE, build
-from .runs import Run
-from .windows import Clips
+from vaelib import claims, plots
+from vaelib.collection import UNLABELLED
+from vaelib.config import InputError
+from vaelib.descriptors import LIVE_KL, codes_of, factors_of, label, live_dimensions, meanings
+from vaelib.metrics import clustering as clu
+from vaelib.metrics.disentanglement import axes_verdict, coarse, disentanglement_scores, mig
+from vaelib.metrics.judges import linear_probe
+from vaelib.metrics.spectrogram import reconstruction_scores
+from vaelib.models import VaDE, build
+from vaelib.runs import Run
+from vaelib.windows import Clips
 
 LABELS = ("genre", "language")
 BASELINES = {  # short name in an id → in words
@@ -52,11 +54,11 @@ def reconstruction(run: Run) -> claims.Results:
 def clustering(run: Run) -> claims.Results:
     """Clusters of the test tracks against genres and languages, beside permuted labels and spaces without training.
 
-    All have the same number of clusters: that of the classes, or of VaDE's components. Conditional models encode
-    without the label. Clips without a label are not scored.
+    All have the same number of clusters. Conditional models encode without the label; clips without one do not count.
     """
     seed, numbers, per_clip, spaces = run.config.training.seed, {}, {}, {}
     train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
+    mixture = isinstance(run.model, VaDE)
     for kind in LABELS:
         truth, there = run.labels("test", kind, True), known(run, "test", kind, True)
         train_truth, train_there = run.labels("train", kind, True), known(run, "train", kind, True)
@@ -64,7 +66,6 @@ def clustering(run: Run) -> claims.Results:
         if classes < 2 or len(set(truth[there])) < 2:
             continue
         k = number_of_clusters(run, classes)
-        mixture = isinstance(run.model, VaDE)
         own = run.log_responsibilities("test", True).argmax(1) if mixture else clu.kmeans_assign(train, test, k, seed)
         spaces = spaces or baseline_spaces(run)
         baselines = {name: clu.kmeans_assign(a, b, k, seed)[there] for name, (a, b) in spaces.items()}
@@ -81,15 +82,14 @@ def clustering(run: Run) -> claims.Results:
     # raw and input are the same where a clip's loudness and tilt stay in
     others = {name: n[f"ami.{short}"] for short, name in BASELINES.items() if run.config.detilt or short != "pca_raw"}
     shown = {run.name: n["ami"]} | {f"{name} + K-Means": v for name, v in others.items()}
-    title = f"AMI with the {kind} on test, K = {n['k']:.0f}"
-    figure, _ = plots.bars(shown, n["ami.null_p95"], title)
+    figure, _ = plots.bars(shown, n["ami.null_p95"], f"AMI with the {kind} on test, K = {n['k']:.0f}")
     best = max(others, key=others.get)
     text = (
-        f"{'Its own components' if isinstance(run.model, VaDE) else 'K-Means clusters of its codes'} (K = {n['k']:.0f})"
-        f" agree with the {kind} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test (permuted labels: "
-        f"{n['ami.null_p95']:.3f}): {'more' if n['ami'] > others[best] else 'no more'} than the best space without "
-        f"training, {best} (AMI {others[best]:.3f}). A linear probe reads the {kind} from the code in {n['probe']:.0%} "
-        f"of the cases (chance {n['chance']:.0%}). One seed."
+        f"{'Its own components' if mixture else 'K-Means clusters of its codes'} (K = {n['k']:.0f}) agree with the "
+        f"{kind} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test (permuted labels: {n['ami.null_p95']:.3f}): "
+        f"{'more' if n['ami'] > others[best] else 'no more'} than the best space without training, {best} (AMI "
+        f"{others[best]:.3f}). A linear probe reads the {kind} from the code in {n['probe']:.0%} of the cases (chance "
+        f"{n['chance']:.0%}). One seed."
     )
     return claims.keep(run, "clustering", numbers, per_clip, figure, text)
 
@@ -105,9 +105,9 @@ def disentanglement(run: Run) -> claims.Results:
         return claims.skip(run, "disentanglement", str(e))
     codes, live, found = codes_of(run, factors.rows), live_dimensions(run), meanings(run)
     train, test = (np.isin(factors.rows, run.rows(split)) for split in ("train", "test"))
-    pictures, seed = coarse(run.middle_windows(factors.rows)), run.config.training.seed
-    pca, ica = component_codes(pictures[train], pictures, len(factors.values), seed)
-    others = {"pca": pca, "ica": ica, "samples": codes_of(run, factors.rows, sampled=True)}
+    seed = run.config.training.seed
+    others = linear_codes(coarse(run.middle_windows(factors.rows)), train, len(factors.values), seed)
+    others["samples"] = codes_of(run, factors.rows, sampled=True)
     n, per_clip = disentanglement_scores(codes, factors.values, live, train, test, others, seed)
     n["live.count"] = float((run.embed("test").kl > LIVE_KL).sum())
     matrix = pd.DataFrame(mig(codes, factors.values).matrix[live[:12]], [label(int(d), found) for d in live[:12]])
@@ -141,10 +141,9 @@ def untrained(run: Run) -> torch.nn.Module:
 
 def mean_window(run: Run, split: str) -> np.ndarray:
     """(mel, frame): the mean of the middle windows of a split, in blocks."""
-    rows, total = run.store.rows(split), 0.0
-    for i in range(0, len(rows), 64):
-        total = total + run.middle_windows(rows[i : i + 64]).sum(0, dtype=np.float64)
-    return (total / len(rows)).astype(np.float32)
+    rows = run.store.rows(split)
+    blocks = (run.middle_windows(rows[i : i + 64]).sum(0, dtype=np.float64) for i in range(0, len(rows), 64))
+    return (sum(blocks) / len(rows)).astype(np.float32)
 
 
 def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
@@ -170,14 +169,28 @@ def number_of_clusters(run: Run, classes: int) -> int:
 def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Embeddings of tracks without training, (train, test) each, by the short names of `BASELINES`."""
     train, test = windows(run, "train"), windows(run, "test")
-    pca = raw = clu.pca_codes(train, test)
-    if run.config.detilt:
-        raw = clu.pca_codes(windows(run, "train", False), windows(run, "test", False))
     blank = replace(run, model=untrained(run))
     spaces = {
-        "pca": pca,
+        "pca": clu.pca_codes(train, test),
         "mfcc": clu.standardised(clu.mfcc_statistics(train), clu.mfcc_statistics(test)),
         "untrained": (blank.embed("train").means, blank.embed("test").means),
-        "pca_raw": raw,
     }
+    raw = (windows(run, split, False) for split in ("train", "test"))
+    spaces["pca_raw"] = clu.pca_codes(*raw) if run.config.detilt else spaces["pca"]
     return {name: (run.of_tracks("train", a), run.of_tracks("test", b)) for name, (a, b) in spaces.items()}
+
+
+def linear_codes(x: np.ndarray, train: np.ndarray, n: int, seed: int) -> dict[str, np.ndarray]:
+    """(N, n) principal (`pca`) and independent components (`ica`; Hyvärinen & Oja 2000) of windows (N, F, T).
+
+    Fitted on `train`, (N,) bool; fewer than `n` if there are fewer windows.
+    """
+    flat = x.reshape(len(x), -1)
+    pca = PCA(min(n, *flat[train].shape), random_state=seed).fit(flat[train])
+    codes, whitened = pca.transform(flat), pca.transform(flat[train])
+    spread = whitened.std(0) + 1e-12
+    ica = FastICA(whiten="unit-variance", max_iter=2000, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ica.fit(whitened / spread)
+    return {"pca": codes, "ica": ica.transform(codes / spread)}
