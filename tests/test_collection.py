@@ -11,8 +11,6 @@ import pytest
 import soundfile
 from conftest import RATE, TINY, tone
 
-from vaelib import collection
-from vaelib.audio import Header, UnreadableAudio
 from vaelib.collection import quarantine, read_corpus
 from vaelib.config import ROOT, InputError
 from vaelib.store import build_store, open_store
@@ -31,12 +29,9 @@ def manifest(root, text):
 
 def test_folder_tree_gives_language_and_genre(tmp_path):
     found = read_corpus(touch(tmp_path, "en/rock/b.MP3", "en/rock/a.flac", "jazz/c.ogg", "d.wav", "en/rock/cover.jpg"))
-    assert found.table[["path", "language", "genre"]].to_numpy().tolist() == [
-        ["d.wav", "unlabelled", "unlabelled"],
-        ["en/rock/a.flac", "en", "rock"],
-        ["en/rock/b.MP3", "en", "rock"],
-        ["jazz/c.ogg", "unlabelled", "jazz"],
-    ]
+    assert found.table["path"].tolist() == ["d.wav", "en/rock/a.flac", "en/rock/b.MP3", "jazz/c.ogg"]
+    assert found.table["language"].tolist() == ["unlabelled", "en", "en", "unlabelled"]
+    assert found.table["genre"].tolist() == ["unlabelled", "rock", "rock", "jazz"]
     assert found.name == tmp_path.name and found.factors == () and set(found.table["family"]) == {"unlabelled"}
 
 
@@ -56,51 +51,35 @@ def test_bad_manifests_are_refused(tmp_path, text, message):
         read_corpus(manifest(touch(tmp_path, "a.wav"), text))
 
 
-@pytest.mark.parametrize(
-    ("folder", "how", "message"),
-    [
+def test_what_cannot_be_read_is_refused(tmp_path):
+    touch(tmp_path, "empty/readme.txt", "music/a.wav")
+    for folder, how, message in (
         ("nowhere", {}, "no corpus at"),
         ("empty", {}, "no audio in"),
         ("music", {"labels": "{genre}", "manifest": "x.csv"}, "exclude each other"),
         ("music", {"manifest": "x.csv"}, "no manifest at"),
-    ],
-)
-def test_what_cannot_be_read_is_refused(tmp_path, folder, how, message):
-    touch(tmp_path, "empty/readme.txt", "music/a.wav")
-    with pytest.raises(InputError, match=message):
-        read_corpus(tmp_path / folder, **how)
+    ):
+        with pytest.raises(InputError, match=message):
+            read_corpus(tmp_path / folder, **how)
 
 
 def test_fingerprint_follows_names_labels_and_content_only(tmp_path):
-    long = "x" * 100_000
-    files = (
-        ["x.wav", long],
-        ["x.wav", "y" + long[1:]],
-        ["x.wav", long[1:] + "y"],
-        ["x.wav", long + "x"],
-        ["z.wav", long],
-    )
-    prints = []
-    for i, (path, content) in enumerate([files[0], *files]):
-        touch(tmp_path / str(i), f"a/{path}", content=content)
-        prints.append(read_corpus(tmp_path / str(i)).fingerprint())
-    assert prints[0] == prints[1] and len(set(prints)) == len(files)
+    long, prints = "x" * 100_000, []
+    for i, content in enumerate((long, long, "y" + long[1:], long[1:] + "y", long + "x")):
+        prints.append(read_corpus(touch(tmp_path / str(i), "a/x.wav", content=content)).fingerprint())
+    prints.append(read_corpus(touch(tmp_path / "other", "a/z.wav", content=long)).fingerprint())
+    assert prints[0] == prints[1] and len(set(prints)) == 5
 
 
-def test_quarantine_lists_reasons_and_goes_on(tmp_path, monkeypatch):
-    found = read_corpus(touch(tmp_path, "a.wav", "b.wav", "c.wav"))
-
-    def about(path):
-        if path.name == "b.wav":
-            raise UnreadableAudio("is empty, a comma too")
-        return Header(4.0 if path.name == "a.wav" else 10.0, 8000, 2, "MP3")
-
-    monkeypatch.setattr(collection, "header", about)
+def test_quarantine_lists_reasons_and_goes_on(tmp_path):
+    found = read_corpus(touch(tmp_path, "a.wav", "b, x.wav", "c.wav", content=""))
+    for name, seconds in (("a.wav", 4), ("c.wav", 10)):
+        soundfile.write(tmp_path / name, tone(220, seconds), RATE)
     table, bad = quarantine(found, TINY, 4.0, 4.0)
-    assert table["path"].tolist() == ["a.wav", "c.wav", "c.wav", "c.wav"] and set(table["format"]) == {"MP3"}
+    assert table["path"].tolist() == ["a.wav", "c.wav", "c.wav", "c.wav"] and set(table["format"]) == {"WAV"}
     assert table["start_s"].tolist() == [0, 0, 4, 6] and table["seconds"].fillna(-1).tolist() == [-1, 4, 4, -1]
     assert table["n_frames"].tolist() == [4 * 22_050 // 2048 + 1] * 4
-    assert bad == [("b.wav", "is empty, a comma too")]
+    assert bad == [("b, x.wav", "is empty (0 bytes); copy it again")]
 
 
 NAMES = [
@@ -151,7 +130,6 @@ def test_hidden_files_and_those_of_other_kinds_are_not_music(tmp_path):
     ("pattern", "want"),
     [
         ("{language}/{genre}/{artist}/{album}/{track}", ["en", "rock", "The A", "en/rock/The A/1st/01 Song"]),
-        ("*/{genre}/{artist}/*/{title}", ["unlabelled", "rock", "The A", "en/rock/The A/1st/01 Song.mp3"]),
         ("*/{genre}/{artist}/*/{number} {track}", ["unlabelled", "rock", "The A", "en/rock/The A/1st/Song"]),
     ],
 )
@@ -175,11 +153,9 @@ def test_a_manifest_may_lie_elsewhere_and_be_parquet(tmp_path, kind):
     touch(tmp_path, "music/a.wav", "music/b.wav", "music/c.wav")
     columns = {"path": ["b.wav", "a.wav", "gone.wav", "a.wav"], "genre": ["x", None, "y", "z"], "mood": list("abcd")}
     table = pd.DataFrame(columns | {"tempo": [90, 100, 110, 1], "seed": range(4), "split": "train"})
-    if kind == "csv":
-        table.to_csv(tmp_path / "list.csv", index=False)
-    else:
+    if kind == "parquet":
         table = table.assign(tempo=table["tempo"].astype("Int64"), tags=[["a"], [], ["b"], []])
-        table.to_parquet(tmp_path / "list.parquet")
+    (table.to_csv if kind == "csv" else table.to_parquet)(tmp_path / f"list.{kind}", index=False)
     found = read_corpus(tmp_path / "music", manifest=tmp_path / f"list.{kind}")
     assert found.table["path"].tolist() == ["a.wav", "b.wav", "gone.wav"] and found.factors == ("tempo",)
     assert found.table["genre"].tolist() == ["unlabelled", "x", "y"]

@@ -46,7 +46,7 @@ def test_even_windows_go_from_the_first_to_the_last(n, starts):
     assert x.shape == (2, n, 1, 2, 16) and x[0, :, 0, 0, 0].tolist() == starts and not x[1, :, 0, 0, 0].any()
 
 
-@pytest.mark.parametrize(("batch", "per_clip"), [(8, 1), (7, 2), (24, 1), (64, 1)])
+@pytest.mark.parametrize(("batch", "per_clip"), [(8, 1), (7, 2), (64, 1)])
 def test_one_pass_visits_every_clip_in_full_batches(clips, batch, per_clip):
     torch.manual_seed(0)
     found = list(clips.batches(batch, per_clip))
@@ -92,12 +92,8 @@ def test_posteriors_are_those_of_every_window(clips, monkeypatch, count):
     x = clips.even_windows(torch.arange(24), count).flatten(0, 1)
     with torch.no_grad():
         p = model.encode(x).class_logits.softmax(1)
-        for found, labels in (
-            (encode_windows(model, clips, count), None),
-            (encode_windows(model, clips, count, y), y.repeat_interleave(count)),
-            (encode_windows(model, clips, count, marginal=True), p),
-        ):
-            want = model.encode(x, labels)
-            assert found.mean.shape == (24, count, 8) and found.class_logits.shape == (24, count, 3)
+        for how, given in (({}, None), ({"y": y}, y.repeat_interleave(count)), ({"marginal": True}, p)):
+            found, want = encode_windows(model, clips, count, **how), model.encode(x, given)
+            assert found.class_logits.shape == (24, count, 3)
             assert torch.allclose(found.mean.flatten(0, 1), want.mean, atol=1e-5)
             assert torch.allclose(found.logvar.flatten(0, 1), want.logvar, atol=1e-5)

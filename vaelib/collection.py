@@ -278,4 +278,4 @@ def require_seen(folder: Path) -> None:
     """Raise InputError where a folder is not there: a worker elsewhere would set every file aside as missing."""
     if not folder.is_dir():
         here = socket.gethostname()
-        raise InputError(f"{here} does not see {folder}: workers need the corpus and the data folder of the same names")
+        raise InputError(f"{here} does not see {folder}: workers need corpus and data folder under the same names")
