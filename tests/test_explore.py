@@ -135,9 +135,9 @@ def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
     ready = view.live.setup["ready"]
     scene = ask("scene", {"b": "high", "a": 1.0})
     assert scene["start"] == {"b": "high", "a": -0.5} and len(scene["values"][1]) == 41
-    frame = ask("frame", {"b": "low", "a": 0.8})
+    frame = ask("frames", [{"b": "low", "a": 0.8}])[0]
     assert pixels(frame["picture"])[TINY.n_mels :].min() == round(0.9 * 255) and frame["caption"].startswith("0.90")
-    assert ready["frame"] == ask("frame", ready["scene"]["start"])
+    assert ready["frames"] == ask("frames", [ready["scene"]["start"]])
     own, guessed = ask("sound", view.start, 0), ask("sound", view.start, 1)
     assert own != guessed and own.endswith(window_of(view.run, 0))
 
