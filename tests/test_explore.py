@@ -60,7 +60,7 @@ def runs(store, folders):
 @pytest.fixture
 def named(monkeypatch):
     """Three live dimensions; the second is a fader that falls when z rises."""
-    found = {3: Meaning("energy", 0.5), 1: Meaning("drums", 0.6, "dB", -6.0, -4.0), 0: Meaning("", 0.1)}
+    found = {3: Meaning("energy"), 1: Meaning("drums", "dB", -6.0, -4.0), 0: Meaning()}
     monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
     monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
 
@@ -83,13 +83,8 @@ def test_low_frequencies_are_at_the_bottom_tiles_below_each_other_and_nothing_is
     x = np.zeros((2, 8, 6), np.float32)
     x[0, 0], x[0, 7, 0], x[1] = 1.0, np.nan, 0.5
     shades = pixels(picture(x))
+    assert pixels(picture(np.repeat(x, 300, axis=-1))).shape == (16, 640)  # no wider than it can be seen
     assert shades[7].tolist() == [255] * 6 and not shades[:7].any() and (shades[8:] == 128).all()
-
-
-def test_a_long_spectrogram_is_averaged_not_thinned():
-    x = np.zeros((128, 1293), np.float32)
-    x[:, 700] = 1.0
-    assert pixels(picture(x)).shape == (128, 640) and pixels(picture(x)).max() in (85, 128)
 
 
 def test_a_sound_is_cut_and_can_be_read_back():
@@ -108,8 +103,7 @@ def test_the_bundle_holds_the_live_widget_and_the_saved_page(view):
 def test_where_nobody_watches_a_view_is_a_picture(view, monkeypatch):
     monkeypatch.setenv(NO_PLAYERS, "1")
     shown = view._repr_mimebundle_()
-    assert set(shown) == {"text/plain", "text/html"} and "<img" in shown["text/html"]
-    assert "<script" not in shown["text/html"]
+    assert set(shown) == {"text/plain", "text/html"} and re.fullmatch("<img [^<]*>", shown["text/html"])
 
 
 def test_a_saved_page_asks_for_nothing_and_its_sliders_move(view):
@@ -135,18 +129,18 @@ def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
     ready = view.live.setup["ready"]
     scene = ask("scene", {"b": "high", "a": 1.0})
     assert scene["start"] == {"b": "high", "a": -0.5} and len(scene["values"][1]) == 41
-    frame = ask("frame", {"b": "low", "a": 0.8})
+    frame = ask("frames", [{"b": "low", "a": 0.8}])[0]
     assert pixels(frame["picture"])[TINY.n_mels :].min() == round(0.9 * 255) and frame["caption"].startswith("0.90")
-    assert ready["frame"] == ask("frame", ready["scene"]["start"])
+    assert ready["frames"] == ask("frames", [ready["scene"]["start"]])
     own, guessed = ask("sound", view.start, 0), ask("sound", view.start, 1)
     assert own != guessed and own.endswith(window_of(view.run, 0))
 
 
-def test_a_broken_file_is_named(view):
-    def broken(row):
+def test_a_broken_file_is_named(view, monkeypatch):
+    def gone(*_, **__):
         raise OSError("gone")
 
-    view.run.store = SimpleNamespace(load=broken, front_end=TINY)
+    monkeypatch.setattr("vaelib.explore.view.sound_of", gone)
     assert view.live.ask(["sound", view.start, 0], [])[0] == {"error": "gone"}
 
 

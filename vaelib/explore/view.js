@@ -3,7 +3,7 @@
 const PAUSE = 100; // ms without a move before a sound is asked for
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-// ask("scene", values) → {start, values of each control}, ask("frame", values), ask("sound", values, tile): promises;
+// ask("scene", values) → {start, values of each control}, ask("frames", [values, …]), ask("sound", values, tile): promises;
 // saved: the frames are those of one control moved from the start
 function view(root, setup, ask, saved = false) {
   root.classList.add("vaelib-view");
@@ -13,12 +13,12 @@ function view(root, setup, ask, saved = false) {
 
   const failed = (error) => shown.note(error.message);
   const moved = (name, value) => ({ ...(saved ? scene.start : now), [name]: value });
-  const frameOf = (values) => { // each is asked for once
-    const key = JSON.stringify(values);
-    if (frames.size > 500) frames.clear();
-    if (!frames.has(key)) frames.set(key, ask("frame", values).then(async (f) => ({ ...f, ...await decoded(f.picture), values })));
-    return frames.get(key);
+  const framesOf = (settings) => { // each is asked for once
+    const fresh = settings.filter((values) => !frames.has(JSON.stringify(values))), answer = fresh.length ? ask("frames", fresh) : null;
+    fresh.forEach((values, k) => frames.set(JSON.stringify(values), answer.then(async (f) => ({ ...f[k], ...await decoded(f[k].picture), values }))));
+    return Promise.all(settings.map((values) => frames.get(JSON.stringify(values))));
   };
+  const frameOf = async (values) => (await framesOf([values]))[0];
   async function draw() { // one picture at a time: of moves that come too fast some are left out
     if (drawing) return;
     drawing = true;
@@ -30,6 +30,7 @@ function view(root, setup, ask, saved = false) {
   }
   async function enter(values) { // a scene has a start of its own, and no difference is shown
     scene = await ask("scene", values);
+    frames.clear();
     difference.options[1].textContent = PINNED;
     shown.compare(difference.value = NOTHING, await frameOf(scene.start));
   }
@@ -42,9 +43,8 @@ function view(root, setup, ask, saved = false) {
   const move = (values, toStart = false) => { going = going.then(() => go(values, toStart)).catch(failed); };
   async function ahead(i) { // ask for all that a slider leads to, the nearest first, until another slider is near
     const mine = leading = {}, { name } = setup.controls[i], from = now[name];
-    for (const value of [...scene.values[i]].sort((a, b) => Math.abs(a - from) - Math.abs(b - from))) {
-      if (leading === mine) await frameOf(moved(name, value)).catch(failed);
-    }
+    const values = [...scene.values[i]].sort((a, b) => Math.abs(a - from) - Math.abs(b - from));
+    while (leading === mine && values.length) await framesOf(values.splice(0, 16).map((v) => moved(name, v))).catch(failed);
   }
   async function hear(tile) {
     await going;
@@ -113,7 +113,7 @@ function view(root, setup, ask, saved = false) {
 export default {
   render({ model, el, experimental }) {
     const setup = model.get("setup"), ask = kernel(experimental), { start, ready } = setup; // at once, however busy the kernel is
-    view(el, setup, async (what, values, ...more) => (same(values, start) && ready[what]) || ask(what, values, ...more));
+    view(el, setup, async (what, values, ...more) => (same(values, what === "frames" ? [start] : start) && ready[what]) || ask(what, values, ...more));
   },
 };
 
@@ -123,7 +123,7 @@ function page(root) {
   const frameOf = (values) => frames.find((f) => same(f.values, values));
   const answers = {
     scene: (values) => scenes.find(({ start }) => setup.controls.every((c) => !c.scene || values[c.name] === start[c.name])),
-    frame: (values) => ({ ...frameOf(values), picture: pictures[frameOf(values).picture] }),
+    frames: (all) => all.map(frameOf).map((frame) => ({ ...frame, picture: pictures[frame.picture] })),
     sound(values, tile) {
       const kept = frameOf(values).sounds[tile];
       if (!kept) throw Error("no sound of this is kept in the saved page: it has those of the start and of the ends of sliders");

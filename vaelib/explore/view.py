@@ -90,12 +90,12 @@ class SpectrogramView(Explorer):
     kind = "view"
 
     def __post_init__(self) -> None:
-        self.answers = {"scene": self.scene, "frame": self.frame, "sound": self.sound}
+        self.answers = {"scene": self.scene, "frames": lambda all_: [self.frame(v) for v in all_], "sound": self.sound}
         self.start: Values = self.scene({c.name: c.start for c in self.controls})["start"]
 
     def setup(self, live: bool = True) -> dict:
         controls = [vars(c) | {"slider": c.slider} for c in self.controls]
-        ready = {"scene": self.scene(self.start), "frame": self.frame(self.start)} if live else {}
+        ready = {"scene": self.scene(self.start), "frames": [self.frame(self.start)]} if live else {}
         more = {"start": self.start, "controls": controls, "first": self.first, "ready": ready}
         return figure_setup(self.title, self.run.store.front_end, self.run.scaler) | more
 

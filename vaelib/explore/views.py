@@ -173,7 +173,7 @@ def component_view(run: Run, n: int = 6) -> SpectrogramView:
         sure, evenly = -(-len(members[c]) // 2), np.linspace(0, len(members[c]) - 1, min(18, len(members[c])))
         parts = members[c][:sure][:n], members[c][sure:][::-1][:n], members[c][evenly.astype(int)]
         clips = dict(zip(CLIPS, parts, strict=True))[v["show"]]
-        labels = [f"{clip_name(store, rows[i])}, {margin[i]:.3g} nats" for i in clips]
+        labels = [f"{margin[i]:.3g} nats · {clip_name(store, rows[i])}" for i in clips]
         x = windows[clips] if len(clips) else np.zeros((1, *store.front_end.shape))
         return Shown(x, labels, rows[clips].tolist(), caption=f"{caption}; nats: log-odds against the second component")
 
