@@ -93,11 +93,6 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
         raise _undecodable(path, e) from e
 
 
-class _Stream(soundfile.SoundFile):
-    def seekable(self) -> bool:
-        return False  # else soundfile jumps to where it is after every read
-
-
 _thread = threading.local()  # its `mp3`: the one that this thread read last, still open
 
 
@@ -107,7 +102,8 @@ def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarr
     key = (path, about.st_mtime_ns, about.st_size)
     known, file = _thread.__dict__.pop("mp3", (None, None))  # put back if all goes well
     if known != key or file.tell() > round(start * file.samplerate):
-        file = _Stream(str(path))
+        file = soundfile.SoundFile(str(path))
+        file.seekable = lambda: False  # else soundfile jumps to where it is after every read
     first = min(round(start * file.samplerate), file.frames)
     while (gap := first - file.tell()) > 0 and len(file.read(min(gap, 1 << 20), dtype="float32")):
         pass

@@ -242,12 +242,8 @@ def quarantine(
 ) -> tuple[pd.DataFrame, list[Rejected]]:
     """Read every file's header, set aside what cannot be used, and cut the others (`vaelib.audio.segments`).
 
-    Args:
-        apply: Calls a function with each of many lists of paths, like the built-in `map`.
-
-    Returns:
-        One row per segment, with `start_s`, `seconds` (nan: to the end of the file), `n_frames`, `rate`, `channels` and
-        `format`; and the rejected (path, reason) pairs.
+    `apply` works like the built-in `map`. Returns one row per segment, with `start_s`, `seconds` (nan: to the end of
+    the file), `n_frames`, `rate`, `channels` and `format`; and the rejected (path, reason) pairs.
     """
     paths = corpus.table["path"].tolist()
     blocks = [paths[i : i + BLOCK] for i in range(0, len(paths), BLOCK)]
