@@ -39,9 +39,8 @@ def test_scores_against_enumeration_of_all_permutations():
     assert (turned["purity"], turned["accuracy"]) == (pytest.approx(4 / 6), pytest.approx(4 / 6))
 
 
-@pytest.mark.parametrize("n", [45, 1800])
-def test_clips_that_are_a_class_each_agree_with_nothing_not_even_by_rounding(n):
-    alone, clusters = np.arange(n), np.random.default_rng(0).integers(0, 20, n)
+def test_clips_that_are_a_class_each_agree_with_nothing_not_even_by_rounding():
+    alone, clusters = np.arange(1800), np.random.default_rng(0).integers(0, 20, 1800)
     assert 0 < abs(adjusted_mutual_info_score(alone, clusters)) < 1e-9  # scikit-learn's
     assert c.adjusted_mutual_info(alone, clusters) == c.adjusted_mutual_info(clusters, alone) == 0
     assert c.cluster_scores(alone, alone[::-1])["ami"] == 1
@@ -74,9 +73,6 @@ def test_leave_one_out_values_have_the_mean_of_the_score_and_its_spread():
     ari = c.leave_one_out_values(adjusted_rand_score, labels, clusters)
     without = [adjusted_rand_score(np.delete(labels, i), np.delete(clusters, i)) for i in range(120)]
     np.testing.assert_allclose(ari, adjusted_rand_score(labels, clusters) + 119 * (np.mean(without) - without))
-    others = [rng.random(120) < 0.7 for _ in range(200)]  # other clips from the same source
-    drawn = [adjusted_rand_score(labels, np.where(o, labels, rng.integers(0, 6, 120))) for o in others]
-    assert ari.std() / np.sqrt(120) == pytest.approx(np.std(drawn), rel=0.35)
 
 
 def test_all_scores_of_a_clustering_by_id():
@@ -104,19 +100,15 @@ def test_kmeans_finds_blobs_on_clips_it_did_not_see_and_survives_collapse():
 # --- spaces without training ---
 
 
-def windows(n, w=1, seed=0):
-    return np.random.default_rng(seed).uniform(size=(n, w, 6, 5))
-
-
 def test_principal_components_are_those_of_scikit_learn_averaged_over_windows():
-    train, test = windows(20, 3), windows(7, 2, seed=1)
+    train, test = (np.random.default_rng(0).uniform(size=(n, w, 6, 5)) for n, w in ((20, 3), (7, 2)))
     exact = PCA(30, svd_solver="full").fit(train.reshape(60, 30))
     expected = [exact.transform(x.reshape(-1, 30)).reshape(len(x), -1, 30).mean(1) for x in (train, test)]
     found = c.pca_codes(train, test)
     signs = np.sign((found[0] * expected[0]).sum(0))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a * signs, b, atol=1e-2)
-    assert [x.shape for x in c.pca_codes(windows(4), windows(2))] == [(4, 4), (2, 4)]  # no more than windows
+    assert [x.shape for x in c.pca_codes(train[:4, :1], test[:2])] == [(4, 4), (2, 4)]  # no more than windows
 
 
 def test_the_cepstrum_is_librosas_and_windows_are_pooled():
@@ -124,15 +116,14 @@ def test_the_cepstrum_is_librosas_and_windows_are_pooled():
     for clip, found in zip(x[:, 0], c.mfcc_statistics(x), strict=True):
         expected = librosa.feature.mfcc(S=clip, n_mfcc=20)
         np.testing.assert_allclose(found, [*expected.mean(1), *expected.std(1)], atol=1e-5)
-    several = windows(2, 3)
+    several = np.random.default_rng(1).uniform(size=(2, 3, 6, 5))
     joined = np.concatenate(list(several.transpose(1, 0, 2, 3)), axis=2)[:, None]  # a clip's windows after each other
     np.testing.assert_allclose(c.mfcc_statistics(several), c.mfcc_statistics(joined), atol=1e-5)
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6 / 3])  # the mean of three 0.1 is not 0.1 in floating point
-def test_columns_are_standardised_by_train_alone_and_constant_ones_stay_nothing(constant):
-    train = np.c_[[1.0, 3, 5], np.full(3, constant)]
-    found, test = c.standardised(train, np.array([[5.0, constant + 1]]))
+def test_columns_are_standardised_by_train_alone_and_constant_ones_stay_nothing():
+    train = np.c_[[1.0, 3, 5], np.full(3, 0.1)]  # the mean of three 0.1 is not 0.1 in floating point
+    found, test = c.standardised(train, np.array([[5.0, 1.1]]))
     np.testing.assert_allclose(found, np.c_[np.array([-1, 0, 1]) * 1.5**0.5, np.zeros(3)], atol=1e-9)
     np.testing.assert_allclose(test, [[1.5**0.5, 1]], atol=1e-9)
 
@@ -180,14 +171,6 @@ def test_calibration_error_by_hand():
     correct = np.array([0, 1, 0, 1, 1, 1], dtype=bool)
     expected = (1 * 0.05 + 1 * 0.45 + 2 * 0.125 + 2 * 0.025) / 6  # 0.6 on an edge: upper bin
     assert c.calibration_errors(confidence, correct).mean() == pytest.approx(expected)
-
-
-def test_calibration_error_of_honest_and_boasting_confidence():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(size=20_000)
-    correct = rng.uniform(size=20_000) < confidence
-    assert c.calibration_errors(confidence, correct).mean() < 0.02
-    assert c.calibration_errors(np.ones(20_000), correct).mean() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("scale", [1, 8, 0.5])

@@ -28,14 +28,10 @@ def dci(codes, factors, cut=400):
     return d.dci(codes[:cut], split[0], codes[cut:], split[1])
 
 
-def test_discretize_is_the_histogram_of_disentanglement_lib():
+def test_bins_are_those_of_disentanglement_lib_and_mutual_information_that_of_sklearn():
     x = np.random.default_rng(0).normal(size=(500, 3))
     expected = [np.digitize(z, np.histogram(z, 20)[1][:-1]) - 1 for z in x.T]
     np.testing.assert_array_equal(d.discretize(x), np.transpose(expected))
-    np.testing.assert_array_equal(d.discretize(np.full(4, 3.7)), 0)
-
-
-def test_mutual_information_against_sklearn():
     z = np.random.default_rng(0).integers(6, size=(200, 4))
     v = z[:, 2] // 2
     np.testing.assert_allclose(d.mutual_information(z, v), [mutual_info_score(a, v) for a in z.T], atol=1e-12)
@@ -210,10 +206,9 @@ def test_levels_of_patterns_are_read_in_their_own_units_and_nothing_else_is():
     np.testing.assert_allclose(change, np.tile([0.1, 0], (40, 1)), atol=0.02)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (128, 1293)])
-def test_fine_spectrograms_are_averaged(shape):
-    x = np.random.default_rng(0).uniform(size=(2, *shape))
+def test_fine_spectrograms_are_averaged():
+    x = np.random.default_rng(0).uniform(size=(2, 128, 1293))
     found = d.coarse(x)
-    assert found.shape == (2, 64, 64)
-    np.testing.assert_allclose(found[0, 0, 0], x[0, : shape[0] // 64, : shape[1] // 64].mean())
+    assert found.shape == (2, 64, 64) and d.coarse(found) is found
+    np.testing.assert_allclose(found[0, 0, 0], x[0, :2, :20].mean())
     np.testing.assert_allclose(found.mean(), x.mean(), rtol=1e-2)

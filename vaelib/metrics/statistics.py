@@ -91,16 +91,11 @@ def judge(
 ) -> tuple[Interval, str]:
     """Interval, and the verdict: supported, refuted (both also `in this run`), inconclusive or not tested (nan).
 
-    From three seeds on the interval is over seeds, and over clips too where they are given. With fewer it is over the
-    clips of these runs, and what it decides holds `in this run`. The whole interval must be on one side.
-
-    Args:
-        values: One number per seed, (S,), or per seed and test clip, (S, N).
-        against: The same of the baseline, paired by seed, for `difference` and `ratio` (a geometric mean).
-        threshold: The threshold twice, or for `within` the ends of the range, themselves included.
-        share: The number is a share or a score of at most 1 (ARI, MIG): its interval stays in [0, 1], or [-1, 1].
-        exact: Counted, not estimated: a single value decides.
-        turns: One number per turn of a stopwatch in one process, (S,), which is no seed.
+    Values are one number per seed, (S,), or per seed and test clip, (S, N); `against` are those of the baseline, paired
+    by seed, for a `difference` or `ratio` (a geometric mean). From three seeds on the interval is over seeds, and over
+    clips too. With fewer it is over clips, and what it decides holds `in this run`. The whole interval must be on one
+    side of the `threshold` (twice the same; of `within` the ends of the range). The interval of a `share`, or score of
+    at most 1, stays in [0, 1] or [-1, 1]. `exact`: counted, one value decides. `turns` of a stopwatch are no seeds.
     """
     x = np.asarray(values, dtype=float)
     if how == "difference":
