@@ -67,11 +67,20 @@ def interpolation(run: Run, row_a: int, row_b: int) -> SpectrogramView:
     names, clip = _clips(run, row_a, row_b)
     b = names[:2][-1]
 
+    @cache
+    def path(a: str, b: str) -> np.ndarray:
+        """(F, T): the first frame is decoded at A's code, the last at B's, and the walk lies between."""
+        t = np.linspace(0, 1, 33)[:, None]
+        steps = run.decode((1 - t) * clip(a).code + t * clip(b).code, clip(a).y and clip(a).y * len(t))
+        at = np.linspace(0, len(t) - 1, steps.shape[-1]).round().astype(int)
+        return steps[at, :, np.arange(steps.shape[-1])].T
+
     def show(v: Values) -> Shown:
         a, b, t = clip(v["a"]), clip(v["b"]), v["t"]
         between = run.decode(((1 - t) * a.code + t * b.code)[None], a.y)[0]
-        labels, tone = ("clip A", f"decoded, {t:.2f}", "clip B"), (1 - t) * a.tone + t * b.tone
-        return Shown(np.stack([a.window, between, b.window]), labels, (a.row, None, b.row), tone)
+        labels, tone = ("clip A", f"decoded, {t:.2f}", "clip B", "the path"), (1 - t) * a.tone + t * b.tone
+        pictures = np.stack([a.window, between, b.window, path(v["a"], v["b"])])
+        return Shown(pictures, labels, (a.row, None, b.row), tone)
 
     controls = [
         Control("a", "clip A", names, names[0], 2, scene=True),
