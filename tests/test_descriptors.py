@@ -43,8 +43,7 @@ def test_a_click_track_has_its_tempo_and_its_onsets(bpm):
     assert found["onset_rate"] == pytest.approx(bpm / 60, abs=0.2)
 
 
-@pytest.mark.parametrize("tonic", [0, 7])
-@pytest.mark.parametrize("triad", [(0, 4, 7), (0, 3, 7)], ids=["major", "minor"])
+@pytest.mark.parametrize(("tonic", "triad"), [(0, (0, 4, 7)), (7, (0, 3, 7))], ids=["C major", "G minor"])
 def test_a_triad_has_the_key_of_its_root(tonic, triad):
     assert measure(chord(*(tonic + s for s in triad)), RATE)["key"] == tonic
 
@@ -56,21 +55,13 @@ def test_loudness_is_in_decibels_and_nothing_else_hears_it():
     assert measure(np.sin(2 * np.pi * 441 * T) + 0.5, RATE)["loudness"] == pytest.approx(-3.01, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("wave", "loudness"),
-    [
-        (np.full(RATE, 0.5), -100.0),
-        (np.tile([0.1, -0.1], 1000), -20.0),
-        (np.zeros(0), np.nan),
-        (np.full(RATE, np.nan), np.nan),
-    ],
-    ids=["constant", "short", "nothing", "nan"],
-)
-def test_what_cannot_be_measured_is_nan_without_a_warning(wave, loudness):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = measure(wave, RATE)
-    assert found.pop("loudness") == pytest.approx(loudness, nan_ok=True) and np.isnan(list(found.values())).all()
+def test_what_cannot_be_measured_is_nan_without_a_warning():
+    constant, short, nan = np.full(RATE, 0.5), np.tile([0.1, -0.1], 1000), np.full(RATE, np.nan)
+    for wave, loudness in ((constant, -100.0), (short, -20.0), (np.zeros(0), np.nan), (nan, np.nan)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = measure(wave, RATE)
+        assert found.pop("loudness") == pytest.approx(loudness, nan_ok=True) and np.isnan(list(found.values())).all()
 
 
 # --- a store ---
@@ -117,15 +108,12 @@ def test_what_was_measured_is_not_measured_again(own, measured, tmp_path):
     assert len(measured) == 12
 
 
-@pytest.mark.parametrize("change", ["librosa", "clips"])
-def test_a_stale_cache_is_measured_again(own, measured, monkeypatch, change):
+def test_a_stale_cache_is_measured_again(own, measured, monkeypatch):
     describe(own)
-    if change == "librosa":
-        monkeypatch.setattr(descriptors.librosa, "__version__", "99")
-    else:
-        own = dataclasses.replace(own, table=own.table.iloc[1:])
-    found = describe(own)
-    assert len(measured) == 12 + len(own.table) and found["centroid"].notna().all()
+    describe(dataclasses.replace(own, table=own.table.iloc[1:]))
+    assert len(measured) == 12 + 11
+    monkeypatch.setattr(descriptors.librosa, "__version__", "99")
+    assert describe(own)["centroid"].notna().all() and len(measured) == 12 + 11 + 12
 
 
 def test_interrupted_work_keeps_its_finished_blocks(own, measured, monkeypatch):
@@ -201,10 +189,7 @@ def test_dimensions_are_named_after_what_they_know_and_read_on_its_scale():
     z = run.embed(None).means[:, 0]
     np.testing.assert_allclose(found[0].slope * z + found[0].offset, run.store.table["tempo"], atol=1e-9)
     assert (found[3].slope, found[3].offset) == (0, 0) and [found[d].unit for d in range(2)] == ["ratio", ""]
-
-
-def test_no_name_for_two_factors_alike_and_no_scale_without_a_line():
-    run, t = known(), known().store.table
+    t = run.store.table  # no name for two factors alike, and no scale without a line
     run.embed = lambda split: embedding(np.c_[t["tempo"] + t["energy"], t["brightness"], np.abs(t["tempo"] - 0.5)])
     found = descriptors.meanings(run)
     assert [found[d].factor for d in range(3)] == ["", "brightness", "tempo"] and found[2].slope == 0

@@ -53,17 +53,11 @@ def test_geometry_by_hand():
     assert scores["calinski_harabasz"] == pytest.approx(100 / (1 / 2))
 
 
-@pytest.mark.parametrize(
-    ("points", "groups"),
-    [
-        (np.arange(4.0)[:, None], [0, 0, 0, 0]),  # one group
-        (np.arange(4.0)[:, None], [0, 1, 2, 3]),  # a group per clip
-        (np.zeros((4, 3)), [0, 0, 1, 1]),  # collapsed
-        (np.array([[0.0], [1], [np.nan], [3]]), [0, 0, 1, 1]),  # diverged
-    ],
-)
-def test_geometry_is_nan_where_undefined(points, groups):
-    assert np.isnan(list(c.geometry_scores(points, np.array(groups)).values())).all()
+def test_geometry_is_nan_where_undefined():
+    line, pairs = np.arange(4.0)[:, None], [0, 0, 1, 1]
+    one, each, collapsed, diverged = (line, [0] * 4), (line, range(4)), (0 * line, pairs), (np.nan * line, pairs)
+    for points, groups in (one, each, collapsed, diverged):
+        assert np.isnan(list(c.geometry_scores(points, np.array(groups)).values())).all()
 
 
 def test_leave_one_out_values_have_the_mean_of_the_score_and_its_spread():
