@@ -10,6 +10,7 @@ import pytest
 
 from vaelib import claims, runs
 from vaelib.config import notebooks_dir
+from vaelib.plans import BESIDE
 
 from .cells import printed
 
@@ -42,9 +43,8 @@ class Notebooks:
             given = TINY[name] | ({"store": str(self.store)} if name in MODELS else {})
             if name == "04_beta_vae":
                 given["desk"] = str(self.desk)
-            if name == "07_compare":
-                for model in MODELS:
-                    self.run(model)
+            for before in MODELS if name == "07_compare" else [n for n in (BESIDE.get(name),) if n]:
+                self.run(before)
             source = notebooks_dir() / f"{name.partition('-')[0]}.ipynb"
             target = self.base / "papermill" / f"{name}.ipynb"
             how = {"cwd": notebooks_dir(), "progress_bar": False, "kernel_name": "python3"}
