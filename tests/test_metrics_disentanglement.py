@@ -40,15 +40,12 @@ def test_bins_are_those_of_disentanglement_lib_and_mutual_information_that_of_sk
 # --- MIG ---
 
 
-def test_mig_of_perfect_codes_is_one_and_constant_dimensions_change_nothing():
+def test_mig_by_hand_of_perfect_padded_and_halved_codes():
     codes, factors = grid()
     assert d.mig(codes, factors).mean == pytest.approx(1)
     padded = d.mig(np.c_[np.zeros(len(codes)), -3 * codes[:, ::-1], np.full(len(codes), 7.0)], factors)
     np.testing.assert_allclose(padded.matrix, [[0, 0], [0, 1], [1, 0], [0, 0]], atol=1e-9)
     assert padded.per_factor == {"f0": pytest.approx(1), "f1": pytest.approx(1)}
-
-
-def test_mig_by_hand_where_a_code_keeps_half_a_factor():
     codes, factors = grid((4, 4))
     half = np.c_[codes[:, 0] // 2, codes[:, 1]]
     assert d.mig(half, factors).per_factor == {"f0": pytest.approx(0.5), "f1": pytest.approx(1)}
@@ -133,10 +130,6 @@ def test_dci_tells_a_split_factor_from_a_shared_dimension():
     assert split[0] > 0.9 and split[1] < 0.85
     shared = dci(np.c_[codes[:, 0], np.zeros(600)], {"f0": codes[:, 0], "again": codes[:, 0]})
     assert shared[1] == pytest.approx(1) and shared[0] == pytest.approx(0, abs=1e-9)
-
-
-def test_dci_degenerate_factors():
-    codes, factors = continuous()
     assert dci(codes, factors | {"one": np.ones(600, int)})[0] > 0.95
     single = dci(codes, {"f0": factors["f0"]})
     assert np.isnan(single[0]) and single[1] > 0.95

@@ -85,17 +85,14 @@ def test_ripples_cover_both_axes_and_both_directions_once():
 
 
 CASES = {
-    "horizontal stripe": (np.abs(FREQ - 0.3) < 0.06, "frequency band"),
     "partials of no whole number": (wave(5.5 * FREQ), "frequency band"),
     "vertical stripe": (np.abs(TIME - 0.3) < 0.06, "onset"),
-    "second half": (TIME >= 0.5, "onset"),
     "clicks": (np.arange(N) % 6 + 0 * FREQ == 0, "rhythm at 1.8 Hz"),
     "tremolo": (wave(4 * TIME), "rhythm at 0.9 Hz"),
     "slow chirp up": (np.abs(FREQ - 0.2 - 0.6 * TIME) < 0.05, "rising sweep"),
     "falling ripple of no whole number": (wave(3.5 * FREQ + 4.5 * TIME), "falling sweep"),
     "checkerboard": ((np.floor(6 * FREQ) + np.floor(6 * TIME)) % 2, "mixed"),
     "product near an axis": (0.5 + 0.5 * np.cos(2 * np.pi * FREQ) * np.cos(12 * np.pi * TIME), "mixed"),
-    "spot": (np.exp(-((FREQ - 0.5) ** 2 + (TIME - 0.5) ** 2) / 0.02), "mixed"),
     "constant": (np.full((N, N), 0.4), "flat"),
     "zero": (np.zeros((N, N)), "silent"),
 }

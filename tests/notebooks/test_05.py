@@ -63,3 +63,10 @@ def test_what_the_prior_asks_is_answered_by_the_numbers(space):
     assert space["prior_kept"]("standard", 0.0, probe(0.82, 0.2)).endswith("it does not.")
     assert space["prior_kept"]("fixed", 0.19, probe(0.82, 0.2)).endswith("it does not.")
     assert space["prior_kept"]("fixed", 0.5, probe(0.82, 0.2)).endswith("it does in part.")
+
+
+def test_what_the_judges_are_given_of_a_window(space):
+    x = np.array([[[0.0, 1, 0, 1], [2, 2, 2, 2]]])
+    np.testing.assert_allclose(space["spectra"](x), [[0.5, 2, 0.5, 0, 1, 0]])
+    wide = np.arange(70.0 * 130).reshape(1, 70, 130)  # every second band, every third frame
+    np.testing.assert_array_equal(space["pixels"](wide), wide[:, ::2, ::3].reshape(1, -1))
