@@ -24,6 +24,7 @@ from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
 from vaelib.optimization import (
     Stepper,
+    environment,
     init_mixture,
     make_fabric,
     read_tensors,
@@ -36,7 +37,6 @@ from vaelib.training import (
     TrainingDivergedError,
     TrainingInterruptedError,
     TrainingStoppedError,
-    environment,
     train,
 )
 from vaelib.windows import Clips
