@@ -289,6 +289,9 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+# --- what others call ---
+
+
 def pretraining_of(config: RunConfig) -> RunConfig:
     """The plain run (Conv, or Basic for a fully connected backbone) whose training is a VaDE run's first phase."""
     model, usual = config.model, TrainConfig()
