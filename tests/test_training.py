@@ -24,7 +24,6 @@ from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
 from vaelib.optimization import (
     Stepper,
-    environment,
     init_mixture,
     make_fabric,
     read_tensors,
@@ -37,6 +36,7 @@ from vaelib.training import (
     TrainingDivergedError,
     TrainingInterruptedError,
     TrainingStoppedError,
+    environment,
     train,
 )
 from vaelib.windows import Clips

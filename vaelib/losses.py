@@ -109,7 +109,9 @@ OBJECTIVES: dict[str, Callable[..., LossTerms]] = {
 def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> dict[str, float]:
     """Weights of the loss terms, and the fixed σ (0: it is learned).
 
-    `mixture`: VaDE's joint phase, which needs no warm-up; there `windows` of a clip share a cluster variable.
+    Args:
+        mixture: Whether this is VaDE's joint phase; it needs no warm-up, its mixture starts on the pretrained codes.
+        windows: Windows of a clip that share a cluster variable in the joint phase.
     """
     share = min(1.0, epoch / cfg.first_phase)
     warm = 1.0 if mixture or not cfg.kl_warmup else min(1.0, share / cfg.kl_warmup)

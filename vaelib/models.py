@@ -114,6 +114,13 @@ class GaussianHeads(nn.Module):
         return self.mean(h).float(), self.logvar(h).float().clamp(*LOGVAR_RANGE)
 
 
+def encoder_and_decoder(kind: str, shape: tuple[int, int], code: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of a kind: `fc` or `conv`. `code` is the width of the decoder's input."""
+    if kind == "fc":
+        return DenseEncoder(shape, dropout), DenseDecoder(code, shape, dropout)
+    return ConvEncoder(shape), ConvDecoder(code, shape)
+
+
 def orthogonal_means(n: int, latent: int, distance: float, seed: int = 0) -> Tensor:
     """(n, latent) points on orthogonal axes (randomly rotated), every pair `distance` apart."""
     if n > latent:
@@ -176,11 +183,7 @@ class VAE(nn.Module):
 
     def _build(self) -> None:
         c = self.config
-        if self.backbone == "fc":
-            self.encoder = DenseEncoder(c.input_shape, c.dropout)
-            self.decoder = DenseDecoder(c.latent, c.input_shape, c.dropout)
-        else:
-            self.encoder, self.decoder = ConvEncoder(c.input_shape), ConvDecoder(c.latent, c.input_shape)
+        self.encoder, self.decoder = encoder_and_decoder(self.backbone, c.input_shape, c.latent, c.dropout)
         self.heads = GaussianHeads(self.encoder.features, c.latent)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
@@ -210,10 +213,12 @@ class VAE(nn.Module):
     def sample(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
     ) -> Tensor:
-        """(n, 1, F, T) in [0, 1], drawn from the prior (its standard deviation times `temperature`) and decoded.
+        """(n, 1, F, T) in [0, 1], drawn from the prior and decoded.
 
-        `y` (n,): classes of a conditional model, components of a mixture; drawn when None. `shared`: one draw for all
-        `n`, which then differ in nothing but `y`.
+        Args:
+            y: (n,) classes of a conditional model, components of a mixture; drawn when None.
+            temperature: Scale of the prior's standard deviation.
+            shared: One draw for all `n`, which then differ in nothing but `y`.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)
@@ -263,8 +268,7 @@ class ConditionalVAE(VAE):
         if len(c.classes) < 2:
             raise InputError("a conditional model needs at least two classes of its condition")
         n = len(c.classes)
-        self.encoder = ConvEncoder(c.input_shape)
-        self.decoder = ConvDecoder(c.latent + self.EMBEDDING, c.input_shape)
+        self.encoder, self.decoder = encoder_and_decoder("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
         self.features.apply(he_init)
         embedding = normal_init(torch.empty(n, self.EMBEDDING), 1.0)

@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import platform
-import shlex
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import ROOT, InputError, ModelConfig, TrainConfig, write_atomic
+from .config import InputError, ModelConfig, TrainConfig, write_atomic
 from .losses import OBJECTIVES
 from .models import VAE, VaDE, build
 from .windows import Clips
@@ -30,8 +24,6 @@ from .windows import Clips
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Packages that decide results
-PACKAGES = ("lightning-fabric", "librosa", "numpy", "scikit-learn", "soundfile", "torch", "umap-learn", "zarr")
 SIGMA_RATE = 10.0  # σ is one number that travels far: it learns faster than the network
 # Parts that learn while the encoder is held at its start
 FREE_WHILE_HELD = ("decoder", "heads.logvar", "class_head", "class_means", "log_sigma", "mixture")
@@ -318,22 +310,3 @@ def load_weights(model: VAE, tensors: dict[str, Tensor], path: Path, assign: boo
     except RuntimeError as e:
         reason = " ".join(str(e).split())[:300]
         raise InputError(f"checkpoint {path} is of another shape than its config says ({reason})") from e
-
-
-def environment() -> dict[str, str]:
-    """Command, commit, versions and machine of this process, for the run's record; no part of a run's identity."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "no repository"
-    return {
-        # the command that a person gave, which started the kernel of this notebook
-        "command": os.environ.get("VAELIB_COMMAND") or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git": commit,
-        "python": platform.python_version(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }

@@ -16,7 +16,16 @@ import pandas as pd
 import torch
 
 from .audio import Scaler
-from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir, read_settings
+from .config import (
+    DEFAULT_BETA,
+    InputError,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    one_of,
+    outputs_dir,
+    read_settings,
+)
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
 from .optimization import read_model
@@ -30,12 +39,19 @@ LABEL_MODES = ("given", "inferred", "marginal")
 
 @dataclass(frozen=True)
 class Embedding:
-    """Clips in a model's latent space."""
+    """Clips in a model's latent space.
 
-    means: np.ndarray  # (clip, L) posterior means averaged over evenly spaced windows
-    logvars: np.ndarray  # (clip, L) log of the variances averaged over the same windows
-    kl: np.ndarray  # (L,) mean KL of each dimension to N(0, 1), nats
-    rows: np.ndarray  # (clip,) row numbers in the store
+    Attributes:
+        means: (clip, L) posterior means averaged over evenly spaced windows.
+        logvars: (clip, L) log of the variances averaged over the same windows.
+        kl: (L,) mean KL of each dimension to N(0, 1), nats.
+        rows: (clip,) row numbers in the store.
+    """
+
+    means: np.ndarray
+    logvars: np.ndarray
+    kl: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass(repr=False, eq=False)
@@ -99,8 +115,10 @@ class Run:
     def posteriors(self, clips: Clips, windows: int, labels: str = "inferred") -> Posterior:
         """Every encoding of a run goes through here: posteriors of evenly spaced windows (clip, window, L).
 
-        A conditional model's class is `inferred` (the class head's choice), `marginal` (its probabilities) or `given`
-        (the true one: leakage, call it supervised); other models ignore `labels`. One window: the middle one.
+        Args:
+            windows: Of each clip; 1: the middle one.
+            labels: Of a conditional model: `given` (the true class: leakage, call it supervised), `inferred` (the
+                class head's choice) or `marginal` (its probabilities). Other models ignore it.
         """
         y = None
         if one_of("label mode", labels, LABEL_MODES) == "given" and self.conditional:
@@ -117,8 +135,9 @@ class Run:
     def embed_tracks(self, split: str | None, labels: str = "inferred") -> Embedding:
         """`embed`, with one code per track: the mean over the segments that a song was cut into."""
         whole = self.embed(split, labels)
-        means, variances = (self.of_tracks(split, values) for values in (whole.means, np.exp(whole.logvars)))
-        return Embedding(means, np.log(variances), whole.kl, self.rows(split, tracks=True))
+        variances = self.of_tracks(split, np.exp(whole.logvars))
+        rows = self.rows(split, tracks=True)
+        return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows)
 
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Of a clip's middle window: posterior mean (L,), the window (mel, frame), class index (0 if unconditional)."""
@@ -191,8 +210,10 @@ def plan(
 ) -> RunConfig:  # fmt: skip
     """Configuration of a run on a store; sizes, classes and the model's own β come from the store and the model.
 
-    `model_settings` and `training` are settings of `ModelConfig` and `TrainConfig` (InputError for an unknown one);
-    `settings` has further ones of both, instead of these (`config.read_settings`).
+    Args:
+        condition: Label of a conditional model.
+        model_settings, training: Settings of `ModelConfig` and `TrainConfig`; InputError for one that is unknown.
+        settings: Further ones of both, instead of these (`config.read_settings`).
     """
     one_of("model", model, MODELS)
     if condition and model != "cvae":
@@ -204,8 +225,14 @@ def plan(
     sizes = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "classes": classes}
     sizes |= {"prior": prior} | (model_settings or {}) | of_model
     training = {"beta": DEFAULT_BETA.get(model, 1.0)} | training | of_training
-    network, training = ModelConfig.from_dict(sizes), TrainConfig.from_dict(training)
-    return RunConfig(store.path.stem, store.attrs["fingerprint"], store.front_end, network, training, detilt)
+    return RunConfig(
+        corpus=store.path.stem,
+        fingerprint=store.attrs["fingerprint"],
+        front_end=store.front_end,
+        model=ModelConfig.from_dict(sizes),
+        training=TrainConfig.from_dict(training),
+        detilt=detilt,
+    )
 
 
 def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Run:
@@ -218,7 +245,11 @@ def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) ->
 
 
 def open_run(folder: Path | str) -> Run:
-    """Open a finished run on the CPU; InputError: no such run, unfinished, damaged, or its store is gone or changed."""
+    """Open a finished run on the CPU.
+
+    Raises:
+        InputError: no such run, unfinished, damaged, or its store is gone or another one.
+    """
     folder = Path(folder)
     if not (folder / "done.json").is_file():
         unfinished = (folder / "config.json").is_file()
@@ -239,7 +270,8 @@ def open_run(folder: Path | str) -> Run:
 def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     """Folders of finished runs under `root`, newest last.
 
-    `wanted`: `model`, `epochs` (VaDE: pretraining epochs), or any setting of a run by its name; None matches all.
+    Args:
+        wanted: `model`, `epochs` (VaDE: pretraining epochs), or any setting of a run by its name; None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
@@ -270,7 +302,9 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
 def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None = None, **wanted: object) -> list[Run]:
     """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning.
 
-    With `among` (folders of a plan) only these, and of a variant and seed the one that was trained longest.
+    Args:
+        among: Only these folders (of a plan); of a variant and seed then the one that was trained longest.
+        wanted: As for `find_runs`.
     """
     newest, allowed = {}, None if among is None else {Path(f).resolve() for f in among}
     for folder in find_runs(root, **wanted):

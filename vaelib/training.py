@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import shlex
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +28,11 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .config import InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
+from .config import ROOT, InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
 from .losses import rate_at, weights_at
 from .models import VaDE, build
 from .optimization import (
     Stepper,
-    environment,
     init_mixture,
     load_weights,
     make_fabric,
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work, and the epoch it is in
 START_CLIPS = 4096  # training clips that codes and mixture start from, at most
+# Packages that decide results
+PACKAGES = ("lightning-fabric", "librosa", "numpy", "scikit-learn", "soundfile", "torch", "umap-learn", "zarr")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -289,6 +295,25 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def environment() -> dict[str, str]:
+    """Command, commit, versions and machine of this process, for the run's record; no part of a run's identity."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "no repository"
+    return {
+        # the command that a person gave, which started the kernel of this notebook
+        "command": os.environ.get("VAELIB_COMMAND") or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": commit,
+        "python": platform.python_version(),
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
 # --- what others call ---
 
 
@@ -324,10 +349,15 @@ def check(config: RunConfig, store: Store, devices: int = 1) -> None:
 def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Path:
     """Train what `config` describes, from its last checkpoint, and return the run's folder; at once if it is finished.
 
-    A run is trained once at a time: who finds another process training it waits, and then has its result. `show` prints
-    the live line; `devices` are GPUs (where there is none: CPU processes) that share every batch.
+    A run is trained once at a time: who finds another process training it waits, and then has its result.
 
-    Raises: InputError (see `check`, `models.build`, `windows.load_data`); the errors above, as their names say.
+    Args:
+        show: Print the live line.
+        devices: GPUs (where there is none: CPU processes) that share every batch.
+
+    Raises:
+        InputError: see `check`, `models.build` and `windows.load_data`.
+        TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError: as their names say.
     """
     done, progress = config.folder / "done.json", Progress(f"training {config.variant}")
     if done.is_file():
