@@ -16,8 +16,8 @@ from distributed import Client, LocalCluster
 
 from vaelib import batch, workers
 from vaelib.batch import Job, NotebookFailedError, checked, execute, raise_failures
+from vaelib.checkpoints import read_tensors
 from vaelib.config import InputError
-from vaelib.optimization import read_tensors
 from vaelib.runs import find_runs
 from vaelib.workers import NOTEBOOK, Workers, connected, kernel_environment
 

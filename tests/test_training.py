@@ -19,26 +19,13 @@ import torch
 from conftest import LANGUAGES, ROOT, model_config
 
 from vaelib import losses, training
+from vaelib.checkpoints import environment, read_tensors, write_tensors
 from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig
 from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
-from vaelib.optimization import (
-    Stepper,
-    init_mixture,
-    make_fabric,
-    read_tensors,
-    start_on_components,
-    write_tensors,
-)
+from vaelib.optimization import Stepper, init_mixture, make_fabric, start_on_components
 from vaelib.runs import plan
-from vaelib.training import (
-    Trainer,
-    TrainingDivergedError,
-    TrainingInterruptedError,
-    TrainingStoppedError,
-    environment,
-    train,
-)
+from vaelib.training import Trainer, TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError, train
 from vaelib.windows import Clips
 
 pytestmark = pytest.mark.usefixtures("outputs")

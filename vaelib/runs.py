@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from .audio import Scaler
+from .checkpoints import read_model
 from .config import (
     DEFAULT_BETA,
     InputError,
@@ -28,7 +29,6 @@ from .config import (
 )
 from .losses import gaussian_kl
 from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
-from .optimization import read_model
 from .store import Store, open_store
 from .training import train
 from .windows import Clips, encode_windows

@@ -9,16 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import shlex
 import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +23,11 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .config import ROOT, InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
+from .checkpoints import environment, load_weights, read_tensors, write_tensors
+from .config import InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
 from .losses import rate_at, weights_at
 from .models import VaDE, build
-from .optimization import (
-    Stepper,
-    init_mixture,
-    load_weights,
-    make_fabric,
-    read_tensors,
-    start_on_components,
-    write_tensors,
-)
+from .optimization import Stepper, init_mixture, make_fabric, start_on_components
 from .progress import Progress, clock
 from .windows import encode_windows, load_data
 
@@ -48,8 +36,6 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work, and the epoch it is in
 START_CLIPS = 4096  # training clips that codes and mixture start from, at most
-# Packages that decide results
-PACKAGES = ("lightning-fabric", "librosa", "numpy", "scikit-learn", "soundfile", "torch", "umap-learn", "zarr")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -81,8 +67,8 @@ class State:
 class Trainer:
     """One run: builds the model, trains it, and leaves its folder complete.
 
-    Of several processes each has a trainer and a device. All draw the same order and windows and take their part of
-    every batch; the first one alone validates, writes and calls `say` with the live line.
+    Of several processes each has a trainer of its own and a device. All of them draw the same order and windows and
+    take their part of every batch; the first one alone validates, writes and calls `say` with the live line.
     """
 
     def __init__(self, config: RunConfig, store: Store, say: Callable[[str], None], devices: int = 1) -> None:
@@ -104,8 +90,9 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, from the last checkpoint if there is one."""
         if self.first:
-            about = {"config": self.config.to_dict(), "scaler": self.scaler.to_dict(), "environment": environment()}
-            write_atomic(self.folder / "config.json", json.dumps(about | {"store": str(self.store.path)}, indent=1))
+            about = {"config": self.config.to_dict(), "scaler": self.scaler.to_dict(), "environment": environment(),
+                     "store": str(self.store.path)}  # fmt: skip
+            write_atomic(self.folder / "config.json", json.dumps(about, indent=1))
         if (self.folder / "last.safetensors").is_file():
             self._load()
         else:
@@ -125,26 +112,31 @@ class Trainer:
         self.fabric.barrier()  # whoever returns finds the run complete
 
     def _begin(self) -> None:
-        """Start at random, on the plain run whose training is VaDE's first phase, or on components of the windows."""
+        """Start at random, on a plain run of the same settings (VaDE), or on components of the windows."""
         if isinstance(self.model, VaDE) and self.cfg.pretrain_epochs:
-            plain = pretraining_of(self.config)
-            if (plain.folder / "done.json").is_file():
-                tensors, state = read_tensors(plain.folder / "last.safetensors")
-                own = {k: v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
-                load_weights(self.model, _part(tensors, "model.") | own, plain.folder / "last.safetensors")
-                self.state = State(self.cfg.pretrain_epochs, history=state["history"], pretrained=plain.run_id)
-                self.say(f"the pretraining is the finished run {plain.run_id}")
-            else:
-                self.say(f"no finished {plain.variant} run of the same settings: pretraining here")
+            self._take_pretrained()
         if self.cfg.start_components and not self.state.epoch:
             start_on_components(self.model, self.data.train.some(START_CLIPS), self.cfg.start_components, self.cfg.seed)
             self._take_from_first()
 
-    @torch.no_grad()
+    def _take_pretrained(self) -> None:
+        """VaDE's first phase is the training of the plain VAE: take the end of that run, if it is there."""
+        wanted = pretraining_of(self.config)
+        last = wanted.folder / "last.safetensors"
+        if (wanted.folder / "done.json").is_file():
+            tensors, state = read_tensors(last)
+            own = {k: v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
+            load_weights(self.model, _part(tensors, "model.") | own, last)
+            self.state = State(self.cfg.pretrain_epochs, history=state["history"], pretrained=wanted.run_id)
+            self.say(f"the pretraining is the finished run {wanted.run_id}")
+        else:
+            self.say(f"no finished {wanted.variant} run of the same settings: pretraining here")
+
     def _take_from_first(self) -> None:
         """Every process has the parameters of the first one."""
-        for p in self.model.parameters():
-            p.copy_(self.fabric.broadcast(p))
+        with torch.no_grad():
+            for p in self.model.parameters():
+                p.copy_(self.fabric.broadcast(p))
 
     # --- one epoch ---
 
@@ -153,12 +145,7 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence((self.cfg.seed, epoch)).generate_state(1, np.uint64)[0]))
         mixture = isinstance(self.model, VaDE) and epoch >= self.cfg.pretrain_epochs
         if mixture and not bool(self.model.mixture_ready):
-            self.model.eval()
-            codes = encode_windows(self.model, self.data.train.some(START_CLIPS), self.cfg.eval_windows).mean
-            init_mixture(self.model, codes, self.cfg.seed)
-            self._take_from_first()
-            self.stepper.optimizer.state.clear()  # as after a pretraining that was another run
-            self.state.best_loss = math.inf
+            self._start_mixture()
         self.stepper.hold(bool(self.cfg.start_components) and epoch < self.cfg.held * self.cfg.first_phase)
         started = time.monotonic()
         means, windows = self._pass(epoch, mixture)
@@ -177,6 +164,14 @@ class Trainer:
         self.state.history.append(row)
         self.state.epoch += 1
         self.say(self._line())
+
+    def _start_mixture(self) -> None:
+        self.model.eval()
+        codes = encode_windows(self.model, self.data.train.some(START_CLIPS), self.cfg.eval_windows).mean
+        init_mixture(self.model, codes, self.cfg.seed)
+        self._take_from_first()
+        self.stepper.optimizer.state.clear()  # as after a pretraining that was another run
+        self.state.best_loss = math.inf
 
     def _pass(self, epoch: int, mixture: bool) -> tuple[dict[str, float], int]:
         """Every training clip once: means of the terms over steps and devices, and how many windows were answered."""
@@ -232,13 +227,13 @@ class Trainer:
                 sums[k] = sums.get(k, 0.0) + float(v) * len(index)
         return {k: v / len(clips) for k, v in sums.items()}
 
-    def _line(self, step: int = 0, steps: int = 1) -> str:
+    def _line(self, step: int = 0, steps: int = 0) -> str:
         """Epoch, and in it the step; the last epoch's losses, speed and time left."""
         total, last = self.cfg.total_epochs, self.state.history[-1] if self.state.history else {}
         parts = [f"epoch {self.state.epoch + bool(step)}/{total}" + (f", step {step}/{steps}" if step else "")]
         parts += [f"{k.removeprefix('train_')} {v:.4g}" for k, v in last.items() if k.startswith("train_")]
         if last:
-            left = (total - self.state.epoch - step / steps) * last["seconds"] * 1.1
+            left = (total - self.state.epoch - (step / steps if steps else 0)) * last["seconds"] * 1.1
             parts += [f"{last['clips_per_s']:,.0f} clips/s", f"{clock(left)} left"]
         return " · ".join(parts)
 
@@ -264,22 +259,24 @@ class Trainer:
             tensors |= {f"optimizer.{k}": v for k, v in self.stepper.state().items()}
         write_tensors(self.folder / "last.safetensors", tensors, vars(self.state))
         self.saved = self.state.epoch, time.monotonic()
-        if not finished:
-            return
-        table = pd.DataFrame(self.state.history)
-        summary = {
+        if finished:
+            write_atomic(self.folder / "done.json", json.dumps(self._summary(), indent=1))
+
+    def _summary(self) -> dict[str, Any]:
+        seconds = [row["seconds"] for row in self.state.history]
+        return {
             "best_epoch": self.state.best_epoch,
             "epochs": self.state.epoch,
             "parameters": self.model.parameter_count(),
-            "train_seconds": sum(table["seconds"]),
-            "clips_per_s": statistics.median(table["clips_per_s"]),  # median: the first epoch warms caches up
-            "seconds_per_epoch": statistics.median(table["seconds"]),
+            "train_seconds": sum(seconds),
+            # median: the first epoch warms caches up
+            "clips_per_s": statistics.median(row["clips_per_s"] for row in self.state.history),
+            "seconds_per_epoch": statistics.median(seconds),
             "pretrained": self.state.pretrained,
             "device": str(self.device),
             "precision": self.fabric.strategy.precision.precision,
             "devices": self.stepper.share[1],
         }
-        write_atomic(self.folder / "done.json", json.dumps(summary, indent=1))
 
     def _load(self) -> None:
         last = self.folder / "last.safetensors"
@@ -293,28 +290,6 @@ class Trainer:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def environment() -> dict[str, str]:
-    """Command, commit, versions and machine of this process, for the run's record; no part of a run's identity."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "no repository"
-    return {
-        # the command that a person gave, which started the kernel of this notebook
-        "command": os.environ.get("VAELIB_COMMAND") or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git": commit,
-        "python": platform.python_version(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-# --- what others call ---
 
 
 def pretraining_of(config: RunConfig) -> RunConfig:
@@ -347,13 +322,16 @@ def check(config: RunConfig, store: Store, devices: int = 1) -> None:
 
 
 def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Path:
-    """Train what `config` describes, from its last checkpoint, and return the run's folder; at once if it is finished.
+    """Train what `config` describes, from its last checkpoint, or return at once if that very run is finished.
 
     A run is trained once at a time: who finds another process training it waits, and then has its result.
 
     Args:
         show: Print the live line.
         devices: GPUs (where there is none: CPU processes) that share every batch.
+
+    Returns:
+        The run's folder.
 
     Raises:
         InputError: see `check`, `models.build` and `windows.load_data`.
