@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelib.config import DEFAULT_BETA, FrontEnd, ModelConfig, TrainConfig, one_of
-from vaelib.losses import OBJECTIVES, weights_at
+from vaelib.losses import OBJECTIVES, total, weights_at
 from vaelib.models import VAE, VaDE, build
 from vaelib.optimization import Stepper, make_fabric, resolve_precision
 from vaelib.windows import Clips
@@ -95,7 +95,7 @@ def candidate(
     n = len(clips)
     y = torch.randint(variant.classes, (n,)) if variant.classes else torch.full((n,), -1)
     y = y.to(device)
-    step.module.train()
+    step.model.train()
     weights = weights_at(cfg, math.inf, variant.mixture)
     batches = _endless(clips, batch_size, variant.windows)
 
@@ -126,7 +126,8 @@ def arithmetic(variant: Variant, shape: tuple[int, int], low_precision: bool) ->
     weights = weights_at(variant.train_config(n), math.inf, variant.mixture)
 
     def forward() -> Tensor:
-        return OBJECTIVES[variant.model](model, x, model(x, y if variant.classes else None), y, weights).total()
+        out = model(x, y if variant.classes else None)
+        return total(OBJECTIVES[variant.model](model, x, out, y, weights), weights)
 
     return {
         "parameters": model.parameter_count(),

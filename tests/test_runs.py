@@ -8,17 +8,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import TINY, write_tones
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vaelib.config import InputError
 from vaelib.models import MODELS
-from vaelib.runs import describe, find_runs, fit, labels_of, latest_run, newest_of_each, open_run, plan
-from vaelib.store import build_store, open_store
+from vaelib.runs import describe, find_runs, labels_of, latest_run, newest_of_each, open_run, plan
 
 
 @pytest.fixture
@@ -80,7 +77,7 @@ def test_runs_are_found_newest_last(root, tiny_runs):
     assert [r.config.model.name for r in newest] == ["basic_vae", "conv_vae", "conv_vae", "beta_vae", "cvae", "vade"]
     assert labels_of(newest)[:3] == ["basic_vae", "conv_vae, seed 0", "conv_vae, seed 1"]
     assert [r.name for r in newest_of_each(root, among=[tiny_runs["vade"].folder])] == ["vade"]
-    with pytest.raises(InputError, match=r"no finished run with model cvae, seed 9.*vaelib train --model cvae"):
+    with pytest.raises(InputError, match="no finished run with model cvae, seed 9"):
         latest_run(root, model="cvae", seed=9)
 
 
@@ -103,22 +100,23 @@ def test_a_finished_run_has_its_files_and_a_short_name(tiny_runs):
     run = tiny_runs["cvae"]
     files = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "done.json"}
     assert files <= {p.name for p in run.folder.iterdir()}
-    assert run.conditional and not run.model.training and run.summary["parameters"] == run.model.parameter_count()
-    assert len(repr(run).splitlines()) == 4 and "cvae-language-fixed" in repr(run) and str(run.folder) in repr(run)
-    assert "24 / 6 / 6 clips" in describe(run.store)
+    assert not run.model.training and run.summary["parameters"] == run.model.parameter_count()
+    assert "cvae-language-fixed, seed 0" in repr(run) and str(run.folder) in repr(run)
+    assert "24 train, 6 validation, 6 test" in describe(run.store)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("done.json", None, "is unfinished"),
+        ("done.json", None, "holds no finished run"),
         ("done.json", lambda b: b[:10], "cannot be read"),
         ("best.safetensors", lambda b: b[:-100], "best.safetensors cannot be read"),
         ("config.json", lambda b: b[:-100], "config.json cannot be read"),
-        ("config.json", lambda b: b.replace(b'"latent": 8', b'"latent": 9'), "of another shape"),
+        ("config.json", lambda b: b.replace(b'"latent": 8', b'"latent": 9'), "size mismatch"),
         ("config.json", lambda b: b.replace(b'"latent": 8', b'"latents": 8'), "did you mean 'latent'"),
         ("config.json", lambda b: b.replace(b"tones-tiny.zarr", b"gone.zarr"), "no mel store at"),
         ("config.json", lambda b: b.replace(b'"hop": 2048', b'"hop": 1024'), "has changed since"),
+        ("config.json", lambda b: b.replace(b'"fingerprint": "', b'"fingerprint": "0'), "has changed since"),
     ],
 )
 def test_a_damaged_run_is_a_sentence(copied, name, damage, message):
@@ -142,19 +140,6 @@ def test_a_run_with_any_damage_opens_or_is_refused(tiny_runs, tmp_path, data):
     path.write_bytes(bytes(content) if data.draw(st.booleans()) else b"\x80\x04" + bytes(content)[2:])
     with contextlib.suppress(InputError):
         open_run(folder)
-
-
-def test_a_run_whose_store_has_changed_is_refused(tmp_path, data, outputs):
-    folder = write_tones(tmp_path / "mine", clips=3, languages=("en",))
-    store = open_store(build_store(folder, TINY))
-    run = fit(plan(store, "conv_vae", epochs=1, model_settings={"latent": 8}), store, show=False)
-    pd.read_csv(folder / "manifest.csv").iloc[1:].to_csv(folder / "manifest.csv", index=False)
-    build_store(folder, TINY)
-    with pytest.raises(InputError, match=r"mine-tiny.zarr has changed since"):
-        open_run(run.folder)
-
-
-# --- what an opened run makes of its clips ---
 
 
 def test_a_clip_is_the_mean_of_its_windows(tiny_runs, store):
@@ -202,7 +187,7 @@ def test_reconstructions_are_of_the_middle_windows(tiny_runs, name):
     originals, copies = run.reconstruct("test")
     assert np.array_equal(originals, run.middle_windows(run.rows("test")))
     with torch.inference_mode():
-        want = run.model(torch.from_numpy(originals)[:, None], sample=False).recon[:, 0]
+        want = run.model(torch.from_numpy(originals)[:, None], draw=torch.zeros_like).recon[:, 0]
     assert np.allclose(copies, want, atol=1e-5)
     mean, window, label = run.encode_clip(run.rows("test")[2])
     assert np.array_equal(window, originals[2])

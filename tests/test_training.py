@@ -17,15 +17,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LANGUAGES, ROOT, model_config
+from safetensors.torch import load_file
+from torch.multiprocessing import ProcessExitedException
 
 from vaelib import losses, training
-from vaelib.checkpoints import environment, read_tensors, write_tensors
 from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig
 from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
 from vaelib.optimization import Stepper, init_mixture, make_fabric, start_on_components
 from vaelib.runs import plan
-from vaelib.training import Trainer, TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError, train
+from vaelib.training import Trainer, TrainingDivergedError, environment, read_checkpoint, train, write_checkpoint
 from vaelib.windows import Clips
 
 pytestmark = pytest.mark.usefixtures("outputs")
@@ -40,13 +41,18 @@ def settings(store, model: str, *, epochs=5, **changes) -> RunConfig:
     return plan(store, model, condition=condition, model_settings=small, epochs=epochs, **changes)
 
 
-def results(folder):
+def results(config):
     """Everything a run leaves that is not a clock."""
-    tensors, state = read_tensors(folder / "last.safetensors")
-    best, about = read_tensors(folder / "best.safetensors")
+    model, folder = build(config.model), config.folder
+    (tensors, state), (best, about) = (read_checkpoint(folder / f"{n}.safetensors", model) for n in ("last", "best"))
     state["history"] = [{k: v for k, v in row.items() if k not in CLOCKS} for row in state["history"]]
     table = pd.read_csv(folder / "history.csv").drop(columns=CLOCKS)
     return {f"last.{k}": v for k, v in tensors.items()} | {f"best.{k}": v for k, v in best.items()}, state, about, table
+
+
+def trained(config, store):
+    train(config, store, show=False)
+    return results(config)
 
 
 def assert_equal(one, two):
@@ -57,10 +63,10 @@ def assert_equal(one, two):
 
 
 @pytest.fixture
-def stop_at(monkeypatch):
-    """Interrupt an epoch in its second step, every whole epoch having been saved; returns what lets it go on."""
+def interrupt(store, monkeypatch):
+    """Train, interrupted in the second step of an epoch, every whole epoch having been saved."""
 
-    def arrange(epoch):
+    def stop(config, epoch):
         real, steps = Stepper.__call__, []
 
         def dying(self, *given):
@@ -69,14 +75,15 @@ def stop_at(monkeypatch):
                 raise KeyboardInterrupt
             return real(self, *given)
 
-        monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0)
-        monkeypatch.setattr(Stepper, "__call__", dying)
-        return lambda: monkeypatch.setattr(Stepper, "__call__", real)
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "SAVE_EVERY_S", -1.0)
+            patch.setattr(Stepper, "__call__", dying)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, store, show=False)
+        assert not (config.folder / "done.json").exists()
+        return config
 
-    return arrange
-
-
-# --- resume ---
+    return stop
 
 
 @pytest.mark.parametrize(
@@ -91,21 +98,15 @@ def stop_at(monkeypatch):
         ("vade", 5, {}),  # later in the joint phase
     ],
 )
-def test_an_interrupted_run_says_that_it_continues_and_does_to_the_same_bit(
-    store, monkeypatch, tmp_path, stop_at, model, epoch, changes
-):
+def test_an_interrupted_run_continues_to_the_same_bit(store, monkeypatch, tmp_path, interrupt, model, epoch, changes):
     config = settings(store, model, **changes)
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "whole"))
-    whole = results(train(config, store, show=False))
+    whole = trained(config, store)
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "parts"))
-    go_on = stop_at(epoch)
-    with pytest.raises(TrainingInterruptedError, match=f"in epoch {epoch + 1} of .* it continues after epoch {epoch}"):
-        train(config, store, show=False)
-    assert not (config.folder / "done.json").exists()
-    go_on()
+    interrupt(config, epoch)
     done, real = [], Trainer._epoch
     monkeypatch.setattr(Trainer, "_epoch", lambda self, e: done.append(e) or real(self, e))
-    assert_equal(results(train(config, store, show=False)), whole)
+    assert_equal(trained(config, store), whole)
     assert done == list(range(epoch, config.training.total_epochs))
     train(config, store, show=False)
     assert len(done) == config.training.total_epochs - epoch  # a finished run does nothing
@@ -115,7 +116,7 @@ def test_an_interrupted_run_says_that_it_continues_and_does_to_the_same_bit(
 def test_a_killed_run_is_continued_to_the_same_bit(store, monkeypatch, tmp_path):
     config = settings(store, "vade", epochs=40)
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "whole"))
-    whole = results(train(config, store, show=False))
+    whole = trained(config, store)
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "parts"))
     script = f"""
 import json, sys
@@ -135,7 +136,7 @@ training.train(RunConfig.from_dict(json.loads(sys.argv[1])), open_store({str(sto
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert hits and not (config.folder / "done.json").exists()
-    assert_equal(results(train(config, store, show=False)), whole)
+    assert_equal(trained(config, store), whole)
 
 
 @pytest.mark.parametrize("model", ["basic_vae", "cvae"])
@@ -144,7 +145,7 @@ def test_same_seed_same_run_other_seed_other_run(store, monkeypatch, tmp_path, m
     for i, seed in enumerate((1, 1, 2)):
         monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / str(i)))
         torch.manual_seed(i)  # what happened before must not matter
-        found.append(results(train(settings(store, model, epochs=2, seed=seed), store, show=False)))
+        found.append(trained(settings(store, model, epochs=2, seed=seed), store))
     assert_equal(found[0], found[1])
     name = "best.heads.mean.weight"
     assert not torch.equal(found[0][0][name], found[2][0][name])
@@ -152,20 +153,17 @@ def test_same_seed_same_run_other_seed_other_run(store, monkeypatch, tmp_path, m
 
 def test_the_plain_run_of_the_same_settings_is_the_pretraining(store, monkeypatch, tmp_path):
     config = settings(store, "vade", epochs=2)
-    alone = results(train(config, store, show=False))
+    alone = trained(config, store)
     monkeypatch.setenv("VAELIB_OUTPUTS", str(tmp_path / "other"))
     plain = training.pretraining_of(config)
     train(plain, store, show=False)
     messages, done, real = [], [], Trainer._epoch
     monkeypatch.setattr(Trainer, "_epoch", lambda self, e: done.append(e) or real(self, e))
     Trainer(config, store, messages.append).run()
-    taken = results(config.folder)
+    taken = results(config)
     assert done == [3, 4] and messages[0] == f"the pretraining is the finished run {plain.run_id}"
     assert taken[1].pop("pretrained") == plain.run_id and alone[1].pop("pretrained") == ""
     assert_equal(taken, alone)
-
-
-# --- several devices ---
 
 
 @pytest.mark.parametrize("model", ["conv_vae", pytest.param("vade", marks=pytest.mark.slow)])
@@ -182,32 +180,21 @@ def test_two_processes_train_like_one(store, monkeypatch, tmp_path, model, capsy
 
 
 @pytest.mark.slow
-def test_what_ends_one_process_ends_the_others_with_one_sentence(store, tmp_path):
-    gone = dataclasses.replace(store, path=tmp_path / "gone.zarr")
-    with pytest.raises(InputError, match="no mel store at"):  # what a process raises is raised here
-        train(settings(store, "conv_vae"), gone, show=False, devices=2)
-
+def test_what_ends_one_process_ends_the_others(store):
     def kill() -> None:
         while len(children := multiprocessing.active_children()) < 2:
             time.sleep(0.05)
         os.kill(children[0].pid, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(TrainingStoppedError, match=r"on 2 devices stopped, process \d: .*SIGKILL; run the same again"):
+    with pytest.raises(ProcessExitedException, match=r"process \d terminated with signal SIGKILL"):
         train(settings(store, "conv_vae"), store, show=False, devices=2)
 
 
-@pytest.mark.parametrize(
-    ("devices", "gpus", "message"),
-    [(0, 0, "at least 1"), (4, 3, "at most 3"), (8, 0, "two clips or more each")],
-)
-def test_devices_that_cannot_share_a_batch_are_refused(store, monkeypatch, devices, gpus, message):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    with pytest.raises(InputError, match=message):
-        training.check(settings(store, "conv_vae"), store, devices)
-
-
-# --- the step ---
+@pytest.mark.parametrize("devices", [3, 8])
+def test_devices_that_cannot_share_a_batch_are_refused(store, devices):
+    with pytest.raises(InputError, match="cannot share 8 clips equally, two or more each"):
+        train(settings(store, "conv_vae"), store, devices=devices)
 
 
 def batch(pairs: int = 6):
@@ -247,9 +234,9 @@ def test_the_mixture_rests_in_the_first_phase_and_what_is_held_while_it_is_held(
 
     every = {k for k, _ in stepper.model.named_parameters()}
     assert moved(False) == {k for k in every if not k.startswith("mixture")} and moved(True) == every
-    stepper.hold(True)
+    stepper.held = True
     assert moved(True) == {k for k in every if not k.startswith(("encoder", "heads.mean"))}
-    stepper.hold(False)
+    stepper.held = False
     assert moved(True) == every
 
 
@@ -259,9 +246,6 @@ def test_a_fixed_sigma_is_no_parameter():
     assert id(stepper.model.log_sigma) not in {id(p) for g in stepper.optimizer.param_groups for p in g["params"]}
     expected = 0.5 * 256 * terms["mse"] / 0.2**2 + 256 * math.log(0.2 * math.sqrt(2 * math.pi))
     assert terms["nll"].item() == pytest.approx(expected.item(), rel=1e-3)
-
-
-# --- where a training starts ---
 
 
 def mixed(n: int = 400):
@@ -304,9 +288,6 @@ def test_the_mixture_starts_on_the_clusters_of_the_codes(clips, components):
     assert bool(model.mixture_ready) and model.log_weights().exp().sum().item() == pytest.approx(1)
 
 
-# --- the history ---
-
-
 def test_histories_have_every_term_and_one_warm_up(tiny_runs, store):
     terms = {name: ["nll", "kl"] for name in MODELS} | {"cvae": ["nll", "kl", "class"], "vade": ["nll", "kl_z", "kl_c"]}
     for name, run in tiny_runs.items():
@@ -337,17 +318,13 @@ def test_the_best_epoch_is_chosen_after_warm_up(store, monkeypatch, model, seque
     weights, left = {}, iter(sequence)
 
     def validate(self, mixture):
-        weights[self.state.epoch + 1] = {k: v.clone() for k, v in self.model.state_dict().items()}
+        weights[self.state["epoch"] + 1] = {k: v.clone() for k, v in self.model.state_dict().items()}
         return {"loss": next(left)} if sequence else {}
 
     monkeypatch.setattr(Trainer, "_validate", validate)
     folder = train(settings(store, model, epochs=3 if model == "vade" else 5), store, show=False)
-    tensors, about = read_tensors(folder / "best.safetensors")
-    assert about["epoch"] == best == json.loads((folder / "done.json").read_text())["best_epoch"]
-    assert all(torch.equal(v, weights[best][k]) for k, v in tensors.items())
-
-
-# --- what goes wrong ---
+    assert best == json.loads((folder / "done.json").read_text())["best_epoch"]
+    assert all(torch.equal(v, weights[best][k]) for k, v in load_file(folder / "best.safetensors").items())
 
 
 @pytest.mark.parametrize(("term", "value", "epoch"), [("kl", math.nan, 0), ("nll", math.inf, 3)])
@@ -362,13 +339,12 @@ def test_divergence_names_term_and_step_and_keeps_the_last_good_checkpoint(store
         return step(self, *given)
 
     monkeypatch.setattr(Stepper, "__call__", poisoned)
-    kept = "the last good checkpoint is kept" if epoch else "no checkpoint was reached"
-    with pytest.raises(TrainingDivergedError, match=rf"{term}.* in epoch {epoch + 1}, step 2; {kept}"):
+    with pytest.raises(TrainingDivergedError, match=rf"{term}.* in epoch {epoch + 1}, step 2: lower lr"):
         train(config, store, show=False)
     assert not (config.folder / "done.json").exists()
     if epoch:
-        tensors, about = read_tensors(config.folder / "best.safetensors")
-        assert about["epoch"] in (2, 3) and all(v.isfinite().all() for v in tensors.values())
+        tensors = load_file(config.folder / "best.safetensors")
+        assert all(v.isfinite().all() for v in tensors.values())
         assert pd.read_csv(config.folder / "history.csv")["epoch"].tolist() == [1, 2, 3]
 
 
@@ -376,27 +352,19 @@ def test_divergence_names_term_and_step_and_keeps_the_last_good_checkpoint(store
     ("damage", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "last.safetensors cannot be read"),
-        (lambda path: write_tensors(path, {"model.log_sigma": torch.zeros(2)}, {}), "of another shape"),
+        (lambda path: write_checkpoint(path, {"model.log_sigma": torch.zeros(2)}, {}), "Missing key"),
     ],
 )
-def test_a_damaged_checkpoint_is_a_sentence(store, stop_at, damage, message):
-    config = settings(store, "conv_vae")
-    go_on = stop_at(2)
-    with pytest.raises(TrainingInterruptedError):
-        train(config, store, show=False)
-    go_on()
+def test_a_damaged_checkpoint_is_a_sentence(store, interrupt, damage, message):
+    config = interrupt(settings(store, "conv_vae"), 2)
     damage(config.folder / "last.safetensors")
     with pytest.raises(InputError, match=message):
         train(config, store, show=False)
 
 
-def test_a_full_disk_keeps_the_last_whole_checkpoint(store, stop_at):
-    config = settings(store, "conv_vae")
-    go_on = stop_at(2)
-    with pytest.raises(TrainingInterruptedError):
-        train(config, store, show=False)
-    go_on()
-    before = read_tensors(config.folder / "last.safetensors")[1]
+def test_a_full_disk_keeps_the_last_whole_checkpoint(store, interrupt):
+    config = interrupt(settings(store, "conv_vae"), 2)
+    before = (config.folder / "last.safetensors").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # no file may be larger, as on a full disk
     try:
@@ -404,24 +372,21 @@ def test_a_full_disk_keeps_the_last_whole_checkpoint(store, stop_at):
             train(config, store, show=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert read_tensors(config.folder / "last.safetensors")[1] == before
+    assert (config.folder / "last.safetensors").read_bytes() == before
     assert train(config, store, show=False) == config.folder
 
 
-def test_a_store_that_does_not_suit_is_refused(store, monkeypatch):
-    config = settings(store, "conv_vae")
-    with pytest.raises(InputError, match="is not the one this run was configured for"):
-        train(dataclasses.replace(config, fingerprint="other"), store)
+def test_a_store_that_does_not_suit_is_refused(store):
     one = dataclasses.replace(store, table=store.table[store.table.index == store.rows("train")[0]])
     with pytest.raises(InputError, match="has 1 training clips"):
-        train(config, one, show=False)
+        train(settings(store, "conv_vae"), one, show=False)
     first = dataclasses.replace(store, attrs=store.attrs | {"windows": "start"})
-    with pytest.raises(InputError, match="no other one"):
+    with pytest.raises(InputError, match="the first of their clip"):
         train(settings(store, "conv_vae", target="other"), first)
 
 
 def test_a_run_says_where_it_comes_from(tiny_runs, monkeypatch):
     about = json.loads((tiny_runs["conv_vae"].folder / "config.json").read_text())
-    assert {"command", "git", "python", "packages", "device", "threads"} <= set(about["environment"])
+    assert {"command", "git", "packages", "platform"} <= set(about["environment"])
     monkeypatch.setenv("VAELIB_COMMAND", "vaelib train --model conv_vae")
     assert environment()["command"] == os.environ["VAELIB_COMMAND"] and "torch 2." in environment()["packages"]

@@ -19,7 +19,7 @@ from .config import write_atomic
 from .metrics.clustering import nearest, project
 from .models import Posterior, VaDE
 from .plots import maps
-from .runs import Run, track_means
+from .runs import Run
 from .store import CUT
 from .windows import Clips
 
@@ -100,7 +100,7 @@ def more_like(run: Run, table: pd.DataFrame, k: int, metric: str = "euclidean") 
     own = np.array([track.get(Path(file).resolve(), -1) for file in table["file"]], int), np.arange(len(first))
     labels = [c for c in LABELS if (store.table[c] != UNLABELLED).any()]
     songs = store.table.loc[first, ["path", *labels]].assign(path=lambda table: table["path"].map(named))
-    found = zip(*nearest(codes_of(table), track_means(every.means, number), k, metric, own), strict=True)
+    found = zip(*nearest(codes_of(table), run.embed_tracks(None).means, k, metric, own), strict=True)
     return [songs.iloc[at[at >= 0]].assign(distance=distances[at >= 0]) for at, distances in found]
 
 

@@ -1,43 +1,32 @@
-"""Losses as pure functions of (input, output, weights), in nats; and the schedules of weights and learning rates.
+"""Losses as pure functions: named terms per example (B,) in nats, summed over bins and latent dimensions.
 
-Everything is summed over bins and latent dimensions and averaged over the batch: β = 1 is the evidence lower bound.
+`total` weights them by name and averages them: at β = 1 the negative evidence lower bound. And their schedules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .config import TrainConfig
-from .models import ConditionalVAE, Posterior, VaDE, VAEOutput
+from .models import MODELS, ConditionalVAE, Posterior, VaDE, VAEOutput
+
+Terms = dict[str, Tensor]
+Weights = dict[str, float]  # of terms by name; further: `sigma`, `windows`, `mixture` (see `weights_at`)
 
 
-@dataclass(frozen=True)
-class LossTerms:
-    """Named terms per example (B,), unweighted, in nats, and the weight of each in the training loss."""
-
-    terms: dict[str, Tensor]
-    weights: dict[str, float]
-
-    def total(self) -> Tensor:
-        """Scalar: batch mean of the weighted sum."""
-        return sum(self.weights[name] * term.mean() for name, term in self.terms.items())
-
-    def means(self) -> dict[str, Tensor]:
-        """Batch mean of each unweighted term."""
-        return {name: term.detach().mean() for name, term in self.terms.items()}
+def total(terms: Terms, weights: Weights) -> Tensor:
+    """Scalar: batch mean of the weighted sum."""
+    return sum(weights[name] * term.mean() for name, term in terms.items())
 
 
 def gaussian_nll(x: Tensor, recon: Tensor, log_sigma: Tensor) -> Tensor:
     """(B,) -log N(x; recon, σ²) summed over bins, one σ for all of them; at the optimum σ² is the MSE."""
     squares = (x - recon).flatten(1).square().sum(1)
-    bins = x[0].numel()
-    return 0.5 * squares * torch.exp(-2 * log_sigma) + bins * (log_sigma + 0.5 * math.log(2 * math.pi))
+    return 0.5 * squares * torch.exp(-2 * log_sigma) + x[0].numel() * (log_sigma + 0.5 * math.log(2 * math.pi))
 
 
 def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tensor:
@@ -47,14 +36,10 @@ def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tenso
 
 
 def mixture_kl(posterior: Posterior, log_gamma: Tensor, model: VaDE) -> tuple[Tensor, Tensor]:
-    """The two terms (B,) that replace the KL of a plain VAE (Jiang et al. 2017, eq. 8); explained in notebook 06.
+    """Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π), each (B,), instead of a plain VAE's KL; notebook 06.
 
-    Args:
-        posterior: q(z|x) of B · W windows, those of a clip after each other.
-        log_gamma: (B, K) log q(c|x), one cluster variable per clip.
-
-    Returns:
-        Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π).
+    `posterior` is of B · W windows, those of a clip after each other, `log_gamma` (B, K) log q(c|x) of their clips
+    (Jiang et al. 2017, eq. 8).
     """
     gamma, logvar = log_gamma.exp(), model.component_logvars()
     mean, q_logvar = posterior.mean.float()[:, None], posterior.logvar.float()[:, None]
@@ -64,65 +49,42 @@ def mixture_kl(posterior: Posterior, log_gamma: Tensor, model: VaDE) -> tuple[Te
     return (gamma * per_clip).sum(1), (gamma * (log_gamma - model.log_weights())).sum(1)
 
 
-def elbo(model: torch.nn.Module, x: Tensor, out: VAEOutput, y: Tensor | None, weights: dict[str, float]) -> LossTerms:
-    """Negative evidence lower bound of a plain VAE: `nll` + β · `kl`."""
-    terms = {
-        "nll": gaussian_nll(x, out.recon, model.log_sigma),
-        "kl": gaussian_kl(out.posterior, out.prior_mean).sum(1),
-    }
-    return LossTerms(terms, {name: weights[name] for name in terms})
+def elbo(model: torch.nn.Module, x: Tensor, out: VAEOutput, y: Tensor | None, weights: Weights) -> Terms:
+    """Negative evidence lower bound of a plain VAE: `nll` and `kl`."""
+    kl = gaussian_kl(out.posterior, out.prior_mean).sum(1)
+    return {"nll": gaussian_nll(x, out.recon, model.log_sigma), "kl": kl}
 
 
-def conditional_elbo(
-    model: ConditionalVAE, x: Tensor, out: VAEOutput, y: Tensor, weights: dict[str, float]
-) -> LossTerms:
+def conditional_elbo(model: ConditionalVAE, x: Tensor, out: VAEOutput, y: Tensor, weights: Weights) -> Terms:
     """Bound of log p(x|y), and the cross-entropy of the class head on the labelled examples."""
-    plain = elbo(model, x, out, y, weights)
     ce = functional.cross_entropy(out.posterior.class_logits, y, ignore_index=-1, reduction="none")
-    return LossTerms({**plain.terms, "class": ce}, {**plain.weights, "class": weights["class"]})
+    return elbo(model, x, out, y, weights) | {"class": ce}
 
 
-def mixture_elbo(model: VaDE, x: Tensor, out: VAEOutput, y: Tensor | None, weights: dict[str, float]) -> LossTerms:
-    """VaDE's bound per window once the mixture is initialised, `weights["windows"]` to a clip; the plain one before."""
+def mixture_elbo(model: VaDE, x: Tensor, out: VAEOutput, y: Tensor | None, weights: Weights) -> Terms:
+    """VaDE's bound per window in the joint phase, `weights["windows"]` to a clip; before it the plain one."""
     if weights["mixture"] == 0:
         return elbo(model, x, out, y, weights)
     windows = int(weights["windows"])
-    log_gamma = model.responsibilities(out.z, windows)
-    kl_z, kl_c = (t.repeat_interleave(windows) / windows for t in mixture_kl(out.posterior, log_gamma, model))
-    terms = {"nll": gaussian_nll(x, out.recon, model.log_sigma), "kl_z": kl_z, "kl_c": kl_c}
-    scale = weights["kl"] * weights["mixture"]
-    return LossTerms(terms, {"nll": weights["nll"], "kl_z": scale, "kl_c": scale})
+    both = mixture_kl(out.posterior, model.responsibilities(out.z, windows), model)
+    kl_z, kl_c = (t.repeat_interleave(windows) / windows for t in both)
+    return {"nll": gaussian_nll(x, out.recon, model.log_sigma), "kl_z": kl_z, "kl_c": kl_c}
 
 
-OBJECTIVES: dict[str, Callable[..., LossTerms]] = {
-    "basic_vae": elbo,
-    "conv_vae": elbo,
-    "beta_vae": elbo,
-    "cvae": conditional_elbo,
-    "vade": mixture_elbo,
-}
+OBJECTIVES = dict.fromkeys(MODELS, elbo) | {"cvae": conditional_elbo, "vade": mixture_elbo}
 
 
-# --- schedules, at a fractional epoch ---
+def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> Weights:
+    """Weights of the terms at a fractional epoch, and the fixed σ (0: it is learned).
 
-
-def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> dict[str, float]:
-    """Weights of the loss terms, and the fixed σ (0: it is learned).
-
-    Args:
-        mixture: Whether this is VaDE's joint phase; it needs no warm-up, its mixture starts on the pretrained codes.
-        windows: Windows of a clip that share a cluster variable in the joint phase.
+    `mixture`: VaDE's joint phase, where `windows` of a clip share a cluster variable. It needs no warm-up.
     """
     share = min(1.0, epoch / cfg.first_phase)
-    warm = 1.0 if mixture or not cfg.kl_warmup else min(1.0, share / cfg.kl_warmup)
-    return {
-        "nll": 1.0,
-        "kl": warm * cfg.beta,
-        "class": cfg.class_weight,
-        "mixture": cfg.mixture_weight if mixture else 0.0,
-        "windows": float(windows) if mixture else 1.0,
-        "sigma": cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma,
-    }
+    kl = cfg.beta * (1.0 if mixture or not cfg.kl_warmup else min(1.0, share / cfg.kl_warmup))
+    joint = kl * cfg.mixture_weight
+    sigma = cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma
+    weights = {"nll": 1.0, "kl": kl, "kl_z": joint, "kl_c": joint, "class": cfg.class_weight, "sigma": sigma}
+    return weights | {"mixture": cfg.mixture_weight if mixture else 0.0, "windows": float(windows) if mixture else 1.0}
 
 
 def rate_at(cfg: TrainConfig, epoch: float, clips: int, warmup: int = 20, floor: float = 0.02) -> float:

@@ -1,13 +1,10 @@
-"""The five models behind one contract: `encode`, `decode`, `forward`, `sample`; their blocks, and the registry.
-
-Notebooks 02 to 06 explain one model each.
-"""
+"""The five models (notebooks 02 to 06 explain one each) behind one contract, their blocks, and the registry."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise, repeat
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -22,14 +19,11 @@ LOGVAR_RANGE = (-12.0, 6.0)  # keeps exp() finite under bf16 without touching an
 BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
 
 
-# --- blocks, for any input size ---
-
-
-def conv_sizes(size: int, layers: int = len(CHANNELS)) -> list[int]:
-    """Lengths along one axis through `layers` convolutions of kernel 4, stride 2, padding 1."""
-    if size < 2**layers:
-        raise InputError(f"input size {size} is too small for {layers} convolutions; it needs at least {2**layers}")
-    return [size // 2**i for i in range(layers + 1)]
+def conv_sizes(size: int) -> list[int]:
+    """Lengths along one axis before, between and after the convolutions (kernel 4, stride 2, padding 1)."""
+    if size < 2 ** len(CHANNELS):
+        raise InputError(f"input size {size} is too small for {len(CHANNELS)} convolutions that each halve it")
+    return [size // 2**i for i in range(len(CHANNELS) + 1)]
 
 
 def normal_init(tensor: Tensor, std: float) -> Tensor:
@@ -38,64 +32,59 @@ def normal_init(tensor: Tensor, std: float) -> Tensor:
 
 
 def he_init(module: nn.Module) -> None:
-    """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU; use with `module.apply`.
-
-    PyTorch's default shrinks the signal at every ReLU layer: after four convolutions the codes of different clips
-    would hardly differ.
-    """
+    """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU: by default the codes of clips would be alike."""
     if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         return
-    fan_in = module.in_features if isinstance(module, nn.Linear) else module.in_channels * prod(module.kernel_size)
+    fan_in = module.in_features if isinstance(module, nn.Linear) else module.in_channels * math.prod(module.kernel_size)
     if isinstance(module, nn.ConvTranspose2d):
-        fan_in /= prod(module.stride)  # only every stride-th tap meets an input
+        fan_in /= math.prod(module.stride)  # only every stride-th tap meets an input
     normal_init(module.weight, (2 / fan_in) ** 0.5)
     nn.init.zeros_(module.bias)
 
 
-def _dense(n_in: int, n_out: int, dropout: float) -> list[nn.Module]:
-    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU(), nn.Dropout(dropout)]
+def _dense(sizes: tuple[int, ...], dropout: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(dropout)]
+    return layers
 
 
 class DenseEncoder(nn.Sequential):
     """(B, 1, F, T) → (B, features): flatten, then Linear + BatchNorm + ReLU + Dropout per layer."""
 
-    def __init__(self, shape: tuple[int, int], dropout: float, hidden: tuple[int, ...] = HIDDEN) -> None:
-        layers = [m for a, b in pairwise((prod(shape), *hidden)) for m in _dense(a, b, dropout)]
-        super().__init__(nn.Flatten(), *layers)
-        self.features = hidden[-1]
+    def __init__(self, shape: tuple[int, int], dropout: float) -> None:
+        super().__init__(nn.Flatten(), *_dense((math.prod(shape), *HIDDEN), dropout))
+        self.features = HIDDEN[-1]
 
 
 class DenseDecoder(nn.Sequential):
     """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `DenseEncoder`."""
 
-    def __init__(self, code: int, shape: tuple[int, int], dropout: float, hidden: tuple[int, ...] = HIDDEN) -> None:
-        layers = [m for a, b in pairwise((code, *hidden[::-1])) for m in _dense(a, b, dropout)]
-        super().__init__(*layers, nn.Linear(hidden[0], prod(shape)), nn.Unflatten(1, (1, *shape)))
+    def __init__(self, code: int, shape: tuple[int, int], dropout: float) -> None:
+        layers = _dense((code, *HIDDEN[::-1]), dropout)
+        super().__init__(*layers, nn.Linear(HIDDEN[0], math.prod(shape)), nn.Unflatten(1, (1, *shape)))
 
 
 class ConvEncoder(nn.Sequential):
     """(B, 1, F, T) → (B, features): Conv2d 4×4, stride 2, padding 1 + ReLU per layer, then flatten."""
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...] = CHANNELS) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         layers: list[nn.Module] = []
-        for a, b in pairwise((1, *channels)):
+        for a, b in pairwise((1, *CHANNELS)):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
         self.apply(he_init)
-        self.features = channels[-1] * prod(conv_sizes(s, len(channels))[-1] for s in shape)
+        self.features = CHANNELS[-1] * math.prod(conv_sizes(s)[-1] for s in shape)
 
 
 class ConvDecoder(nn.Sequential):
-    """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `ConvEncoder`.
+    """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `ConvEncoder`, its sizes met by output padding."""
 
-    Each ConvTranspose2d restores the exact size of its mirror image by output padding, so no interpolation.
-    """
-
-    def __init__(self, code: int, shape: tuple[int, int], channels: tuple[int, ...] = CHANNELS) -> None:
-        sizes = [conv_sizes(s, len(channels))[::-1] for s in shape]
-        small = (channels[-1], sizes[0][0], sizes[1][0])
-        layers: list[nn.Module] = [nn.Linear(code, prod(small)), nn.ReLU(), nn.Unflatten(1, small)]
-        for i, (a, b) in enumerate(pairwise((*channels[::-1], 1))):
+    def __init__(self, code: int, shape: tuple[int, int]) -> None:
+        sizes = [conv_sizes(s)[::-1] for s in shape]
+        small = (CHANNELS[-1], sizes[0][0], sizes[1][0])
+        layers: list[nn.Module] = [nn.Linear(code, math.prod(small)), nn.ReLU(), nn.Unflatten(1, small)]
+        for i, (a, b) in enumerate(pairwise((*CHANNELS[::-1], 1))):
             odd = tuple(axis[i + 1] - 2 * axis[i] for axis in sizes)
             layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
         super().__init__(*layers[:-1])
@@ -114,27 +103,12 @@ class GaussianHeads(nn.Module):
         return self.mean(h).float(), self.logvar(h).float().clamp(*LOGVAR_RANGE)
 
 
-def encoder_and_decoder(kind: str, shape: tuple[int, int], code: int, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of a kind: `fc` or `conv`. `code` is the width of the decoder's input."""
-    if kind == "fc":
-        return DenseEncoder(shape, dropout), DenseDecoder(code, shape, dropout)
-    return ConvEncoder(shape), ConvDecoder(code, shape)
-
-
-def orthogonal_means(n: int, latent: int, distance: float, seed: int = 0) -> Tensor:
-    """(n, latent) points on orthogonal axes (randomly rotated), every pair `distance` apart."""
+def orthogonal_means(n: int, latent: int, distance: float) -> Tensor:
+    """(n, latent) points on orthogonal axes (randomly rotated, always alike), every pair `distance` apart."""
     if n > latent:
         raise InputError(f"{n} orthogonal class means need at least {n} latent dimensions, not {latent}")
-    if torch.get_default_device().type == "meta":
-        return torch.empty(n, latent)  # as in `normal_init`
-    generator = torch.Generator().manual_seed(seed)
-    q, _ = torch.linalg.qr(torch.randn(latent, latent, generator=generator))
-    return q[:n] * (distance / 2**0.5)
-
-
-# --- the contract ---
-
-Draw = Callable[[Tensor], Tensor]  # standard normal noise of a tensor's shape
+    square = torch.randn(latent, latent, generator=torch.Generator().manual_seed(0), device="cpu")
+    return torch.linalg.qr(square)[0][:n] * (distance / 2**0.5)
 
 
 class Posterior(NamedTuple):
@@ -143,10 +117,6 @@ class Posterior(NamedTuple):
     mean: Tensor
     logvar: Tensor
     class_logits: Tensor | None = None
-
-    def rsample(self, draw: Draw = torch.randn_like) -> Tensor:
-        """(B, L): one reparametrised draw."""
-        return self.mean + draw(self.mean) * torch.exp(0.5 * self.logvar)
 
 
 class VAEOutput(NamedTuple):
@@ -159,31 +129,29 @@ class VAEOutput(NamedTuple):
 
 
 def centred(x: Tensor) -> Tensor:
-    """[0, 1] → [-2, 2]: a language classifier on the same convolutions learned about twice as fast so."""
+    """[0, 1] → [-2, 2]: a classifier on the same convolutions learned about twice as fast so."""
     return 4.0 * x - 2.0
 
 
 class VAE(nn.Module):
-    """The contract and what all five share: two Gaussian heads, a sigmoid output and one learned σ.
+    """The contract (`encode`, `decode`, `forward`, `sample`) and what all share: two heads, a sigmoid, one learned σ.
 
     Labels `y` are class indices (B,) with -1 for unknown, or class probabilities (B, C); models without a condition
     ignore them. Kingma & Welling 2014, arXiv:1312.6114; the learned σ: Rybkin et al. 2021, arXiv:2006.13202.
-
-    Raises:
-        InputError: sizes that do not fit.
     """
 
-    backbone = "conv"
+    backbone = "conv"  # or `fc`
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self._build()
+        self._build(config)
         self.log_sigma = nn.Parameter(torch.tensor(-1.5))
 
-    def _build(self) -> None:
-        c = self.config
-        self.encoder, self.decoder = encoder_and_decoder(self.backbone, c.input_shape, c.latent, c.dropout)
+    def _build(self, c: ModelConfig) -> None:
+        fc = self.backbone == "fc"
+        self.encoder = DenseEncoder(c.input_shape, c.dropout) if fc else ConvEncoder(c.input_shape)
+        self.decoder = DenseDecoder(c.latent, c.input_shape, c.dropout) if fc else ConvDecoder(c.latent, c.input_shape)
         self.heads = GaussianHeads(self.encoder.features, c.latent)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
@@ -198,34 +166,29 @@ class VAE(nn.Module):
         """(B, L): mean of p(z) or p(z|y); its covariance is the identity."""
         return torch.zeros_like(z)
 
-    def forward(
-        self, x: Tensor, y: Tensor | None = None, sample: bool = True, draw: Draw = torch.randn_like
-    ) -> VAEOutput:
-        """Encode, draw (see `Posterior.rsample`; or take the mean with `sample=False`), decode."""
-        posterior = self.encode(x, y)
-        z = posterior.rsample(draw) if sample else posterior.mean
-        if posterior.class_logits is not None:  # unknown classes are the class head's choice here too
-            given = torch.full((len(x),), -1, device=x.device) if y is None else y
-            y = self.probabilities(given, posterior.class_logits)
-        return VAEOutput(self.decode(z, y), z, posterior, self.prior_mean(z, y))
+    def forward(self, x: Tensor, y: Tensor | None = None, draw: Callable = torch.randn_like) -> VAEOutput:
+        """Encode, draw a code with `draw`'s standard normal noise (`torch.zeros_like`: take the mean), decode."""
+        q = self.encode(x, y)
+        z = q.mean + draw(q.mean) * torch.exp(0.5 * q.logvar)
+        if q.class_logits is not None:  # unknown classes are the class head's choice here too
+            y = self.probabilities(y, q.class_logits)
+        return VAEOutput(self.decode(z, y), z, q, self.prior_mean(z, y))
 
     @torch.inference_mode()
     def sample(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
     ) -> Tensor:
-        """(n, 1, F, T) in [0, 1], drawn from the prior and decoded.
+        """(n, 1, F, T) in [0, 1], drawn from the prior, its deviations times `temperature`, and decoded.
 
-        Args:
-            y: (n,) classes of a conditional model, components of a mixture; drawn when None.
-            temperature: Scale of the prior's standard deviation.
-            shared: One draw for all `n`, which then differ in nothing but `y`.
+        `y`, (n,): classes of a conditional model or components of a mixture; None: drawn too. With `shared` all get
+        the same draw and differ in nothing but `y`.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)
-        z, y = self._from_prior(noise.to(self.log_sigma.device), y, generator)
-        return self.decode_in_blocks(z, y)
+        return self.decode_in_blocks(*self._from_prior(noise.to(self.log_sigma.device), y, generator))
 
     def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Codes (n, L) made of standard normal noise (n, L), and what they are decoded with."""
         return noise, None
 
     @torch.inference_mode()
@@ -249,26 +212,20 @@ class ConvVAE(VAE):
     """Four 4×4 convolutions of stride 2 (32-64-128-256 channels), mirrored."""
 
 
-class BetaVAE(ConvVAE):
-    """The Conv VAE with β = 4 (Higgins et al. 2017, openreview Sy2fzU9gl): the objective differs, not the network."""
-
-
 class ConditionalVAE(VAE):
     """Convolutional VAE that is given the class (Sohn et al. 2015; the head q(y|x): Kingma et al. 2014).
 
-    The latent heads get features and a class embedding, the decoder the code and the embedding. Unknown labels are
-    inferred by a class head on the features. The prior is N(0, I), or N(μ_y, I) with class means that are fixed and
-    orthogonal, or learned (`config.prior`).
+    Latent heads and decoder get a class embedding beside their input; unknown labels are inferred by a class head. The
+    prior is N(0, I), or N(μ_y, I) with class means that are fixed and orthogonal, or learned (`config.prior`).
     """
 
     FEATURES, EMBEDDING = 256, 64
 
-    def _build(self) -> None:
-        c = self.config
-        if len(c.classes) < 2:
-            raise InputError("a conditional model needs at least two classes of its condition")
+    def _build(self, c: ModelConfig) -> None:
         n = len(c.classes)
-        self.encoder, self.decoder = encoder_and_decoder("conv", c.input_shape, c.latent + self.EMBEDDING, c.dropout)
+        if n < 2:
+            raise InputError("a conditional model needs at least two classes of its condition")
+        self.encoder, self.decoder = ConvEncoder(c.input_shape), ConvDecoder(c.latent + self.EMBEDDING, c.input_shape)
         self.features = nn.Linear(self.encoder.features, self.FEATURES)
         self.features.apply(he_init)
         embedding = normal_init(torch.empty(n, self.EMBEDDING), 1.0)
@@ -280,20 +237,20 @@ class ConditionalVAE(VAE):
         elif c.prior == "learned":
             self.class_means = nn.Parameter(normal_init(torch.empty(n, c.latent), 0.1))
 
-    def probabilities(self, y: Tensor, logits: Tensor | None = None) -> Tensor:
-        """(B, C): one-hot rows for known classes; unknown ones (-1) take the most likely class of `logits`."""
-        if y.is_floating_point():
+    def probabilities(self, y: Tensor | None, logits: Tensor | None = None) -> Tensor:
+        """(B, C): one-hot rows for known classes; unknown ones (-1, None) take the most likely class of `logits`."""
+        if y is not None and y.is_floating_point():
             return y
         if logits is not None:
-            y = torch.where(y < 0, logits.argmax(1), y)
+            likely = logits.argmax(1)
+            y = likely if y is None else torch.where(y < 0, likely, y)
         return functional.one_hot(y, len(self.config.classes)).float()
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
         """q(z|x, y); with `y=None` the class is inferred, with probabilities (B, C) it is marginalised."""
         h = functional.relu(self.features(self.encoder(centred(x))))  # (B, 256), before any class comes in
         logits = self.class_head(h).float()
-        given = torch.full((len(h),), -1, device=h.device) if y is None else y
-        embedded = self.probabilities(given, logits).to(h.dtype) @ self.embedding.weight.to(h.dtype)
+        embedded = self.probabilities(y, logits).to(h.dtype) @ self.embedding.weight.to(h.dtype)
         return Posterior(*self.heads(torch.cat([h, embedded], 1)), logits)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -301,9 +258,8 @@ class ConditionalVAE(VAE):
         return super().decode(torch.cat([z, self.probabilities(y) @ self.embedding.weight], 1))
 
     def prior_mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        if self.config.prior == "standard" or y is None:
-            return torch.zeros_like(z)
-        return (self.probabilities(y) @ self.class_means).float()
+        standard = self.config.prior == "standard" or y is None
+        return torch.zeros_like(z) if standard else (self.probabilities(y) @ self.class_means).float()
 
     def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         if y is None:
@@ -317,12 +273,9 @@ class VaDE(VAE):
     def __init__(self, config: ModelConfig) -> None:
         self.backbone = config.backbone
         super().__init__(config)
-        k = config.components
-        self.mixture = nn.ParameterDict({
-            "logits": torch.zeros(k),
-            "means": normal_init(torch.empty(k, config.latent), 1.0),
-            "logvars": torch.zeros(k, config.latent),
-        })  # fmt: skip
+        k, latent = config.components, config.latent
+        means = normal_init(torch.empty(k, latent), 1.0)
+        self.mixture = nn.ParameterDict({"logits": torch.zeros(k), "means": means, "logvars": torch.zeros(k, latent)})
         self.register_buffer("mixture_ready", torch.tensor(False))
 
     def log_weights(self) -> Tensor:
@@ -337,7 +290,7 @@ class VaDE(VAE):
         """(B, K): log N(z; μ_c, Σ_c)."""
         logvar, means = self.component_logvars(), self.mixture["means"].float()
         squares = (z.float()[:, None] - means).square() * torch.exp(-logvar)
-        return -0.5 * (squares + logvar + torch.log(torch.tensor(2 * torch.pi))).sum(2)
+        return -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(2)
 
     def responsibilities(self, z: Tensor, windows: int = 1) -> Tensor:
         """(B, K) log p(c|z) of codes (B · windows, L); the windows of a clip follow each other and share one c."""
@@ -360,13 +313,8 @@ class VaDE(VAE):
         return self.mixture["means"][y] + noise * torch.exp(0.5 * self.component_logvars()[y]), None
 
 
-MODELS: dict[str, Callable[[ModelConfig], VAE]] = {
-    "basic_vae": BasicVAE,
-    "conv_vae": ConvVAE,
-    "beta_vae": BetaVAE,
-    "cvae": ConditionalVAE,
-    "vade": VaDE,
-}
+# Beta is the Conv VAE with β = 4 (Higgins et al. 2017, openreview Sy2fzU9gl): the objective differs, not the network
+MODELS = {"basic_vae": BasicVAE, "conv_vae": ConvVAE, "beta_vae": ConvVAE, "cvae": ConditionalVAE, "vade": VaDE}
 
 
 def build(config: ModelConfig) -> VAE:

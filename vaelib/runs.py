@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from .audio import Scaler
-from .checkpoints import read_model
-from .config import (
-    DEFAULT_BETA,
-    InputError,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-    one_of,
-    outputs_dir,
-    read_settings,
-)
+from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir, read_settings
 from .losses import gaussian_kl
-from .models import MODELS, VAE, ConditionalVAE, Posterior, VaDE
+from .models import MODELS, VAE, Posterior, VaDE, build
+from .splits import SPLITS
 from .store import Store, open_store
-from .training import train
+from .training import read_checkpoint, train
 from .windows import Clips, encode_windows
 
-SPLITS = ("train", "validation", "test")
-LABEL_MODES = ("given", "inferred", "marginal")
 
+class Embedding(NamedTuple):
+    """Clips in a model's latent space."""
 
-@dataclass(frozen=True)
-class Embedding:
-    """Clips in a model's latent space.
-
-    Attributes:
-        means: (clip, L) posterior means averaged over evenly spaced windows.
-        logvars: (clip, L) log of the variances averaged over the same windows.
-        kl: (L,) mean KL of each dimension to N(0, 1), nats.
-        rows: (clip,) row numbers in the store.
-    """
-
-    means: np.ndarray
-    logvars: np.ndarray
-    kl: np.ndarray
-    rows: np.ndarray
+    means: np.ndarray  # (clip, L) posterior means averaged over evenly spaced windows
+    logvars: np.ndarray  # (clip, L) log of the variances averaged over the same windows
+    kl: np.ndarray  # (L,) mean KL of each dimension to N(0, 1), nats
+    rows: np.ndarray  # (clip,) row numbers in the store
 
 
 @dataclass(repr=False, eq=False)
@@ -64,19 +44,13 @@ class Run:
     store: Store
     model: VAE  # with the best epoch's weights, in evaluation mode, on the CPU
     summary: dict  # what `done.json` says
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.clips, self.embed = cache(self.clips), cache(self.embed)  # kept in memory after the first call
 
     def __repr__(self) -> str:
-        t, s = self.config.training, self.summary
-        return (
-            f"Run {self.name}, seed {t.seed}, of {self.store.path.name}; epoch {s['best_epoch']} of {s['epochs']}\n"
-            f"  model   {self.config.model.latent} latent dimensions, {s['parameters']:,} parameters, β = {t.beta:g}\n"
-            f"  trained {s['train_seconds']:.0f} s on {s['device']}, {s['clips_per_s']:,.0f} clips/s\n"
-            f"  folder  {self.folder}"
-        )
+        s, about = self.summary, f"{self.name}, seed {self.config.training.seed}, of {self.store.path.name}"
+        return f"Run {about}; epoch {s['best_epoch']} of {s['epochs']}, {s['parameters']:,} parameters; {self.folder}"
 
     @property
     def name(self) -> str:
@@ -91,7 +65,7 @@ class Run:
     @property
     def conditional(self) -> bool:
         """Whether the model is given a class."""
-        return isinstance(self.model, ConditionalVAE)
+        return bool(self.config.model.condition)
 
     def rows(self, split: str | None, tracks: bool = False) -> np.ndarray:
         """(clip,) row numbers of a split, or of all clips; with `tracks`, those of each track's first clip."""
@@ -104,27 +78,26 @@ class Run:
 
     def of_tracks(self, split: str | None, values: np.ndarray) -> np.ndarray:
         """(clip, …) of a split → (track, …): the mean over the clips of each track."""
-        return track_means(values, self.store.tracks(self.store.rows(split))[1])
+        number = self.store.tracks(self.store.rows(split))[1]  # (clip,) which track it belongs to
+        count = np.bincount(number)
+        total = np.zeros((len(count), *values.shape[1:]), np.float64)
+        np.add.at(total, number, values)
+        return (total / count.reshape(-1, *[1] * (total.ndim - 1))).astype(values.dtype)
 
     def clips(self, split: str | None) -> Clips:
         """Scaled spectrograms of a split."""
         return Clips.read(self.store, self.scaler, self.store.rows(split))
 
-    # --- encoding ---
-
     def posteriors(self, clips: Clips, windows: int, labels: str = "inferred") -> Posterior:
-        """Every encoding of a run goes through here: posteriors of evenly spaced windows (clip, window, L).
+        """Posteriors (clip, window, L) of evenly spaced windows (1: the middle one); every encoding goes through here.
 
-        Args:
-            windows: Of each clip; 1: the middle one.
-            labels: Of a conditional model: `given` (the true class: leakage, call it supervised), `inferred` (the
-                class head's choice) or `marginal` (its probabilities). Other models ignore it.
+        `labels` of a conditional model: `given` (the true class: leakage, call it supervised), `inferred` (the class
+        head's choice) or `marginal` (its probabilities). Other models ignore it.
         """
-        y = None
-        if one_of("label mode", labels, LABEL_MODES) == "given" and self.conditional:
-            y = torch.from_numpy(self.store.codes(self.config.model.condition, clips.rows))
-        with self.lock:
-            return encode_windows(self.model, clips, windows, y, labels == "marginal" and self.conditional)
+        one_of("label mode", labels, ("given", "inferred", "marginal"))
+        given = self.conditional and labels == "given"
+        y = torch.from_numpy(self.store.codes(self.config.model.condition, clips.rows)) if given else None
+        return encode_windows(self.model, clips, windows, y, marginal=self.conditional and labels == "marginal")
 
     def embed(self, split: str | None, labels: str = "inferred") -> Embedding:
         """The clips of a split, or all; `labels`: see `posteriors`."""
@@ -134,10 +107,9 @@ class Run:
 
     def embed_tracks(self, split: str | None, labels: str = "inferred") -> Embedding:
         """`embed`, with one code per track: the mean over the segments that a song was cut into."""
-        whole = self.embed(split, labels)
-        variances = self.of_tracks(split, np.exp(whole.logvars))
-        rows = self.rows(split, tracks=True)
-        return Embedding(self.of_tracks(split, whole.means), np.log(variances), whole.kl, rows)
+        means, logvars, kl, _ = self.embed(split, labels)
+        variances = self.of_tracks(split, np.exp(logvars))
+        return Embedding(self.of_tracks(split, means), np.log(variances), kl, self.rows(split, tracks=True))
 
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Of a clip's middle window: posterior mean (L,), the window (mel, frame), class index (0 if unconditional)."""
@@ -152,10 +124,7 @@ class Run:
 
     @torch.inference_mode()
     def log_responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
-        """(clip, K) log p(c|clip) of a VaDE run: the windows of a clip share one cluster variable.
-
-        With `tracks`, (track, K): all windows of all segments of a track share it.
-        """
+        """(clip, K) log p(c|clip) of a VaDE run: all windows of a clip, with `tracks` of a track, share a cluster."""
         if not isinstance(self.model, VaDE):
             raise InputError(f"{self.name} has no mixture: only a vade run has soft assignments")
         codes = self.posteriors(self.clips(split), self.config.training.eval_windows).mean
@@ -165,22 +134,18 @@ class Run:
         of_track = [codes[torch.from_numpy(number == t)].flatten(0, 1) for t in range(len(first))]
         return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).numpy()
 
-    # --- decoding ---
-
-    @torch.inference_mode()
     def decode(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
         """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1]."""
         if self.conditional and y is None:
             raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
-        codes, y = torch.as_tensor(np.asarray(z), dtype=torch.float32), None if y is None else torch.as_tensor(y)
-        with self.lock:
-            return self.model.decode_in_blocks(codes, y).squeeze(1).numpy()
+        classes = None if y is None else torch.as_tensor(y)
+        return self.model.decode_in_blocks(torch.as_tensor(np.asarray(z), dtype=torch.float32), classes)[:, 0].numpy()
 
     def reconstruct(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Middle windows of a split and their reconstructions from the posterior mean, both (clip, mel, frame)."""
         clips = self.clips(split)
         q = self.posteriors(clips, 1)
-        y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1).numpy()
+        y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1)
         return self.middle_windows(clips.rows), self.decode(q.mean[:, 0].numpy(), y)
 
     def sample(
@@ -188,20 +153,7 @@ class Run:
     ) -> np.ndarray:
         """(n, mel, frame) drawn from the prior, of the classes or components `y` if given; see `VAE.sample`."""
         classes = None if y is None else torch.as_tensor(list(y))
-        with self.lock:
-            return self.model.sample(n, classes, temperature, seed, shared).squeeze(1).numpy()
-
-    def decibels(self, x: np.ndarray) -> np.ndarray:
-        """(…, mel, frame) in [0, 1] → dB."""
-        return self.scaler.inverse(x)
-
-
-def track_means(values: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """(clip, …) → (track, …) means; `number` (clip,) says which track each clip belongs to."""
-    count = np.bincount(number)
-    total = np.zeros((len(count), *values.shape[1:]), np.float64)
-    np.add.at(total, number, values)
-    return (total / count.reshape(-1, *[1] * (total.ndim - 1))).astype(values.dtype)
+        return self.model.sample(n, classes, temperature, seed, shared)[:, 0].numpy()
 
 
 def plan(
@@ -210,27 +162,23 @@ def plan(
 ) -> RunConfig:  # fmt: skip
     """Configuration of a run on a store; sizes, classes and the model's own β come from the store and the model.
 
-    Args:
-        condition: Label of a conditional model.
-        model_settings, training: Settings of `ModelConfig` and `TrainConfig`; InputError for one that is unknown.
-        settings: Further ones of both, instead of these (`config.read_settings`).
+    `model_settings` and `training` are settings of `ModelConfig` and `TrainConfig`, `settings` further ones of both,
+    instead of these (`config.read_settings`). InputError for one that is unknown.
     """
     one_of("model", model, MODELS)
     if condition and model != "cvae":
         raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
     if model == "cvae":
         one_of("condition", condition, ("language", "genre"))
-    classes = tuple(store.classes(condition)) if condition else ()
     of_model, of_training = read_settings(settings)
-    sizes = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "classes": classes}
-    sizes |= {"prior": prior} | (model_settings or {}) | of_model
-    training = {"beta": DEFAULT_BETA.get(model, 1.0)} | training | of_training
+    sizes = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "prior": prior}
+    sizes |= {"classes": store.classes(condition)} if condition else {}
     return RunConfig(
         corpus=store.path.stem,
         fingerprint=store.attrs["fingerprint"],
         front_end=store.front_end,
-        model=ModelConfig.from_dict(sizes),
-        training=TrainConfig.from_dict(training),
+        model=ModelConfig.from_dict(sizes | (model_settings or {}) | of_model),
+        training=TrainConfig.from_dict({"beta": DEFAULT_BETA.get(model, 1.0)} | training | of_training),
         detilt=detilt,
     )
 
@@ -245,16 +193,10 @@ def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) ->
 
 
 def open_run(folder: Path | str) -> Run:
-    """Open a finished run on the CPU.
-
-    Raises:
-        InputError: no such run, unfinished, damaged, or its store is gone or another one.
-    """
+    """Open a finished run on the CPU; InputError: unfinished, damaged, or its store is gone or another one."""
     folder = Path(folder)
     if not (folder / "done.json").is_file():
-        unfinished = (folder / "config.json").is_file()
-        hint = "is unfinished; run its notebook or `vaelib train` again, it continues" if unfinished else "is no run"
-        raise InputError(f"{folder} {hint}")
+        raise InputError(f"{folder} holds no finished run: run its notebook or `vaelib train` again, it continues")
     try:
         about, summary = (dict(json.loads((folder / n).read_text())) for n in ("config.json", "done.json"))
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
@@ -264,21 +206,23 @@ def open_run(folder: Path | str) -> Run:
     store = open_store(path)
     if (store.attrs["fingerprint"], store.front_end) != (config.fingerprint, config.front_end):
         raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
-    return Run(folder, config, scaler, store, read_model(config.model, folder / "best.safetensors"), summary)
+    with torch.device("meta"):  # no weights are drawn that are then replaced
+        model = build(config.model).eval()
+    read_checkpoint(folder / "best.safetensors", model, assign=True)
+    return Run(folder, config, scaler, store, model, summary)
 
 
 def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
-    """Folders of finished runs under `root`, newest last.
+    """Folders of finished runs under `root`, newest last; what cannot be read is left out.
 
-    Args:
-        wanted: `model`, `epochs` (VaDE: pretraining epochs), or any setting of a run by its name; None matches all.
+    `wanted`: `model`, `epochs` (VaDE: pretraining epochs), or any setting of a run by its name; None matches all.
     """
     found = []
     for done in Path(root or outputs_dir()).rglob("done.json"):
         try:
-            config = RunConfig.from_dict(json.loads((done.parent / "config.json").read_text())["config"])
+            config = RunConfig.from_dict(json.loads(done.with_name("config.json").read_text())["config"])
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
-            continue  # not one of ours, or damaged: left out
+            continue
         has = vars(config.training) | vars(config.model) | vars(config)
         has |= {"model": config.model.name, "epochs": config.training.first_phase}
         if all(v is None or has[k] == v for k, v in wanted.items()):
@@ -291,10 +235,7 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
     folders = find_runs(root, **wanted)
     if not folders:
         asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None)
-        raise InputError(
-            f"no finished run with {asked} in {root or outputs_dir()}: train it first, "
-            f"e.g. `vaelib train --model {wanted.get('model') or 'conv_vae'}`"
-        )
+        raise InputError(f"no finished run with {asked} in {root or outputs_dir()}: train it first (`vaelib train`)")
     music = [f for f in folders if wanted.get("corpus") or not f.parent.name.startswith("desk-")]
     return open_run((music or folders)[-1])
 
@@ -302,35 +243,27 @@ def latest_run(root: Path | str | None = None, **wanted: object) -> Run:
 def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None = None, **wanted: object) -> list[Run]:
     """The newest run of every variant and seed, in the order of the registry; unreadable ones with a warning.
 
-    Args:
-        among: Only these folders (of a plan); of a variant and seed then the one that was trained longest.
-        wanted: As for `find_runs`.
+    `among`: only these folders (of a plan); of a variant and seed then the one that was trained longest.
     """
-    newest, allowed = {}, None if among is None else {Path(f).resolve() for f in among}
+    found, allowed = [], None if among is None else {Path(f).resolve() for f in among}
     for folder in find_runs(root, **wanted):
-        if allowed is not None and folder.resolve() not in allowed:
-            continue
         try:
-            run = open_run(folder)
+            if allowed is None or folder.resolve() in allowed:
+                found.append(open_run(folder))
         except InputError as e:  # one damaged run must not hide the others
             warnings.warn(f"left out: {e}", stacklevel=2)
-            continue
-        key = run.name, run.config.training.seed
-        longest = newest[key].config.training.total_epochs if among is not None and key in newest else 0
-        if run.config.training.total_epochs >= longest:
-            newest[key] = run
-    order = list(MODELS)
+    if allowed is not None:
+        found.sort(key=lambda r: r.config.training.total_epochs)
+    newest, order = {(r.name, r.config.training.seed): r for r in found}, list(MODELS)
     return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))
 
 
 def describe(store: Store) -> str:
     """One line that a notebook begins with: corpus, clips of each split, window, device."""
-    fe, clips = store.front_end, " / ".join(f"{len(store.rows(split)):,}" for split in SPLITS)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"
-    return (
-        f"{store.attrs['corpus']}: {clips} clips ({' / '.join(SPLITS)}), windows of {fe.n_mels} bands × {fe.frames} "
-        f"frames ({fe.window_seconds:.1f} s), {device}"
-    )
+    fe, clips = store.front_end, ", ".join(f"{len(store.rows(split)):,} {split}" for split in SPLITS)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    window = f"{fe.n_mels} bands × {fe.frames} frames ({fe.window_seconds:.1f} s)"
+    return f"{store.attrs['corpus']}: clips: {clips}; windows of {window}; {device}"
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:

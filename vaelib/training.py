@@ -1,7 +1,6 @@
-"""The one training loop, on one device or several: checkpoints, resume, live progress.
+"""The one training loop, on one device or several (no part of a run's identity).
 
-A run's folder holds `config.json`, `history.csv`, `best.safetensors`, `last.safetensors` and, when it is finished,
-`done.json`. The number of devices is no part of a run's identity.
+It leaves `config.json`, `history.csv`, `best.safetensors`, `last.safetensors` and, at the end, `done.json` in a folder.
 """
 
 from __future__ import annotations
@@ -9,11 +8,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
+import platform
+import shlex
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +27,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoints import environment, load_weights, read_tensors, write_tensors
-from .config import InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
+from .config import ROOT, InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
 from .losses import rate_at, weights_at
-from .models import VaDE, build
+from .models import VAE, VaDE, build
 from .optimization import Stepper, init_mixture, make_fabric, start_on_components
 from .progress import Progress, clock
 from .windows import encode_windows, load_data
@@ -36,117 +39,106 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work, and the epoch it is in
 START_CLIPS = 4096  # training clips that codes and mixture start from, at most
+PACKAGES = "lightning-fabric librosa numpy scikit-learn soundfile torch umap-learn zarr"  # those that decide results
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite; the last good checkpoint is kept."""
+    """The loss became NaN or infinite; the best epoch before is kept."""
 
 
-class TrainingStoppedError(RuntimeError):
-    """One of the processes that train a model together died; the others were ended."""
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write tensors and a JSON state as one safetensors file, whole or not at all."""
+    from safetensors.torch import save
+
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_atomic(path, save(plain, {"state": json.dumps(state)}))
 
 
-class TrainingInterruptedError(KeyboardInterrupt):
-    """A person stopped the training; the message says that it continues."""
+def read_checkpoint(path: Path, model: VAE, assign: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Give a model its weights (a VaDE keeps its mixture where the file has none); return all tensors and the state.
 
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it: a notebook shows the sentence alone
-        return [f"Interrupted: {self}"]
+    InputError for a file that is missing, damaged or of another model.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as f:
+            tensors, state = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["state"])  # noqa: SIM118
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
+        own = {k: v for k, v in model.state_dict().items() if k.startswith("mixture")}
+        model.load_state_dict(own | weights, assign=assign)
+    except Exception as e:  # whatever is wrong with it, it is the file's fault
+        reason = " ".join(str(e).split())[:300]
+        raise InputError(f"checkpoint {path} cannot be read ({reason}); train that run again") from e
+    return tensors, state
 
 
-@dataclass
-class State:
-    """Where a run stands; stored with every checkpoint."""
-
-    epoch: int = 0
-    best_epoch: int = -1
-    best_loss: float = math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
-    pretrained: str = ""  # the run that VaDE took its first phase from
+def environment() -> dict[str, str]:
+    """Command, commit, versions and machine of this process, for the run's record; no part of a run's identity."""
+    git = [shutil.which("git") or "true", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    return {
+        # the command that a person gave, which started the kernel of this notebook
+        "command": os.environ.get("VAELIB_COMMAND") or shlex.join(sys.argv),
+        "git": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES.split()),
+        "platform": f"Python {platform.python_version()}, {platform.platform()}, {torch.get_num_threads()} threads",
+    }
 
 
 class Trainer:
     """One run: builds the model, trains it, and leaves its folder complete.
 
-    Of several processes each has a trainer of its own and a device. All of them draw the same order and windows and
-    take their part of every batch; the first one alone validates, writes and calls `say` with the live line.
+    Of several processes each has a trainer. All of them draw the same order and windows and take their part of every
+    batch; the first one alone validates, writes and calls `say` with the live line.
     """
 
     def __init__(self, config: RunConfig, store: Store, say: Callable[[str], None], devices: int = 1) -> None:
-        check(config, store, devices)
-        self.config, self.cfg, self.store, self.say = config, config.training, store, say
-        self.folder, self.state, self.saved = config.folder, State(), (0, time.monotonic())
+        self.config, self.cfg, self.folder, self.say = config, config.training, config.folder, say
+        self.state = {"epoch": 0, "best_epoch": -1, "best_loss": math.inf, "history": [], "pretrained": ""}
         keep_freed_memory()
         self.fabric = make_fabric(self.cfg.precision, devices)
-        self.device, self.first = self.fabric.device, self.fabric.is_global_zero
         torch.manual_seed(self.cfg.seed)
         self.stepper = Stepper(build(config.model), self.cfg, self.fabric)
-        self.model = self.stepper.model
-        self.scaler = store.fit_scaler(config.detilt)
-        self.data = load_data(store, self.scaler, config.model.condition, self.device, self.folder, devices)
+        self.model, scaler = self.stepper.model, store.fit_scaler(config.detilt)
+        self.data = load_data(store, scaler, config.model.condition, self.fabric.device, self.folder, devices)
         # of a clip, where several are looked at together: two, if they can differ
         self.windows = 2 if self.cfg.target == "other" else self.data.train.distinct(2)
-        self.best: dict[str, Tensor] = {}
+        if self.fabric.is_global_zero:
+            about = {"config": config.to_dict(), "scaler": scaler.to_dict(), "environment": environment()}
+            write_atomic(self.folder / "config.json", json.dumps(about | {"store": str(store.path)}, indent=1))
 
     def run(self) -> None:
-        """Train to the end, from the last checkpoint if there is one."""
-        if self.first:
-            about = {"config": self.config.to_dict(), "scaler": self.scaler.to_dict(), "environment": environment(),
-                     "store": str(self.store.path)}  # fmt: skip
-            write_atomic(self.folder / "config.json", json.dumps(about, indent=1))
-        if (self.folder / "last.safetensors").is_file():
-            self._load()
-        else:
-            self._begin()
-        try:
-            while self.state.epoch < self.cfg.total_epochs:
-                self._epoch(self.state.epoch)
-                if self.first and time.monotonic() - self.saved[1] > SAVE_EVERY_S:
-                    self._save()
-        except KeyboardInterrupt:
-            raise TrainingInterruptedError(
-                f"training of {self.config.variant} stopped in epoch {self.state.epoch + 1} of "
-                f"{self.cfg.total_epochs}; run the same again, it continues after epoch {self.saved[0]}"
-            ) from None
-        if self.first:
-            self._save(finished=True)
+        """Train to the end: from the last checkpoint, a finished pretraining, components, or at random."""
+        last, plain, n = self.folder / "last.safetensors", pretraining_of(self.config), self.cfg.start_components
+        if last.is_file():
+            tensors, self.state = read_checkpoint(last, self.model)
+            self.stepper.load_state(tensors)
+        elif plain and (plain.folder / "done.json").is_file():
+            self.say(f"the pretraining is the finished run {plain.run_id}")
+            _, taken = read_checkpoint(plain.folder / "last.safetensors", self.model)
+            self.state |= {"epoch": taken["epoch"], "history": taken["history"], "pretrained": plain.run_id}
+        elif n:
+            start_on_components(self.model, self.data.train.some(START_CLIPS), n, self.cfg.seed)
+        saved = time.monotonic()
+        while self.state["epoch"] < self.cfg.total_epochs:
+            self._epoch(self.state["epoch"])
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self._save(self.stepper.state())
+                saved = time.monotonic()
+        self._save({})
+        self._finish()
         self.fabric.barrier()  # whoever returns finds the run complete
-
-    def _begin(self) -> None:
-        """Start at random, on a plain run of the same settings (VaDE), or on components of the windows."""
-        if isinstance(self.model, VaDE) and self.cfg.pretrain_epochs:
-            self._take_pretrained()
-        if self.cfg.start_components and not self.state.epoch:
-            start_on_components(self.model, self.data.train.some(START_CLIPS), self.cfg.start_components, self.cfg.seed)
-            self._take_from_first()
-
-    def _take_pretrained(self) -> None:
-        """VaDE's first phase is the training of the plain VAE: take the end of that run, if it is there."""
-        wanted = pretraining_of(self.config)
-        last = wanted.folder / "last.safetensors"
-        if (wanted.folder / "done.json").is_file():
-            tensors, state = read_tensors(last)
-            own = {k: v for k, v in self.model.state_dict().items() if k.startswith("mixture")}
-            load_weights(self.model, _part(tensors, "model.") | own, last)
-            self.state = State(self.cfg.pretrain_epochs, history=state["history"], pretrained=wanted.run_id)
-            self.say(f"the pretraining is the finished run {wanted.run_id}")
-        else:
-            self.say(f"no finished {wanted.variant} run of the same settings: pretraining here")
-
-    def _take_from_first(self) -> None:
-        """Every process has the parameters of the first one."""
-        with torch.no_grad():
-            for p in self.model.parameters():
-                p.copy_(self.fabric.broadcast(p))
-
-    # --- one epoch ---
 
     def _epoch(self, epoch: int) -> None:
         """Train and validate once; all randomness comes from (seed, epoch), so that a resumed run is equal."""
         torch.manual_seed(int(np.random.SeedSequence((self.cfg.seed, epoch)).generate_state(1, np.uint64)[0]))
         mixture = isinstance(self.model, VaDE) and epoch >= self.cfg.pretrain_epochs
-        if mixture and not bool(self.model.mixture_ready):
-            self._start_mixture()
-        self.stepper.hold(bool(self.cfg.start_components) and epoch < self.cfg.held * self.cfg.first_phase)
+        if mixture and not self.model.mixture_ready:
+            self.model.eval()
+            codes = encode_windows(self.model, self.data.train.some(START_CLIPS), self.cfg.eval_windows).mean
+            init_mixture(self.model, codes, self.cfg.seed)
+            self.stepper.optimizer.state.clear()  # as after a pretraining that was another run
+        self.stepper.held = bool(self.cfg.start_components) and epoch < self.cfg.held * self.cfg.first_phase
         started = time.monotonic()
         means, windows = self._pass(epoch, mixture)
         seconds = time.monotonic() - started
@@ -160,53 +152,36 @@ class Trainer:
             "seconds": seconds,
             "clips_per_s": windows / seconds,
         }
-        self._keep_best(row)
-        self.state.history.append(row)
-        self.state.epoch += 1
-        self.say(self._line())
-
-    def _start_mixture(self) -> None:
-        self.model.eval()
-        codes = encode_windows(self.model, self.data.train.some(START_CLIPS), self.cfg.eval_windows).mean
-        init_mixture(self.model, codes, self.cfg.seed)
-        self._take_from_first()
-        self.stepper.optimizer.state.clear()  # as after a pretraining that was another run
-        self.state.best_loss = math.inf
+        self.state["epoch"] = epoch + 1
+        self.state["history"].append(row)
+        if self.fabric.is_global_zero:
+            self._keep(row)
+        self.say(self._line(epoch + 1))
 
     def _pass(self, epoch: int, mixture: bool) -> tuple[dict[str, float], int]:
         """Every training clip once: means of the terms over steps and devices, and how many windows were answered."""
-        self.stepper.module.train()
-        clips, per_clip = len(self.data.train), self._per_clip(mixture)
-        size = min(self.cfg.batch_size, clips)
-        shown, sums, windows, bad = 0.0, {}, 0, torch.zeros((), dtype=torch.long, device=self.device)
-        for step, (x, index) in enumerate(self.data.train.batches(size, per_clip, self.stepper.share)):
-            at = epoch + min(1.0, step * self.cfg.batch_size / clips)
-            weights = weights_at(self.cfg, at, mixture, self.windows)
+        self.model.train()
+        clips, per_clip, shown, rows = len(self.data.train), self._per_clip(mixture), 0.0, []
+        size, share = min(self.cfg.batch_size, clips), (self.fabric.global_rank, self.fabric.world_size)
+        for x, index in self.data.train.batches(size, per_clip, share):
+            at = epoch + min(1.0, len(rows) * self.cfg.batch_size / clips)
             y = self.data.train_y[index].repeat_interleave(per_clip)
+            weights = weights_at(self.cfg, at, mixture, self.windows)
             terms = self.stepper(x, y, weights, rate_at(self.cfg, at, clips))
-            # no step waits for the device: the first bad one is read at the end of the epoch
-            bad = torch.where((bad == 0) & ~torch.isfinite(terms["loss"]), step + 1, bad)
-            sums = {k: sums.get(k, 0) + v for k, v in terms.items()}
-            windows += len(x) if mixture or self.cfg.target == "same" else len(x) // 2
+            rows.append(torch.stack(list(terms.values())))
             if time.monotonic() - shown > 0.2:
                 shown = time.monotonic()
-                self.say(self._line(step + 1, -(-clips // size)))
-        means = self.fabric.all_reduce(torch.stack(list(sums.values())) / (step + 1), reduce_op="mean")
-        means = dict(zip(sums, means.tolist(), strict=True))
-        wrong = [k for k, v in means.items() if not math.isfinite(v)]
-        if wrong:
-            self._diverged(", ".join(wrong), int(bad))
-        return means, windows * self.stepper.share[1]
-
-    def _diverged(self, terms: str, step: int) -> None:
-        if self.first and self.best:
-            self._save_best()
-        self.fabric.barrier()  # all processes raise it: none ends before the best is written
-        kept = f"the last good checkpoint is kept in {self.folder}" if self.best else "no checkpoint was reached"
-        raise TrainingDivergedError(
-            f"training of {self.config.run_id} stopped: {terms} became non-finite in epoch {self.state.epoch + 1}, "
-            f"step {step}; {kept}: lower lr or raise kl_warmup"
-        )
+                self.say(self._line(at))
+        table = self.fabric.all_reduce(torch.stack(rows), reduce_op="mean")  # (step, term); no step waited for it
+        bad = (~table.isfinite()).nonzero().tolist()
+        if bad:
+            wrong = ", ".join(name for i, name in enumerate(terms) if [bad[0][0], i] in bad)
+            raise TrainingDivergedError(
+                f"training of {self.config.run_id} stopped: {wrong} became non-finite in epoch {epoch + 1}, step "
+                f"{bad[0][0] + 1}: lower lr or raise kl_warmup; the best epoch before it is kept in {self.folder}"
+            )
+        windows = len(rows) * size * (1 if self.cfg.target == "other" and not mixture else per_clip)
+        return dict(zip(terms, (sum(table) / len(table)).tolist(), strict=True)), windows
 
     def _per_clip(self, mixture: bool) -> int:
         return self.windows if mixture or self.cfg.target == "other" else 1
@@ -214,198 +189,123 @@ class Trainer:
     def _validate(self, mixture: bool) -> dict[str, float]:
         """Validation terms at the final β: losses of different epochs are comparable after warm-up."""
         clips, windows = self.data.validation, self._per_clip(mixture)
-        if not len(clips) or not self.first:
+        if not len(clips) or not self.fabric.is_global_zero:
             return {}
         self.model.eval()
         torch.manual_seed(self.cfg.seed)
         weights = weights_at(self.cfg, math.inf, mixture, self.windows)
         sums: dict[str, float] = {}
-        for index in torch.arange(len(clips), device=self.device).split(self.cfg.batch_size):
+        for index in torch.arange(len(clips), device=self.fabric.device).split(self.cfg.batch_size):
             x = clips.even_windows(index, windows).flatten(0, 1)
             y = self.data.validation_y[index].repeat_interleave(windows)
             for k, v in self.stepper.measure(x, y, weights).items():
                 sums[k] = sums.get(k, 0.0) + float(v) * len(index)
         return {k: v / len(clips) for k, v in sums.items()}
 
-    def _line(self, step: int = 0, steps: int = 0) -> str:
-        """Epoch, and in it the step; the last epoch's losses, speed and time left."""
-        total, last = self.cfg.total_epochs, self.state.history[-1] if self.state.history else {}
-        parts = [f"epoch {self.state.epoch + bool(step)}/{total}" + (f", step {step}/{steps}" if step else "")]
-        parts += [f"{k.removeprefix('train_')} {v:.4g}" for k, v in last.items() if k.startswith("train_")]
-        if last:
-            left = (total - self.state.epoch - (step / steps if steps else 0)) * last["seconds"] * 1.1
-            parts += [f"{last['clips_per_s']:,.0f} clips/s", f"{clock(left)} left"]
-        return " · ".join(parts)
+    def _line(self, done: float) -> str:
+        """Epochs done, the last one's losses, speed and time left."""
+        text = f"epoch {done:.3g}/{self.cfg.total_epochs}"
+        for row in self.state["history"][-1:]:
+            left = clock((self.cfg.total_epochs - done) * row["seconds"] * 1.1)
+            text += f" · loss {row['train_loss']:.4g} · mse {row['train_mse']:.4g} · {row['clips_per_s']:,.0f} clips/s"
+            text += f" · {left} left"
+        return text
 
-    # --- what is kept ---
-
-    def _keep_best(self, row: dict[str, float]) -> None:
-        """The best epoch by validation loss, once the KL weight has reached its final value."""
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Keep the history, and the epoch if it is the best by validation loss since the KL weight is the final one."""
         loss = row.get("validation_loss", -row["epoch"])  # no validation clips: the last epoch is the best
-        warm = row["kl_weight"] >= self.cfg.beta and (not isinstance(self.model, VaDE) or row["phase"] == "joint")
-        if (warm and loss < self.state.best_loss) or not self.best:
-            self.state.best_loss = loss if warm else math.inf
-            self.state.best_epoch = int(row["epoch"])
-            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        warm = row["kl_weight"] >= self.cfg.beta and row["epoch"] > self.cfg.pretrain_epochs
+        if (warm and loss < self.state["best_loss"]) or self.state["best_epoch"] < 0:
+            self.state |= {"best_loss": loss if warm else math.inf, "best_epoch": row["epoch"]}
+            write_checkpoint(self.folder / "best.safetensors", self.model.state_dict(), {"epoch": row["epoch"]})
+        write_atomic(self.folder / "history.csv", pd.DataFrame(self.state["history"]).to_csv(index=False))
 
-    def _save_best(self) -> None:
-        write_tensors(self.folder / "best.safetensors", self.best, {"epoch": self.state.best_epoch})
-        write_atomic(self.folder / "history.csv", pd.DataFrame(self.state.history).to_csv(index=False))
+    def _save(self, moments: dict[str, Tensor]) -> None:
+        if self.fabric.is_global_zero:
+            weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+            write_checkpoint(self.folder / "last.safetensors", weights | moments, self.state)
 
-    def _save(self, finished: bool = False) -> None:
-        self._save_best()
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        if not finished:
-            tensors |= {f"optimizer.{k}": v for k, v in self.stepper.state().items()}
-        write_tensors(self.folder / "last.safetensors", tensors, vars(self.state))
-        self.saved = self.state.epoch, time.monotonic()
-        if finished:
-            write_atomic(self.folder / "done.json", json.dumps(self._summary(), indent=1))
-
-    def _summary(self) -> dict[str, Any]:
-        seconds = [row["seconds"] for row in self.state.history]
-        return {
-            "best_epoch": self.state.best_epoch,
-            "epochs": self.state.epoch,
+    def _finish(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        seconds, rates = ([row[k] for row in self.state["history"]] for k in ("seconds", "clips_per_s"))
+        summary = {k: self.state[k] for k in ("best_epoch", "pretrained")} | {
+            "epochs": self.state["epoch"],
             "parameters": self.model.parameter_count(),
             "train_seconds": sum(seconds),
-            # median: the first epoch warms caches up
-            "clips_per_s": statistics.median(row["clips_per_s"] for row in self.state.history),
+            "clips_per_s": statistics.median(rates),  # the first epoch warms caches up
             "seconds_per_epoch": statistics.median(seconds),
-            "pretrained": self.state.pretrained,
-            "device": str(self.device),
+            "device": str(self.fabric.device),
             "precision": self.fabric.strategy.precision.precision,
-            "devices": self.stepper.share[1],
+            "devices": self.fabric.world_size,
         }
-
-    def _load(self) -> None:
-        last = self.folder / "last.safetensors"
-        tensors, state = read_tensors(last)
-        load_weights(self.model, _part(tensors, "model."), last)
-        self.best, _ = read_tensors(self.folder / "best.safetensors")
-        self.state = State(**state)
-        self.stepper.load_state(_part(tensors, "optimizer."))
-        self.saved = self.state.epoch, time.monotonic()
+        write_atomic(self.folder / "done.json", json.dumps(summary, indent=1))
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def pretraining_of(config: RunConfig) -> RunConfig:
+def pretraining_of(config: RunConfig) -> RunConfig | None:
     """The plain run (Conv, or Basic for a fully connected backbone) whose training is a VaDE run's first phase."""
-    model, usual = config.model, TrainConfig()
-    name = "conv_vae" if model.backbone == "conv" else "basic_vae"
+    model, training = config.model, config.training
+    if model.name != "vade" or not training.pretrain_epochs:
+        return None
+    name, usual = "conv_vae" if model.backbone == "conv" else "basic_vae", TrainConfig()
+    training = replace(training, epochs=training.pretrain_epochs, pretrain_epochs=0, mixture_lr=usual.mixture_lr)
     plain = ModelConfig(name, model.input_shape, latent=model.latent, dropout=model.dropout)
-    epochs = {"epochs": config.training.pretrain_epochs, "pretrain_epochs": 0}
-    mixture = {"mixture_lr": usual.mixture_lr, "mixture_weight": usual.mixture_weight}
-    return replace(config, model=plain, training=replace(config.training, **epochs, **mixture))
-
-
-def check(config: RunConfig, store: Store, devices: int = 1) -> None:
-    """InputError if a run cannot be trained on a store by so many devices."""
-    if store.attrs["fingerprint"] != config.fingerprint or store.front_end != config.front_end:
-        raise InputError(f"store {store.path.name} is not the one this run was configured for; open that one")
-    if config.training.target == "other" and store.attrs.get("windows") == "start":
-        raise InputError(
-            f"every window of {store.path.name} is the first of its clip, there is no other one to answer with: use "
-            "target 'same', or a store with windows 'anywhere'"
-        )
-    gpus, batch = torch.cuda.device_count(), min(config.training.batch_size, len(store.rows("train")))
-    if devices < 1 or (gpus and devices > gpus):
-        raise InputError(f"devices is {devices}, but must be at least 1" + (f" and at most {gpus}" if gpus else ""))
-    if devices > 1 and (batch % devices or batch < 2 * devices):
-        raise InputError(
-            f"a step of {batch} clips cannot be shared equally by {devices} devices, two clips or more each: "
-            "choose another batch_size or number of devices"
-        )
+    return replace(config, model=plain, training=replace(training, mixture_weight=usual.mixture_weight))
 
 
 def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Path:
-    """Train what `config` describes, from its last checkpoint, or return at once if that very run is finished.
+    """Train what `config` describes, or continue it, unless that very run is finished; returns its folder.
 
-    A run is trained once at a time: who finds another process training it waits, and then has its result.
-
-    Args:
-        show: Print the live line.
-        devices: GPUs (where there is none: CPU processes) that share every batch.
-
-    Returns:
-        The run's folder.
-
-    Raises:
-        InputError: see `check`, `models.build` and `windows.load_data`.
-        TrainingDivergedError, TrainingInterruptedError, TrainingStoppedError: as their names say.
+    `devices`: GPUs (where there is none: CPU processes) that share every batch; `show`: print the live line.
+    InputError for a store or a number of devices that does not suit; TrainingDivergedError.
     """
     done, progress = config.folder / "done.json", Progress(f"training {config.variant}")
     if done.is_file():
         return config.folder
-    check(config, store, devices)
+    if config.training.target == "other" and store.attrs.get("windows") == "start":
+        raise InputError(f"all windows of {store.path.name} are the first of their clip: use target 'same'")
+    batch = min(config.training.batch_size, len(store.rows("train")))
+    if devices > 1 and (batch % devices or batch < 2 * devices):
+        raise InputError(
+            f"{devices} devices cannot share {batch} clips equally, two or more each: choose fewer devices"
+        )
     say = progress.show if show else lambda line: None
-    lock = FileLock(config.folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        lock = FileLock(config.folder / ".lock").acquire(blocking=False)
     except Timeout:
         say("another process is training this run; waiting for it")
-        lock.acquire()
-    try:
+        lock = FileLock(config.folder / ".lock").acquire()
+    with lock:
         if not done.is_file():
             _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
-    finally:
-        lock.release()
     if show:
         progress.close()
     return config.folder
 
 
 def _train_together(config: RunConfig, store: Store, say: Callable[[str], None], devices: int) -> None:
-    """Train in as many processes as devices, with their live line here."""
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, start_processes
+    """Train in as many processes as devices, with their live line here; all of them end when one does."""
+    from lightning_fabric.plugins.environments.lightning import find_free_network_port
+    from torch.multiprocessing import get_context, start_processes
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    messages, threads = get_context("spawn").SimpleQueue(), max(1, torch.get_num_threads() // devices)
-    given = (config, store.path, devices, port, threads, messages)
+    lines, done = get_context("spawn").SimpleQueue(), False
+    given = (config, store.path, devices, find_free_network_port(), lines)
     context = start_processes(_one_of_several, given, devices, join=False, start_method="spawn")
-
-    def drain() -> None:
-        while not messages.empty():
-            message = messages.get()
-            if isinstance(message, Exception):
-                raise message
-            say(message)
-
     try:
-        while not context.join(timeout=0.2):
-            drain()
-        drain()
-    except (ProcessExitedException, ProcessRaisedException) as e:
-        drain()
-        cause = str(e).strip().splitlines()[-1]
-        raise TrainingStoppedError(
-            f"training on {devices} devices stopped, process {e.error_index}: {cause}; run the same again, it "
-            "continues from the last checkpoint"
-        ) from e
-    except KeyboardInterrupt:
-        raise TrainingInterruptedError("training stopped; run the same again, it continues") from None
+        while not done:
+            done = context.join(timeout=0.2)  # raises what a process raised, or that it was killed
+            while not lines.empty():
+                say(lines.get())
     finally:
         for process in context.processes:
             process.terminate()
             process.join()
 
 
-def _one_of_several(
-    rank: int, config: RunConfig, store: Path, devices: int, port: int, threads: int, messages: Any
-) -> None:
+def _one_of_several(rank: int, config: RunConfig, store: Path, devices: int, port: int, lines: Any) -> None:
     from .store import open_store
 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "GROUP_RANK": "0",
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "vaelib"}  # fmt: skip
-    torch.set_num_threads(threads)
-    say = messages.put if rank == 0 else lambda line: None
-    try:
-        Trainer(config, open_store(store), say, devices).run()
-    except (InputError, TrainingDivergedError) as e:
-        messages.put(e)
-        raise
+    torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    Trainer(config, open_store(store), lines.put if rank == 0 else lambda line: None, devices).run()
