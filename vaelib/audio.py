@@ -218,12 +218,13 @@ def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
 
 
 def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    import soxr
     import torch
     from torchaudio.functional import resample
 
     if max(rate, wanted) // math.gcd(rate, wanted) > MOST_RATIO:
-        return soxr.resample(wave, rate, wanted)
+        import librosa
+
+        return librosa.resample(wave, orig_sr=rate, target_sr=wanted, fix=False)  # soxr's
     return resample(torch.from_numpy(wave), rate, wanted).numpy()
 
 

@@ -254,7 +254,7 @@ def embed(
     checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips."""
-    from tqdm import tqdm
+    from rich.progress import track
 
     from . import embedding
     from .metrics.clustering import DISTANCES
@@ -270,7 +270,7 @@ def embed(
         one_of(f"ending of {output}", output.suffix, embedding.ENDINGS)
     newest = {"model": model or None, "condition": condition or None}
     opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), **newest)
-    table, failed = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)
+    table, failed = embedding.embed_files(opened, track(files, "files", disable=len(files) == 1), per)
     for file, reason in failed.items():
         print(f"vaelib: {embedding.named(file)} {reason}", file=sys.stderr)
     if table.empty:

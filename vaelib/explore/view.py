@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
-from threadpoolctl import ThreadpoolController
 
 from ..audio import to_sound
 from ..plots import gallery
@@ -19,7 +19,6 @@ from .page import UNREADABLE, Explorer, data_uri, figure_setup, mp3, picture
 
 QUALITY = 60  # of the WebP pictures in a saved page
 SOUNDS, SOUND_SECONDS = 90, 6.0  # in a saved page at most
-THREADS = ThreadpoolController()
 Values = dict[str, float | str]
 
 
@@ -108,8 +107,12 @@ class SpectrogramView(Explorer):
 
     def frame(self, values: Values, quality: int = 0) -> dict:
         """The picture of all tiles, and the words with it."""
-        with THREADS.limit(limits=1):  # for one spectrogram a team on busy cores takes up to 150 ms instead of 2
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # for one spectrogram a team on busy cores takes up to 150 ms instead of 2
+        try:
             shown = self.show(values)
+        finally:
+            torch.set_num_threads(threads)
         fe, words = self.run.store.front_end, {"labels": list(shown.labels), "caption": shown.caption}
         seconds = shown.x.shape[-1] * fe.hop / fe.sample_rate
         return words | {"picture": picture(shown.x, quality), "count": len(shown.x), "seconds": seconds}
