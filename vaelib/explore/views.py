@@ -94,8 +94,8 @@ def traversal(run: Run, row: int) -> SpectrogramView:
     """A slider for each live dimension, from the code of any clip, which is seen and heard beside it; notebook 04.
 
     The eight most informative ones, named by `descriptors.meanings`. Each moves over mean ± 2.5 standard deviations of
-    the dimension's aggregate posterior on test clips, on the scale of a factor that follows it in a straight line (a fader
-    in dB), else on that of the code.
+    the dimension's aggregate posterior on test clips, on the scale of a factor that follows it in a straight line (a
+    fader in dB), else on that of the code.
     """
     names, clip = _clips(run, row)
     seen, live, found, first = run.embed("test"), live_dimensions(run), meanings(run), clip(names[0]).code
