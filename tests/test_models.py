@@ -8,16 +8,15 @@ from conftest import LANGUAGES, model_config
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from vaelib import losses, models
-from vaelib.config import InputError, ModelConfig
+from vaelib.config import InputError, ModelConfig, TrainConfig
 from vaelib.models import VaDE, build
 
-VARIANTS = {
-    "basic_vae": {}, "conv_vae": {}, "beta_vae": {},
+VARIANTS = {name: {} for name in models.MODELS if name not in ("cvae", "vade")} | {
     "cvae-standard": {}, "cvae-fixed": {"prior": "fixed"}, "cvae-learned": {"prior": "learned"},
     "vade-conv": {}, "vade-fc": {"backbone": "fc"},
 }  # fmt: skip
 SHAPES = [(16, 16), (20, 37), (64, 64)]
-WEIGHTS = {"nll": 1.0, "kl": 1.0, "kl_z": 1.0, "kl_c": 1.0, "class": 1.0, "mixture": 1.0, "windows": 2}
+WEIGHTS = losses.weights_at(TrainConfig(class_weight=1.0), 1e9, mixture=True)
 
 
 def make(variant: str, shape=(16, 16), seed: int = 0, **settings):
