@@ -60,7 +60,7 @@ def runs(store, folders):
 @pytest.fixture
 def named(monkeypatch):
     """Three live dimensions; the second is a fader that falls when z rises."""
-    found = {3: Meaning("energy"), 1: Meaning("drums", "dB", -6.0, -4.0), 0: Meaning()}
+    found = {3: Meaning("energy", 0.3), 1: Meaning("drums", 0.8, "dB", -6.0, -4.0), 0: Meaning("", 0.0)}
     monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
     monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
 
@@ -155,7 +155,8 @@ def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(runs):
     decoded = [run.decode(z[None])[0] for z in code]
     for t in (0.0, 1.0):
         x = v.show(v.start | {"t": t}).x
-        np.testing.assert_allclose(x, [window[0], decoded[int(t)], window[1]], atol=1e-5)
+        np.testing.assert_allclose(x[:3], [window[0], decoded[int(t)], window[1]], atol=1e-5)
+        np.testing.assert_allclose(x[3][:, [0, -1]], np.stack([decoded[0][:, 0], decoded[1][:, -1]], 1), atol=1e-5)
     other = v.controls[1].values[2]  # those given first, then the others of the split
     np.testing.assert_allclose(v.show(v.start | {"t": 1.0, "b": other}).x[1], decoded[2], atol=1e-5)
     for tile, row in ((0, a), (2, b)):
