@@ -78,7 +78,7 @@ def interrupt(store, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(training, "SAVE_EVERY_S", -1.0)
             patch.setattr(Stepper, "__call__", dying)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt, match="continues"):
                 train(config, store, show=False)
         assert not (config.folder / "done.json").exists()
         return config

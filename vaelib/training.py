@@ -46,6 +46,13 @@ class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite; the best epoch before is kept."""
 
 
+class TrainingInterruptedError(KeyboardInterrupt):
+    """A person stopped the training; the message says that it continues."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it: a notebook shows the sentence alone
+        return [f"Interrupted: {self}"]
+
+
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors and a JSON state as one safetensors file, whole or not at all."""
     from safetensors.torch import save
@@ -257,7 +264,7 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
     """Train what `config` describes, or continue it, unless that very run is finished; returns its folder.
 
     `devices`: GPUs (where there is none: CPU processes) that share every batch; `show`: print the live line.
-    InputError for a store or a number of devices that does not suit; TrainingDivergedError.
+    InputError for a store or a number of devices that does not suit; TrainingDivergedError, TrainingInterruptedError.
     """
     done, progress = config.folder / "done.json", Progress(f"training {config.variant}")
     if done.is_file():
@@ -277,7 +284,13 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
         lock = FileLock(config.folder / ".lock").acquire()
     with lock:
         if not done.is_file():
-            _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
+            try:
+                _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
+            except KeyboardInterrupt:
+                words = (
+                    f"training of {config.variant} stopped; run the same again, it continues from there"
+                )
+                raise TrainingInterruptedError(words) from None
     if show:
         progress.close()
     return config.folder
