@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .collection import LADDER
 from .config import ROOT, InputError, write_atomic
 from .metrics.statistics import MIN_SEEDS, judge
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from .runs import Run
 
-LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # the demo's, from easy to difficult
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
 OF_NO_RUN = ("parameters", "speed")
 LINE = "id claim metric expected how direction notebook rung threshold_low threshold_high n run value low high baseline"

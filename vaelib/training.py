@@ -287,9 +287,7 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
             try:
                 _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
             except KeyboardInterrupt:
-                words = (
-                    f"training of {config.variant} stopped; run the same again, it continues from there"
-                )
+                words = f"training of {config.variant} stopped; run the same again, it continues from there"
                 raise TrainingInterruptedError(words) from None
     if show:
         progress.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -122,10 +123,13 @@ def _local(workers: Workers, most: int) -> SpecCluster:
 
 def _queued(workers: Workers, most: int) -> SpecCluster:
     kind, section = ("SLURMCluster", workers.slurm) if workers.slurm else ("PBSCluster", workers.pbs)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
     except ImportError:
         raise InputError("--slurm and --pbs need dask-jobqueue: `pip install dask-jobqueue`") from None
+    finally:
+        signal.signal(signal.SIGINT, interrupt)  # its import makes Ctrl-C a silent end of the process
     if section not in dask.config.get("jobqueue", {}):
         where = "~/.config/dask/jobqueue.yaml"
         raise InputError(f"dask-jobqueue has no section {section!r}: write one under `jobqueue:` in {where}")

@@ -39,7 +39,7 @@ BASELINES = {  # short name in an id → in words
 def reconstruction(run: Run) -> claims.Results:
     """Reconstructions of the test clips: error per bin and band, R² against the mean picture, edges, onsets."""
     x, xhat = run.reconstruct("test")
-    n, per_clip = reconstruction_scores(x, xhat, mean_window(run, "train"))
+    n, per_clip = reconstruction_scores(x, xhat, mean_window(run))
     pick = np.linspace(0, len(x) - 1, 6).astype(int)
     rows, genres = {"original": x[pick], run.name: xhat[pick]}, run.labels("test", "genre")[pick]
     figure, _ = plots.gallery(rows, run.store.front_end, genres, "Test clips and their reconstructions")
@@ -133,9 +133,9 @@ def untrained(run: Run) -> torch.nn.Module:
         return build(run.config.model).eval()
 
 
-def mean_window(run: Run, split: str) -> np.ndarray:
-    """(mel, frame): the mean of the middle windows of a split, in blocks."""
-    rows = run.store.rows(split)
+def mean_window(run: Run) -> np.ndarray:
+    """(mel, frame): the mean of the middle windows of the training clips, in blocks."""
+    rows = run.store.rows("train")
     blocks = (run.middle_windows(rows[i : i + 64]).sum(0, dtype=np.float64) for i in range(0, len(rows), 64))
     return (sum(blocks) / len(rows)).astype(np.float32)
 
