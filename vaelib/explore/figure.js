@@ -68,7 +68,7 @@ function figure(parent, setup, onTile = () => {}) {
       label.textContent = button.title = now.labels[i] ?? "";
       Object.assign(button, { ariaLabel: `spectrogram ${i + 1} ${button.title}`, ariaPressed: count > 1 && i === at });
     });
-    const columns = count < 4 ? count : Math.min(6, Math.ceil(Math.sqrt(1.5 * count))), rows = Math.ceil(count / columns);
+    const columns = count < 5 ? count : Math.min(6, Math.ceil(Math.sqrt(1.5 * count))), rows = Math.ceil(count / columns);
     tiles.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
     tiles.style.aspectRatio = Math.max(0.75, Math.min(1.6, 1.6 * columns / rows));
     for (const axis of [y, x, bar]) axis.replaceChildren();
