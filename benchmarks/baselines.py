@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vaelib.models import ConvDecoder, ConvEncoder, GaussianHeads, centred
+from vaelib.models import GaussianHeads, centred, conv_network
 from vaelib.windows import Clips
 
 from .turns import Candidate
@@ -45,8 +45,8 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
-        self.body = ConvEncoder(shape)
-        self.heads = GaussianHeads(self.body.features, LATENT)
+        self.body, _, features = conv_network(shape, LATENT)
+        self.heads = GaussianHeads(features, LATENT)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.heads(self.body(centred(x)))
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
-        self.body = ConvDecoder(LATENT, shape)
+        self.body = conv_network(shape, LATENT)[1]
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.body(z))

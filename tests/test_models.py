@@ -89,16 +89,14 @@ def test_parameter_counts_are_the_measured_ones(name, full, compact):
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 31), (20, 37), (128, 1293)])
 def test_convolutions_halve_and_go_back_exactly(shape):
+    sizes = [tuple(s // 2**i for s in shape) for i in range(5)]
     with torch.device("meta"):
-        encoder, decoder, x = models.ConvEncoder(shape), models.ConvDecoder(8, shape), torch.empty(2, 1, *shape)
-        z = torch.empty(2, 8)
-    for i, layer in enumerate(m for m in encoder if isinstance(m, torch.nn.Conv2d)):
-        x = layer(x)
-        assert x.shape[2:] == tuple(models.conv_sizes(s)[i + 1] for s in shape)
-    assert x[0].numel() == encoder.features and decoder(z).shape == (2, 1, *shape)
-    back = [z := layer(z) for layer in decoder][2:]  # after Linear, ReLU and Unflatten
-    sizes = [tuple(models.conv_sizes(s)[::-1][i] for s in shape) for i in range(5)]
-    assert list(dict.fromkeys(tuple(b.shape[2:]) for b in back)) == sizes
+        (encoder, decoder, features), x = models.conv_network(shape, 8), torch.empty(2, 1, *shape)
+        down, z = [x], torch.empty(2, 8)
+    down += [x := layer(x) for layer in encoder]
+    up = [z := layer(z) for layer in decoder][2:]  # after Linear, ReLU and Unflatten
+    assert list(dict.fromkeys(tuple(d.shape[2:]) for d in down[:-1])) == sizes and x.shape == (2, features)
+    assert list(dict.fromkeys(tuple(u.shape[2:]) for u in up)) == sizes[::-1] and z.shape == (2, 1, *shape)
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def test_a_wrong_plan_is_refused(store, arguments, message):
 
 
 def test_further_settings_of_a_plan_come_last(store):
-    found = plan(store, "conv_vae", epochs=3, settings="latent=8 sigma=0.2 start_components=2 target=other")
-    assert (found.model.latent, found.training.sigma, found.training.target) == (8, 0.2, "other")
-    assert found.variant == "conv_vae-sigma0.2-components-other" and found.training.epochs == 3
+    found = plan(store, "conv_vae", epochs=3, settings="latent=8 sigma=0.2 start_components=2")
+    assert (found.model.latent, found.training.sigma, found.training.epochs) == (8, 0.2, 3)
+    assert found.variant == "conv_vae-sigma0.2-components"
     for wrong, says in {"sigma": "name=value", "sigma=x": "must be float", "sigmo=1": "did you mean 'sigma'"}.items():
         with pytest.raises(InputError, match=says):
             plan(store, "conv_vae", settings=wrong)

@@ -11,18 +11,18 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ("audio", "store", "windows", "models", "losses", "optimization", "training")  # modules that decide it
-# Of a full disk, or of a folder that may not be written to
-NO_ROOM = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST")}
+# Errors of a full disk, or of a folder that may not be written to
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 class InputError(ValueError):
@@ -32,14 +32,14 @@ class InputError(ValueError):
         return [f"InputError: {self}"]
 
 
-def _folder(name: str, variable: str) -> Callable[[], Path]:
-    return lambda: Path(os.environ.get(variable, ROOT / name))  # asked anew each time
+def _folder(variable: str, name: str) -> Path:
+    return Path(os.environ.get(variable, ROOT / name))
 
 
-data_dir = _folder("data", "VAELIB_DATA")  # corpora and mel stores
-outputs_dir = _folder("outputs", "VAELIB_OUTPUTS")  # training runs and comparisons
-papermill_dir = _folder("papermill_runs", "VAELIB_PAPERMILL")  # executed notebooks
-notebooks_dir = _folder("notebooks", "VAELIB_NOTEBOOKS")  # the numbered notebooks
+data_dir = partial(_folder, "VAELIB_DATA", "data")  # corpora and mel stores
+outputs_dir = partial(_folder, "VAELIB_OUTPUTS", "outputs")  # training runs and comparisons
+papermill_dir = partial(_folder, "VAELIB_PAPERMILL", "papermill_runs")  # executed notebooks
+notebooks_dir = partial(_folder, "VAELIB_NOTEBOOKS", "notebooks")  # the numbered notebooks
 
 
 def one_of(what: str, value: str, valid: Iterable[str]) -> str:
@@ -68,13 +68,11 @@ def code_version(modules: tuple[str, ...] = TRAINING) -> str:
     return digest([ast.unparse(tree) for tree in trees])
 
 
-@cache
 def keep_freed_memory() -> None:
     """Let this process keep freed memory for its next block (GNU's C library)."""
     with suppress(OSError, AttributeError):  # another C library
-        set_option = ctypes.CDLL(None).mallopt
-        set_option(-3, 32 << 20)  # M_MMAP_THRESHOLD: larger blocks go back at once (the most that glibc takes)
-        set_option(-1, 128 << 20)  # M_TRIM_THRESHOLD: so does what is free beyond this
+        ctypes.CDLL(None).mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: larger blocks go back at once (glibc takes no more)
+        ctypes.CDLL(None).mallopt(-1, 128 << 20)  # M_TRIM_THRESHOLD: so does what is free beyond this
 
 
 @contextmanager
@@ -108,8 +106,30 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 # --- settings ---
 
 
+TYPES = {"int": Integral, "float": Real, "str": str, "bool": bool}
+LIMITS = {"batch_size": (2, math.inf), "low_db": (-math.inf, math.inf), "high_db": (-math.inf, math.inf)}  # else from 0
+LIMITS |= dict.fromkeys(("latent", "components", "epochs", "eval_windows"), (1, math.inf))
+LIMITS |= dict.fromkeys(("lr", "mixture_lr", "grad_clip"), (1e-12, math.inf))
+LIMITS |= dict.fromkeys(("dropout", "kl_warmup", "held"), (0, 0.999))
+PRIORS = ("standard", "fixed", "learned")
+WORDS = {"prior": PRIORS, "backbone": ("conv", "fc")}
+FORMER = [("target", "same")]  # settings of earlier runs that are no more, with the value that means what is done now
+
+
 class JsonConfig:
-    """JSON round trip of a frozen dataclass; unknown names and values of another kind are refused."""
+    """A frozen dataclass of settings that are checked, to JSON and back."""
+
+    def __post_init__(self) -> None:
+        for name, kind in ((f.name, f.type) for f in dataclasses.fields(self)):
+            value, base = getattr(self, name), TYPES.get(kind.removeprefix("tuple[").partition(",")[0], object)
+            for v in value if kind.startswith("tuple[") else [value]:
+                ok = isinstance(v, base) and isinstance(v, bool) == (kind == "bool")
+                _require(ok, f"{name} must be {kind}, not {repr(value)[:80]}")
+            if name in WORDS:
+                one_of(name, value, WORDS[name])
+            if isinstance(value, Real):
+                low, high = LIMITS.get(name, (0, math.inf))
+                _require(low <= value <= high and math.isfinite(value), f"{name} must be {low} to {high}, not {value}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -118,37 +138,14 @@ class JsonConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The settings in a JSON object; InputError says which one is wrong."""
-        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        for name, value in values.items():
-            kind = kinds[one_of(f"setting of {cls.__name__}", name, kinds)]
-            _require(_is_a(kind, value), f"{cls.__name__}: {name} must be {kind}, not {repr(value)[:80]}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def _is_a(kind: str, value: Any) -> bool:
-    """Whether a value is what a field's annotation says; numbers are finite."""
-    if kind.startswith("tuple["):
-        return isinstance(value, list | tuple) and all(_is_a(kind[6:].partition(",")[0], v) for v in value)
-    if kind == "bool" or isinstance(value, bool):
-        return kind == "bool" and isinstance(value, bool)
-    if kind == "float":
-        return isinstance(value, Real) and math.isfinite(value)
-    return isinstance(value, {"int": Integral, "str": str}.get(kind, dict | JsonConfig))
+        names = [f.name for f in dataclasses.fields(cls)]
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if (k, v) not in FORMER}
+        return cls(**{one_of(f"setting of {cls.__name__}", name, names): value for name, value in values.items()})
 
 
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise InputError(message)
-
-
-def _require_ranges(settings: JsonConfig, positive: tuple[str, ...], shares: tuple[str, ...]) -> None:
-    for name, value in vars(settings).items():
-        if name in positive:
-            _require(value > 0, f"{name} must be positive, not {value}")
-        elif name in shares:
-            _require(0 <= value < 1, f"{name} must be in [0, 1), not {value}")
-        elif isinstance(value, Real):
-            _require(value >= 0, f"{name} must not be negative, not {value}")
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,6 @@ def front_end(name: str) -> FrontEnd:
     return FRONT_ENDS[one_of("profile", name, FRONT_ENDS)]
 
 
-PRIORS = ("standard", "fixed", "learned")
 DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for the other models
 
 
@@ -209,11 +205,6 @@ class ModelConfig(JsonConfig):
     components: int = 50  # Gaussians in VaDE's mixture
     dropout: float = 0.1  # rate of the fully connected network
 
-    def __post_init__(self) -> None:
-        _require_ranges(self, positive=("latent", "components"), shares=("dropout",))
-        one_of("prior", self.prior, PRIORS)
-        one_of("backbone", self.backbone, ("conv", "fc"))
-
 
 @dataclass(frozen=True)
 class TrainConfig(JsonConfig):
@@ -221,7 +212,7 @@ class TrainConfig(JsonConfig):
 
     epochs: int = 16  # passes over the training clips, one random window of each clip per pass
     pretrain_epochs: int = 0  # passes before these as a plain VAE (VaDE only)
-    batch_size: int = 32  # clips per step
+    batch_size: int = 32  # clips per step; at least two, for batch normalisation
     lr: float = 1e-3  # peak learning rate of the network (AdamW)
     mixture_lr: float = 1e-2  # peak learning rate of VaDE's mixture
     beta: float = 1.0  # weight of the KL term after warm-up; β · σ² decides how much it prunes (arXiv:2006.13202)
@@ -234,17 +225,13 @@ class TrainConfig(JsonConfig):
     sigma_end: float = 0.0  # what a fixed σ moves to during training, geometrically; 0: it stays
     start_components: int = 0  # latent dimensions that start on components (`optimization.start_on_components`)
     held: float = 0.4  # share of the epochs for which the encoder is held at that start
-    target: str = "same"  # window that the decoder answers with: the `same`, or an `other` one of the clip
     eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
     precision: str = "auto"  # `auto`, or any precision of Lightning Fabric
     seed: int = 0  # of weights, order, crops and noise
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "eval_windows", "lr", "mixture_lr", "grad_clip")
-        _require_ranges(self, positive, shares=("kl_warmup", "held"))
+        super().__post_init__()
         _require(self.sigma > 0 or not self.sigma_end, "sigma_end needs a fixed sigma to start from")
-        _require(self.batch_size > 1, "batch_size must be at least 2: batch normalisation needs two clips")
-        one_of("target", self.target, ("same", "other"))
 
     @property
     def first_phase(self) -> int:
@@ -270,6 +257,7 @@ class RunConfig(JsonConfig):
     code: str = field(default_factory=lambda: code_version())
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, cls in (("front_end", FrontEnd), ("model", ModelConfig), ("training", TrainConfig)):
             if isinstance(getattr(self, key), dict):
                 object.__setattr__(self, key, cls.from_dict(getattr(self, key)))
@@ -284,7 +272,6 @@ class RunConfig(JsonConfig):
         parts += [f"b{t.beta:g}"] if t.beta != DEFAULT_BETA.get(m.name, 1.0) else []
         parts += [f"sigma{t.sigma:g}" + (f"to{t.sigma_end:g}" if t.sigma_end else "")] if t.sigma else []
         parts += ["components"] if t.start_components else []
-        parts += [t.target] if t.target != "same" else []
         return "-".join(parts + (["detilt"] if self.detilt else []))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise, repeat
 from typing import NamedTuple
 
@@ -19,13 +19,6 @@ LOGVAR_RANGE = (-12.0, 6.0)  # keeps exp() finite under bf16 without touching an
 BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
 
 
-def conv_sizes(size: int) -> list[int]:
-    """Lengths along one axis before, between and after the convolutions (kernel 4, stride 2, padding 1)."""
-    if size < 2 ** len(CHANNELS):
-        raise InputError(f"input size {size} is too small for {len(CHANNELS)} convolutions that each halve it")
-    return [size // 2**i for i in range(len(CHANNELS) + 1)]
-
-
 def normal_init(tensor: Tensor, std: float) -> Tensor:
     """Fill with N(0, std²) and return it, but not on the meta device: there PyTorch would import its compiler."""
     return tensor if tensor.is_meta else nn.init.normal_(tensor, std=std)
@@ -33,62 +26,44 @@ def normal_init(tensor: Tensor, std: float) -> Tensor:
 
 def he_init(module: nn.Module) -> None:
     """He et al. 2015 (arXiv:1502.01852) for layers in front of a ReLU: by default the codes of clips would be alike."""
-    if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        return
-    fan_in = module.in_features if isinstance(module, nn.Linear) else module.in_channels * math.prod(module.kernel_size)
-    if isinstance(module, nn.ConvTranspose2d):
-        fan_in /= math.prod(module.stride)  # only every stride-th tap meets an input
-    normal_init(module.weight, (2 / fan_in) ** 0.5)
-    nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        fan_in = module.weight[0].numel()
+        if isinstance(module, nn.ConvTranspose2d):  # only every stride-th tap meets an input
+            fan_in = module.weight[:, 0].numel() / math.prod(module.stride)
+        normal_init(module.weight, (2 / fan_in) ** 0.5)
+        nn.init.zeros_(module.bias)
 
 
-def _dense(sizes: tuple[int, ...], dropout: float) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(dropout)]
-    return layers
+def dense_network(shape: tuple[int, int], code: int, dropout: float) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """Encoder (B, 1, F, T) → (B, features), its mirror (B, code) → (B, 1, F, T) before the sigmoid, and `features`."""
+
+    def dense(*sizes: int) -> Iterator[nn.Module]:
+        for a, b in pairwise(sizes):
+            yield from (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(dropout))
+
+    bins = math.prod(shape)
+    encoder = nn.Sequential(nn.Flatten(), *dense(bins, *HIDDEN))
+    decoder = nn.Sequential(*dense(code, *HIDDEN[::-1]), nn.Linear(HIDDEN[0], bins), nn.Unflatten(1, (1, *shape)))
+    return encoder, decoder, HIDDEN[-1]
 
 
-class DenseEncoder(nn.Sequential):
-    """(B, 1, F, T) → (B, features): flatten, then Linear + BatchNorm + ReLU + Dropout per layer."""
+def conv_network(shape: tuple[int, int], code: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """As `dense_network`, of convolutions with kernel 4, stride 2, padding 1; output padding meets the encoder's sizes.
 
-    def __init__(self, shape: tuple[int, int], dropout: float) -> None:
-        super().__init__(nn.Flatten(), *_dense((math.prod(shape), *HIDDEN), dropout))
-        self.features = HIDDEN[-1]
-
-
-class DenseDecoder(nn.Sequential):
-    """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `DenseEncoder`."""
-
-    def __init__(self, code: int, shape: tuple[int, int], dropout: float) -> None:
-        layers = _dense((code, *HIDDEN[::-1]), dropout)
-        super().__init__(*layers, nn.Linear(HIDDEN[0], math.prod(shape)), nn.Unflatten(1, (1, *shape)))
-
-
-class ConvEncoder(nn.Sequential):
-    """(B, 1, F, T) → (B, features): Conv2d 4×4, stride 2, padding 1 + ReLU per layer, then flatten."""
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        layers: list[nn.Module] = []
-        for a, b in pairwise((1, *CHANNELS)):
-            layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
-        super().__init__(*layers, nn.Flatten())
-        self.apply(he_init)
-        self.features = CHANNELS[-1] * math.prod(conv_sizes(s)[-1] for s in shape)
-
-
-class ConvDecoder(nn.Sequential):
-    """(B, code) → (B, 1, F, T) before the sigmoid: the mirror of `ConvEncoder`, its sizes met by output padding."""
-
-    def __init__(self, code: int, shape: tuple[int, int]) -> None:
-        sizes = [conv_sizes(s)[::-1] for s in shape]
-        small = (CHANNELS[-1], sizes[0][0], sizes[1][0])
-        layers: list[nn.Module] = [nn.Linear(code, math.prod(small)), nn.ReLU(), nn.Unflatten(1, small)]
-        for i, (a, b) in enumerate(pairwise((*CHANNELS[::-1], 1))):
-            odd = tuple(axis[i + 1] - 2 * axis[i] for axis in sizes)
-            layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
-        super().__init__(*layers[:-1])
-        self.apply(he_init)
+    InputError for a window that cannot be halved so often.
+    """
+    if min(shape) < 2 ** len(CHANNELS):
+        raise InputError(f"input size {min(shape)} is too small for {len(CHANNELS)} convolutions that each halve it")
+    sizes = [torch.Size(size // 2**i for size in shape) for i in range(len(CHANNELS) + 1)]  # of each layer's input
+    down, features = [], CHANNELS[-1] * sizes[-1].numel()
+    for a, b in pairwise((1, *CHANNELS)):
+        down += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
+    encoder = nn.Sequential(*down, nn.Flatten()).apply(he_init)
+    up = [nn.Linear(code, features), nn.ReLU(), nn.Unflatten(1, (CHANNELS[-1], *sizes[-1]))]
+    for (a, b), small, large in zip(pairwise((*CHANNELS[::-1], 1)), sizes[::-1], sizes[-2::-1], strict=False):
+        odd = tuple(whole - 2 * half for whole, half in zip(large, small, strict=True))
+        up += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
+    return encoder, nn.Sequential(*up[:-1]).apply(he_init), features
 
 
 class GaussianHeads(nn.Module):
@@ -101,14 +76,6 @@ class GaussianHeads(nn.Module):
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         return self.mean(h).float(), self.logvar(h).float().clamp(*LOGVAR_RANGE)
-
-
-def orthogonal_means(n: int, latent: int, distance: float) -> Tensor:
-    """(n, latent) points on orthogonal axes (randomly rotated, always alike), every pair `distance` apart."""
-    if n > latent:
-        raise InputError(f"{n} orthogonal class means need at least {n} latent dimensions, not {latent}")
-    square = torch.randn(latent, latent, generator=torch.Generator().manual_seed(0), device="cpu")
-    return torch.linalg.qr(square)[0][:n] * (distance / 2**0.5)
 
 
 class Posterior(NamedTuple):
@@ -150,9 +117,9 @@ class VAE(nn.Module):
 
     def _build(self, c: ModelConfig) -> None:
         fc = self.backbone == "fc"
-        self.encoder = DenseEncoder(c.input_shape, c.dropout) if fc else ConvEncoder(c.input_shape)
-        self.decoder = DenseDecoder(c.latent, c.input_shape, c.dropout) if fc else ConvDecoder(c.latent, c.input_shape)
-        self.heads = GaussianHeads(self.encoder.features, c.latent)
+        network = dense_network(c.input_shape, c.latent, c.dropout) if fc else conv_network(c.input_shape, c.latent)
+        self.encoder, self.decoder, features = network
+        self.heads = GaussianHeads(features, c.latent)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
         """(B, 1, F, T) → q(z|x)."""
@@ -225,15 +192,17 @@ class ConditionalVAE(VAE):
         n = len(c.classes)
         if n < 2:
             raise InputError("a conditional model needs at least two classes of its condition")
-        self.encoder, self.decoder = ConvEncoder(c.input_shape), ConvDecoder(c.latent + self.EMBEDDING, c.input_shape)
-        self.features = nn.Linear(self.encoder.features, self.FEATURES)
-        self.features.apply(he_init)
+        self.encoder, self.decoder, features = conv_network(c.input_shape, c.latent + self.EMBEDDING)
+        self.features = nn.Linear(features, self.FEATURES).apply(he_init)
         embedding = normal_init(torch.empty(n, self.EMBEDDING), 1.0)
         self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
         self.heads = GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
         self.class_head = nn.Linear(self.FEATURES, n)
-        if c.prior == "fixed":
-            self.register_buffer("class_means", orthogonal_means(n, c.latent, c.prior_distance))
+        if c.prior == "fixed":  # orthogonal axes, randomly rotated but always alike
+            if n > c.latent:
+                raise InputError(f"{n} orthogonal class means need at least {n} latent dimensions, not {c.latent}")
+            square = torch.randn(c.latent, c.latent, generator=torch.Generator().manual_seed(0), device="cpu")
+            self.register_buffer("class_means", torch.linalg.qr(square)[0][:n] * (c.prior_distance / 2**0.5))
         elif c.prior == "learned":
             self.class_means = nn.Parameter(normal_init(torch.empty(n, c.latent), 0.1))
 

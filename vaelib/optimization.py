@@ -86,8 +86,7 @@ class Stepper:
         self.cfg, self.fabric, self.held = cfg, fabric, False
         self.model = model.to(fabric.device, memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, cfg)
-        self._optimizer = fabric.setup_optimizers(self.optimizer)
-        self._module, self._phase = None, None
+        self._optimizer, self._module, self._phase = fabric.setup_optimizers(self.optimizer), None, None
 
     def _begin_phase(self, mixture: bool, held: bool) -> None:
         """Say what learns and wrap the model anew: several processes agree then on parameters and their values."""
@@ -99,10 +98,10 @@ class Stepper:
         self._module, self._phase = self.fabric.setup_module(compiled), (mixture, held)
 
     def __call__(self, x: Tensor, y: Tensor, weights: Weights, rate: float) -> dict[str, Tensor]:
-        """Take one step on windows (B, 1, F, T) in [0, 1] and classes (B,), -1: unknown; no waiting on CUDA.
+        """Take one step on windows (B, 1, F, T) in [0, 1] and classes (B,), -1: unknown; nothing waits for the device.
 
-        For cross-window targets and in VaDE's joint phase there are two windows of each clip. `rate` is a factor of the
-        learning rates. Returns detached means: `loss`, the terms (`nll`, `kl`, …) in nats, and `mse` per bin.
+        In VaDE's joint phase the windows of a clip follow each other. `rate` is a factor of the learning rates. Returns
+        detached means: `loss`, the terms (`nll`, `kl`, …) in nats, and `mse` per bin.
         """
         phase = bool(weights["mixture"]), self.held
         if phase != self._phase:
@@ -125,19 +124,15 @@ class Stepper:
     def _means(
         self, module: nn.Module, x: Tensor, y: Tensor, weights: Weights, rank: int = 0, processes: int = 1
     ) -> dict[str, Tensor]:
+        config = self.model.config
         if weights["sigma"]:
             self.model.log_sigma.data.fill_(math.log(weights["sigma"]))
-        target, n = x, self.model.config.latent
-        if self.cfg.target == "other" and weights["mixture"]:  # each window of a pair answers with the other
-            target = x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-        elif self.cfg.target == "other":
-            x, target, y = x[0::2], x[1::2], y[0::2]
-        noise = torch.randn(processes, len(x), n, device=x.device)[rank]
+        noise = torch.randn(processes, len(x), config.latent, device=x.device)[rank]
         # noise as a function: Fabric rounds the tensors among the arguments to bf16 under autocast
-        out = module(x, y if self.model.config.condition else None, draw=lambda mean: noise)
-        terms = OBJECTIVES[self.model.config.name](self.model, target, out, y, weights)
+        out = module(x, y if config.condition else None, draw=lambda mean: noise)
+        terms = OBJECTIVES[config.name](self.model, x, out, y, weights)
         means = {name: term.mean() for name, term in terms.items()}
-        return {"loss": total(terms, weights), **means, "mse": (target - out.recon.detach()).square().mean()}
+        return {"loss": total(terms, weights), **means, "mse": (x - out.recon.detach()).square().mean()}
 
     def state(self) -> dict[str, Tensor]:
         """What the optimizer remembers of each parameter, `optimizer.<number>.<name>`."""
@@ -146,15 +141,12 @@ class Stepper:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Set what `state` returned, among other tensors."""
-        state, parameters = self.optimizer.state_dict(), [p for g in self.optimizer.param_groups for p in g["params"]]
-        for key, value in tensors.items():
-            part, *place = key.split(".")
-            if part == "optimizer":
-                i, name = int(place[0]), place[1]
-                # fused AdamW walks memory: moments lie as their parameter does (channels_last)
-                value = torch.empty_like(parameters[i]).copy_(value) if value.dim() else value
-                state["state"].setdefault(i, {})[name] = value
-        self.optimizer.load_state_dict(state)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for key in (k for k in tensors if k.startswith("optimizer.")):
+            _, i, name = key.split(".")
+            p, value = parameters[int(i)], tensors[key]
+            # fused AdamW walks memory: moments lie as their parameter does (channels_last)
+            self.optimizer.state[p][name] = torch.empty_like(p).copy_(value) if value.dim() else value.to(p.device)
 
 
 def init_mixture(model: VaDE, codes: Tensor, seed: int) -> None:

@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -26,12 +25,12 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from tqdm import tqdm
 
 from .config import ROOT, InputError, ModelConfig, RunConfig, TrainConfig, keep_freed_memory, write_atomic
 from .losses import rate_at, weights_at
 from .models import VAE, VaDE, build
 from .optimization import Stepper, init_mixture, make_fabric, start_on_components
-from .progress import Progress, clock
 from .windows import encode_windows, load_data
 
 if TYPE_CHECKING:
@@ -108,8 +107,8 @@ class Trainer:
         self.stepper = Stepper(build(config.model), self.cfg, self.fabric)
         self.model, scaler = self.stepper.model, store.fit_scaler(config.detilt)
         self.data = load_data(store, scaler, config.model.condition, self.fabric.device, self.folder, devices)
-        # of a clip, where several are looked at together: two, if they can differ
-        self.windows = 2 if self.cfg.target == "other" else self.data.train.distinct(2)
+        if self.data.train.mel.device != self.data.train_y.device:
+            say("the clips do not fit on the GPU: windows are cut from a file and sent there")
         if self.fabric.is_global_zero:
             about = {"config": config.to_dict(), "scaler": scaler.to_dict(), "environment": environment()}
             write_atomic(self.folder / "config.json", json.dumps(about | {"store": str(store.path)}, indent=1))
@@ -133,7 +132,8 @@ class Trainer:
                 self._save(self.stepper.state())
                 saved = time.monotonic()
         self._save({})
-        self._finish()
+        if self.fabric.is_global_zero:
+            write_atomic(self.folder / "done.json", json.dumps(self._summary(), indent=1))
         self.fabric.barrier()  # whoever returns finds the run complete
 
     def _epoch(self, epoch: int) -> None:
@@ -146,15 +146,16 @@ class Trainer:
             init_mixture(self.model, codes, self.cfg.seed)
             self.stepper.optimizer.state.clear()  # as after a pretraining that was another run
         self.stepper.held = bool(self.cfg.start_components) and epoch < self.cfg.held * self.cfg.first_phase
+        per_clip = self.data.train.distinct(2) if mixture else 1  # windows of a clip that share a cluster
         started = time.monotonic()
-        means, windows = self._pass(epoch, mixture)
+        means, windows = self._pass(epoch, mixture, per_clip)
         seconds = time.monotonic() - started
         row = {
             "epoch": epoch + 1,
             "phase": "joint" if mixture else "vae",
             **{f"train_{k}": v for k, v in means.items()},
             "sigma": float(self.model.log_sigma.detach().exp()),  # before validation, which is at the final one
-            **{f"validation_{k}": v for k, v in self._validate(mixture).items()},
+            **{f"validation_{k}": v for k, v in self._validate(mixture, per_clip).items()},
             "kl_weight": weights_at(self.cfg, epoch + 1, mixture)["kl"],
             "seconds": seconds,
             "clips_per_s": windows / seconds,
@@ -165,46 +166,41 @@ class Trainer:
             self._keep(row)
         self.say(self._line(epoch + 1))
 
-    def _pass(self, epoch: int, mixture: bool) -> tuple[dict[str, float], int]:
-        """Every training clip once: means of the terms over steps and devices, and how many windows were answered."""
+    def _pass(self, epoch: int, mixture: bool, per_clip: int) -> tuple[dict[str, float], int]:
+        """Every training clip once: means of the terms over steps and devices, and how many windows there were."""
         self.model.train()
-        clips, per_clip, shown, rows = len(self.data.train), self._per_clip(mixture), 0.0, []
+        clips, shown, rows = len(self.data.train), 0.0, []
         size, share = min(self.cfg.batch_size, clips), (self.fabric.global_rank, self.fabric.world_size)
         for x, index in self.data.train.batches(size, per_clip, share):
             at = epoch + min(1.0, len(rows) * self.cfg.batch_size / clips)
             y = self.data.train_y[index].repeat_interleave(per_clip)
-            weights = weights_at(self.cfg, at, mixture, self.windows)
-            terms = self.stepper(x, y, weights, rate_at(self.cfg, at, clips))
+            terms = self.stepper(x, y, weights_at(self.cfg, at, mixture, per_clip), rate_at(self.cfg, at, clips))
             rows.append(torch.stack(list(terms.values())))
             if time.monotonic() - shown > 0.2:
                 shown = time.monotonic()
                 self.say(self._line(at))
         table = self.fabric.all_reduce(torch.stack(rows), reduce_op="mean")  # (step, term); no step waited for it
-        bad = (~table.isfinite()).nonzero().tolist()
-        if bad:
-            wrong = ", ".join(name for i, name in enumerate(terms) if [bad[0][0], i] in bad)
+        bad = (~table.isfinite()).nonzero()
+        if len(bad):
+            step = int(bad[0, 0])
+            wrong = ", ".join(name for name, value in zip(terms, table[step], strict=True) if not value.isfinite())
             raise TrainingDivergedError(
                 f"training of {self.config.run_id} stopped: {wrong} became non-finite in epoch {epoch + 1}, step "
-                f"{bad[0][0] + 1}: lower lr or raise kl_warmup; the best epoch before it is kept in {self.folder}"
+                f"{step + 1}: lower lr or raise kl_warmup; the best epoch before it is kept in {self.folder}"
             )
-        windows = len(rows) * size * (1 if self.cfg.target == "other" and not mixture else per_clip)
-        return dict(zip(terms, (sum(table) / len(table)).tolist(), strict=True)), windows
+        return dict(zip(terms, (sum(table) / len(table)).tolist(), strict=True)), len(rows) * size * per_clip
 
-    def _per_clip(self, mixture: bool) -> int:
-        return self.windows if mixture or self.cfg.target == "other" else 1
-
-    def _validate(self, mixture: bool) -> dict[str, float]:
+    def _validate(self, mixture: bool, per_clip: int) -> dict[str, float]:
         """Validation terms at the final β: losses of different epochs are comparable after warm-up."""
-        clips, windows = self.data.validation, self._per_clip(mixture)
+        clips, sums = self.data.validation, {}
         if not len(clips) or not self.fabric.is_global_zero:
             return {}
         self.model.eval()
         torch.manual_seed(self.cfg.seed)
-        weights = weights_at(self.cfg, math.inf, mixture, self.windows)
-        sums: dict[str, float] = {}
+        weights = weights_at(self.cfg, math.inf, mixture, per_clip)
         for index in torch.arange(len(clips), device=self.fabric.device).split(self.cfg.batch_size):
-            x = clips.even_windows(index, windows).flatten(0, 1)
-            y = self.data.validation_y[index].repeat_interleave(windows)
+            x = clips.even_windows(index, per_clip).flatten(0, 1)
+            y = self.data.validation_y[index].repeat_interleave(per_clip)
             for k, v in self.stepper.measure(x, y, weights).items():
                 sums[k] = sums.get(k, 0.0) + float(v) * len(index)
         return {k: v / len(clips) for k, v in sums.items()}
@@ -213,7 +209,7 @@ class Trainer:
         """Epochs done, the last one's losses, speed and time left."""
         text = f"epoch {done:.3g}/{self.cfg.total_epochs}"
         for row in self.state["history"][-1:]:
-            left = clock((self.cfg.total_epochs - done) * row["seconds"] * 1.1)
+            left = tqdm.format_interval((self.cfg.total_epochs - done) * row["seconds"] * 1.1)
             text += f" · loss {row['train_loss']:.4g} · mse {row['train_mse']:.4g} · {row['clips_per_s']:,.0f} clips/s"
             text += f" · {left} left"
         return text
@@ -232,32 +228,30 @@ class Trainer:
             weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
             write_checkpoint(self.folder / "last.safetensors", weights | moments, self.state)
 
-    def _finish(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        seconds, rates = ([row[k] for row in self.state["history"]] for k in ("seconds", "clips_per_s"))
-        summary = {k: self.state[k] for k in ("best_epoch", "pretrained")} | {
+    def _summary(self) -> dict[str, Any]:
+        epochs = pd.DataFrame(self.state["history"])
+        return {k: self.state[k] for k in ("best_epoch", "pretrained")} | {
             "epochs": self.state["epoch"],
             "parameters": self.model.parameter_count(),
-            "train_seconds": sum(seconds),
-            "clips_per_s": statistics.median(rates),  # the first epoch warms caches up
-            "seconds_per_epoch": statistics.median(seconds),
+            "train_seconds": epochs["seconds"].sum(),
+            "clips_per_s": epochs["clips_per_s"].median(),  # the first epoch warms caches up
+            "seconds_per_epoch": epochs["seconds"].median(),
             "device": str(self.fabric.device),
             "precision": self.fabric.strategy.precision.precision,
             "devices": self.fabric.world_size,
         }
-        write_atomic(self.folder / "done.json", json.dumps(summary, indent=1))
 
 
 def pretraining_of(config: RunConfig) -> RunConfig | None:
     """The plain run (Conv, or Basic for a fully connected backbone) whose training is a VaDE run's first phase."""
-    model, training = config.model, config.training
+    model, training, usual = config.model, config.training, TrainConfig()
     if model.name != "vade" or not training.pretrain_epochs:
         return None
-    name, usual = "conv_vae" if model.backbone == "conv" else "basic_vae", TrainConfig()
-    training = replace(training, epochs=training.pretrain_epochs, pretrain_epochs=0, mixture_lr=usual.mixture_lr)
+    name = "conv_vae" if model.backbone == "conv" else "basic_vae"
     plain = ModelConfig(name, model.input_shape, latent=model.latent, dropout=model.dropout)
-    return replace(config, model=plain, training=replace(training, mixture_weight=usual.mixture_weight))
+    of_mixture = {"mixture_lr": usual.mixture_lr, "mixture_weight": usual.mixture_weight}
+    training = replace(training, epochs=training.pretrain_epochs, pretrain_epochs=0, **of_mixture)
+    return replace(config, model=plain, training=training)
 
 
 def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Path:
@@ -266,31 +260,30 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
     `devices`: GPUs (where there is none: CPU processes) that share every batch; `show`: print the live line.
     InputError for a store or a number of devices that does not suit; TrainingDivergedError, TrainingInterruptedError.
     """
-    done, progress = config.folder / "done.json", Progress(f"training {config.variant}")
+    done = config.folder / "done.json"
     if done.is_file():
         return config.folder
-    if config.training.target == "other" and store.attrs.get("windows") == "start":
-        raise InputError(f"all windows of {store.path.name} are the first of their clip: use target 'same'")
     batch = min(config.training.batch_size, len(store.rows("train")))
     if devices > 1 and (batch % devices or batch < 2 * devices):
         raise InputError(
             f"{devices} devices cannot share {batch} clips equally, two or more each: choose fewer devices"
         )
-    say = progress.show if show else lambda line: None
+    bar = tqdm(bar_format=f"training {config.variant}: {{desc}}", file=sys.stdout, disable=not show)
+    say, lock = bar.set_description_str, FileLock(config.folder / ".lock")
     try:
-        lock = FileLock(config.folder / ".lock").acquire(blocking=False)
+        lock.acquire(blocking=False)
     except Timeout:
         say("another process is training this run; waiting for it")
-        lock = FileLock(config.folder / ".lock").acquire()
-    with lock:
+        lock.acquire()
+    try:
         if not done.is_file():
-            try:
-                _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
-            except KeyboardInterrupt:
-                words = f"training of {config.variant} stopped; run the same again, it continues from there"
-                raise TrainingInterruptedError(words) from None
-    if show:
-        progress.close()
+            _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
+    except KeyboardInterrupt:
+        words = f"training of {config.variant} stopped; run the same again, it continues from there"
+        raise TrainingInterruptedError(words) from None
+    finally:
+        lock.release()
+    bar.close()
     return config.folder
 
 
