@@ -13,9 +13,9 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from vaelib.config import FRONT_ENDS, InputError, front_end, one_of, outputs_dir, write_atomic
-from vaelib.progress import Progress
 
 from . import limits, memory, preprocessing, quality, report, training
 
@@ -145,19 +145,16 @@ def _write(name: str, result: dict) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown, write `outputs/bench/bench.json`; 2 when the input is bad."""
-    progress = Progress("bench")
     try:
         given = parse(sys.argv[1:] if arguments is None else arguments)
-        if given.precision_check:
-            text = check_precision(given, progress.show)
-            progress.close("done")
-            print(text)
-            return 0
-        result = measure(given, progress.show)
-        written = _write("bench.json", result)
+        with tqdm(bar_format="bench: {desc}", leave=False) as bar:
+            if given.precision_check:
+                text = check_precision(given, bar.set_description_str)
+            else:
+                result = measure(given, bar.set_description_str)
+                text = f"{report.markdown(result)}\n\n{_write('bench.json', result)}"
     except InputError as e:
         print(e, file=sys.stderr)
         return 2
-    progress.close("done")
-    print(report.markdown(result), "", written, sep="\n")
+    print(text)
     return 0

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import dask
 import nbformat
@@ -26,7 +27,7 @@ rate: float = 0.5  # a rate
 name: str = ""  # a word
 flag: bool = False  # a switch"""
 REFUSES = "from vaelib.config import InputError\nraise InputError('no clip is usable')"
-LIVE = "from IPython.display import display\nshown = display('busy', display_id=True)\nshown.update('over')"
+LIVE = "import sys\nfrom tqdm import tqdm\nfor _ in tqdm(range(9), 'busy', mininterval=0, file=sys.stdout): pass"
 WAITS = """from pathlib import Path
 import time
 Path(f"here{n}").touch()
@@ -48,7 +49,7 @@ TRAINS = """from vaelib import training
 from vaelib.runs import fit, plan
 from vaelib.store import open_store
 training.SAVE_EVERY_S, opened = rate, open_store(name)
-run = fit(plan(opened, "conv_vae", epochs=n, model_settings={"latent": 8}), opened)"""
+run = fit(plan(opened, "conv_vae", epochs=n, latent=8), opened)"""
 
 
 @pytest.fixture
@@ -65,21 +66,6 @@ def folder(tmp_path, monkeypatch):
     for name, cell in cells.items():
         write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", PARAMETERS, cell)
     return tmp_path
-
-
-@pytest.fixture
-def executed(folder, monkeypatch):
-    """`batch.run` on one worker in this process."""
-
-    def run(jobs):
-        quiet = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
-        with LocalCluster(**quiet, protocol="tcp://", host="127.0.0.1", resources={NOTEBOOK: 1}) as cluster:
-            return batch.run(jobs, Workers(scheduler=cluster.scheduler_address))
-
-    return run
-
-
-# --- parameters and names ---
 
 
 def test_strings_take_the_type_of_the_default(folder):
@@ -104,24 +90,21 @@ def test_wrong_parameters_are_named_before_anything_runs(folder, notebook, given
 def test_the_name_changes_with_code_and_parameters_but_not_with_words(folder, monkeypatch):
     given = {"condition": "genre", "detilt": True, "lr": 0.01, "seed": 0}
     assert Job("05_conditional_vae", given, "genre").title == "05_conditional_vae-genre-detilt-lr0.01-seed0"
-    name = Job("good").name
-    assert len({name, Job("good", {"n": 2}).name, Job("good", page=False).name}) == 3
+    name = Job("good").final
+    assert len({name, Job("good", {"n": 2}).final, Job("good", page=False).final}) == 3
     path = folder / "notebooks" / "good.ipynb"
     nb = nbformat.read(path, 4)
     nb.cells.insert(0, nbformat.v4.new_markdown_cell("Words"))
     nbformat.write(nb, path)
-    assert Job("good").name == name
+    assert Job("good").final == name
     monkeypatch.setattr(batch, "code_version", lambda: "other training code")
-    assert Job("good").name != name
-
-
-# --- one notebook ---
+    assert Job("good").final != name
 
 
 def test_a_notebook_is_executed_once_and_becomes_a_page(folder):
     lines = []
     done = execute(Job("live", page=False), lines.append)
-    assert done.state == "done" and lines == ["'busy'", "'over'"]
+    assert done.state == "done" and lines[0].startswith("busy:   0%") and "9/9" in lines[-1]
     assert execute(Job("live", page=False)).state == "already done"
     assert execute(Job("live", page=False, again=True)).state == "done"
     assert not done.path.with_suffix(".html").exists()
@@ -147,9 +130,6 @@ def test_a_second_process_waits_for_the_first(folder):
     assert execute(Job("slow", page=False)).state == "already done" and first.wait() == 0
 
 
-# --- many notebooks ---
-
-
 def test_failures_are_kept_and_others_run_on(folder, capsys):
     """The first two notebooks wait for a file of each other: one after the other they would never end."""
     jobs = [Job("waits", {"n": 0}), Job("waits", {"n": 1}), Job("bad"), Job("good"), Job("refuses"), Job("dead")]
@@ -171,16 +151,12 @@ def test_failures_are_kept_and_others_run_on(folder, capsys):
     raise_failures(outcomes[:2])
 
 
-def no_music() -> str:
-    return "no music"
-
-
-def test_what_a_job_needs_and_what_it_only_waits_for(executed):
+def test_what_a_job_needs_and_what_it_only_waits_for(folder):
     jobs = [
         Job("bad"), Job("good", needs=(0,)), Job("good", {"n": 2}, after=(0, 1)), Job("good", {"n": 3}, needs=(1,)),
-        Job("good", {"n": 4}, check=no_music),
+        Job("good", {"n": 4}, check=partial(str, "no music")),
     ]  # fmt: skip
-    outcomes = executed(jobs)
+    outcomes = batch.run(jobs, Workers(1))
     assert [o.state for o in outcomes] == ["failed", "left out", "done", "left out", "left out"]
     assert [o.reason for o in outcomes[3:]] == ["good could not be made", "no music"]
 
@@ -192,9 +168,6 @@ def test_a_job_knows_the_runs_that_its_notebook_trained(folder, store):
     assert job.is_done() and job.runs() == find_runs(model="conv_vae", epochs=1)
     (job.runs()[0] / "done.json").unlink()
     assert not job.is_done()
-
-
-# --- kills ---
 
 
 def wait_for(condition, seconds: float) -> None:
@@ -245,29 +218,29 @@ batch.run([batch.Job("trains", {given})], Workers(2))
     assert all((weights["killed"][k] == v).all() for k, v in weights["whole"].items())
 
 
-# --- workers ---
-
-
-def seen() -> tuple:
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid(), kernel_environment()
-
-
-def test_every_worker_sees_its_own_gpu_and_gives_its_kernels_the_way_back(monkeypatch):
+def test_every_worker_sees_its_own_gpu(folder, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     with pytest.raises(InputError, match="exclude each other"):
         Workers(gpus="all", slurm="gpu")
     with pytest.raises(InputError, match="--gpus 0,2: this machine has 4, 7"):
         Workers(gpus="0,2").devices()
-    with connected(Workers(gpus="all")) as client:
-        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-        found = [client.submit(seen, workers=[a], resources={NOTEBOOK: 1}, pure=False).result() for a in addresses]
-        assert sorted(f[0] for f in found) == ["4", "7"] and len({f[1] for f in found}) == 2
-        environment = found[0][2]
-        assert environment["DASK_SCHEDULER_ADDRESS"].startswith("tls://127.0.0.1") and kernel_environment() == {}
+    sees = "import os\nopen(f'gpu{n}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    write_notebook(folder / "notebooks" / "sees.ipynb", PARAMETERS, sees + WAITS)
+    outcomes = batch.run([Job("sees", {"n": 0}), Job("sees", {"n": 1})], Workers(gpus="all"))
+    assert [o.state for o in outcomes] == ["done", "done"]
+    assert sorted(p.read_text() for p in (folder / "notebooks").glob("gpu*")) == ["4", "7"]
+
+
+def test_a_kernel_knows_the_way_to_the_workers():
+    assert kernel_environment() == {}
+    with connected(Workers(1)) as client:
+        environment = client.submit(kernel_environment, resources={NOTEBOOK: 1}).result()
+        assert environment["DASK_SCHEDULER_ADDRESS"].startswith("tls://127.0.0.1")
         code = "from distributed import Client; print(Client(timeout=120).submit(sum, [1, 2]).result())"
-        told = os.environ | environment
-        done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
+        )
         assert done.stdout.strip() == "3", done.stderr
 
 
@@ -300,9 +273,5 @@ def test_a_queue_is_asked_for_workers_that_take_notebooks(monkeypatch):
         finally:
             made.close()
     assert asked[0] == 3 and "#SBATCH -p gpu" in script and "--resources notebook=1" in script
-    for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
-        monkeypatch.delitem(sys.modules, name)  # imported anew, it takes Ctrl-C for itself
-    interrupt = signal.getsignal(signal.SIGINT)
     with pytest.raises(InputError, match="no section 'none'"):
         workers._queued(Workers(slurm="none"), 9)
-    assert signal.getsignal(signal.SIGINT) is interrupt

@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 
-import nbformat
 import pytest
 from conftest import write_notebook
 
-from vaelib import cli, experiments, plans
+from vaelib import cli, plans
+from vaelib.cli import EXPERIMENTS
 from vaelib.config import ROOT
-from vaelib.experiments import EXPERIMENTS
 from vaelib.workers import Workers
 
 PROOF = ROOT / "plans" / "proof.yaml"
@@ -58,17 +57,20 @@ def command(tmp_path, monkeypatch, capsys):
         (["train", "--model", "conv_va"], "did you mean 'conv_vae'"),
         (["train", "--model", "conv_vae"], "no mel store"),
         (["train", "--model", "conv_vae", "--modality", "video"], "audio"),
-        (["train", "--model", "conv_vae", "--condition", "genre"], "takes no condition"),
+        (["train", "--model", "conv_vae", "--condition", "genre"], "'condition'"),
         (["train", "--model", "conv_vae", "--store", "x.zarr", "--epoch", "3"], "did you mean 'epochs'"),
         (["train-all", "--store", "x.zarr"], "no mel store at"),
         (["test", "--test", "smothness"], "did you mean 'smoothness'"),
         (["test", "--test", "smoothness"], "no finished run with model basic_vae"),
         (["test", "--test", "soft_clustering", "--model", "conv_vae"], "unknown model of test"),
         (["test", "basic_vae"], "was not expected"),
-        (["demo", "--clips", "2"], "must be from 3"),
+        (["demo", "--clips", "2"], "at least 3 clips"),
         (["compare"], "no finished run"),
+        (["compare", "--epoch", "2"], "did you mean 'epochs'"),
         (["batch", "none.yaml"], "no plan can be read at none.yaml"),
         (["batch", str(PROOF), "--set", "seeds=0", "--set", "loops.folder=/no/music"], "no corpus at /no/music"),
+        (["batch", str(PROOF), "--scheduler", "tcp://h:1", "--workers", "2"], "--scheduler and --workers exclude"),
+        (["batch", str(PROOF), "--scheduler", "tcp://h:1", "--gpus", "all"], "--gpus and --scheduler exclude"),
         (["report", "nothing.ipynb"], "nothing.ipynb"),
         (["embed", "a.flac"], "no finished run"),
         (["embed", "a.flac", "--run", "nowhere", "--model", "vade"], "leave out --model"),
@@ -96,6 +98,10 @@ def test_help_lists_every_command_at_once():
         assert f" {name} " in shown
 
 
+def given_of(plan):
+    return [job.parameters for job in plan.jobs if "store" in job.parameters]
+
+
 def test_demo_is_a_plan(command, monkeypatch):
     seen = []
     monkeypatch.setattr(plans, "execute_plan", lambda found, workers=None: seen.append((found, workers)))
@@ -105,16 +111,13 @@ def test_demo_is_a_plan(command, monkeypatch):
     command("batch", str(PROOF), "--workers", "3", "--set", "epochs=2", "--set", "seeds=0")
     (usual, _), (taste, _), (full, _), (proof, workers) = seen
     demo = plans.read_plan(ROOT / "plans" / "demo.yaml")
-    assert (usual.corpora, usual.seeds, usual.runs) == (demo.corpora, demo.seeds, demo.runs)
+    assert (usual.corpora, given_of(usual)) == (demo.corpora, given_of(demo))
     names = ["demo-8x6s-c0.5-v0.3-tempo-s2-compact", "desk-300x6s-s2-compact"]
-    assert [c.store.stem for c in taste.corpora] == names and taste.seeds == (2,)
-    assert {run["epochs"] for run in taste.runs} == {3} and len(taste.runs) == 6
-    assert [run["desk_epochs"] for run in taste.runs if run["model"] == "beta_vae"] == [3]
+    assert [c.store.stem for c in taste.corpora] == names and len(given_of(taste)) == 6
+    assert {(g["epochs"], g["seed"]) for g in given_of(taste)} == {(3, 2)}
+    assert [g["desk_epochs"] for g in given_of(taste) if g.get("desk")] == [3]
     assert [c.store.stem for c in full.corpora] == ["demo-3x30s-c0-v0.3-tempo-s0-full", "desk-112x30s-s0-full"]
-    assert workers == Workers(3) and proof.seeds == (0,) and {run["epochs"] for run in proof.runs} == {2}
-
-
-# --- experiments ---
+    assert workers == Workers(3) and {(g["epochs"], g["seed"]) for g in given_of(proof)} == {(2, 0)}
 
 
 @pytest.fixture
@@ -123,14 +126,14 @@ def tested(command, monkeypatch, tiny_runs):
     monkeypatch.setenv("VAELIB_NOTEBOOKS", str(command.folder / "notebooks"))
     (command.folder / "notebooks").mkdir()
     for notebook in {notebook for notebook, _ in EXPERIMENTS.values()}:
-        names = [name for name, (own, _) in EXPERIMENTS.items() if own == notebook]
+        own = [name for name, (home, _) in EXPERIMENTS.items() if home == notebook]
         path = command.folder / "notebooks" / f"{notebook}.ipynb"
-        own = [EXPERIMENT.replace("NAME", name) for name in names]
-        write_notebook(path, PARAMETERS, SETUP, *own, "raise RuntimeError('this cell has no tag')")
-        nb = nbformat.read(path, 4)
-        for cell, tag in zip(nb.cells[1:], ["setup", *(f"test-{name}" for name in names)], strict=False):
-            cell.metadata["tags"] = [tag]
-        nbformat.write(nb, path)
+        cells = [EXPERIMENT.replace("NAME", name) for name in own]
+        write_notebook(path, PARAMETERS, SETUP, *cells, "raise RuntimeError('this cell has no tag')")
+        nb = json.loads(path.read_text())
+        for cell, tag in zip(nb["cells"][1:], ["setup", *(f"test-{name}" for name in own)], strict=False):
+            cell["metadata"]["tags"] = [tag]
+        path.write_text(json.dumps(nb))
     for run in tiny_runs.values():
         target = command.folder / "outputs" / run.folder.parent.name / run.folder.name
         shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns("results"))
@@ -158,7 +161,7 @@ def test_an_experiment_prints_what_its_cells_print_and_its_figure(tested, comman
 
 def test_all_experiments_into_a_page(tested, command, monkeypatch):
     bad = {"filters": ("03_conv_vae", ("none",)), "smoothness": EXPERIMENTS["smoothness"]}
-    monkeypatch.setattr(experiments, "EXPERIMENTS", bad)
+    monkeypatch.setattr(cli, "EXPERIMENTS", bad)
     code, printed = tested("--output", str(command.folder / "results.md"))
     assert code == 0 and "smoothness of basic_vae" in printed
     assert "filters: not tested: no finished run with model none" in printed

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
-from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,20 @@ from uuid import uuid4
 import nbformat
 import pandas as pd
 import papermill as pm
-from distributed import Client, Future, get_worker, wait
-from distributed.utils import CancelledError
+from distributed import Future, get_worker
 from filelock import FileLock
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from nbconvert.filters import strip_ansi
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from rich.console import Console
-from rich.progress import Progress, TextColumn
-from traitlets.config import Config
+from tqdm import tqdm
 
 from . import report
 from .config import InputError, code_version, digest, notebooks_dir, one_of, outputs_dir, papermill_dir, write_atomic
-from .progress import clock
 from .store import attributes
-from .workers import NOTEBOOK, Workers, connected, kernel_environment
+from .workers import GONE, NOTEBOOK, Workers, connected, kernel_environment, places
 
 MODEL_NOTEBOOKS = {
     "basic_vae": "02_basic_vae",
@@ -43,21 +41,13 @@ MODEL_NOTEBOOKS = {
     "cvae": "05_conditional_vae",
     "vade": "06_vade",
 }
-FAILURES = ("failed", "refused")
-REFUSALS = ("InputError",)  # what a notebook was given was wrong, not the notebook
 INTERRUPTED = "interrupted: finished runs and checkpoints are kept, the same command continues"
-GONE = "the Dask scheduler went away; the same command continues on another one"
 POLL = 0.3  # seconds until a batch looks again who is free
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
-
-Show = Callable[[str], None]
 
 
 class NotebookFailedError(RuntimeError):
     """A notebook stopped with an error; the message names it, the error and the kept file."""
-
-
-# --- what is executed ---
 
 
 @dataclass(frozen=True)
@@ -72,6 +62,7 @@ class Job:
     needs: tuple[int, ...] = ()  # numbers of earlier jobs without which this one is left out
     after: tuple[int, ...] = ()  # numbers of earlier jobs that it waits for, whatever comes of them
     check: Callable[[], str] | None = None  # called before it starts: a reason to leave it out, or ""
+    cells: tuple[str, ...] = ()  # tags of the only cells to execute, besides the parameters; (): all
 
     @property
     def title(self) -> str:
@@ -82,19 +73,20 @@ class Job:
             words += [f"{name}{value:g}" if value is not True else name for name, value in given.items()]
         return "-".join(w for w in words if w)
 
-    @property
-    def name(self) -> str:
-        """Title, and a digest of the notebook's code, its parameters, the stores, and the code that trains."""
+    def source(self) -> nbformat.NotebookNode:
+        """The notebook to execute."""
         nb = nbformat.read(notebooks_dir() / f"{self.notebook}.ipynb", 4)
-        cells = [c.source for c in nb.cells if c.cell_type == "code"]
-        stores = [attributes(self.parameters.get(name, "")).get("fingerprint", "") for name in ("store", "desk")]
-        parts = [cells, self.parameters, stores, self.page, version("vaelib"), code_version()]
-        return f"{self.title}-{digest(parts)}"
+        if self.cells:
+            nb.cells = [c for c in nb.cells if {"parameters", *self.cells} & {*c.metadata.get("tags", [])}]
+        return nb
 
     @property
     def final(self) -> Path:
-        """The executed notebook."""
-        return papermill_dir() / f"{self.name}.ipynb"
+        """The executed notebook: its name has a digest of code, parameters, stores, and of the code that trains."""
+        code = [cell.source for cell in self.source().cells if cell.cell_type == "code"]
+        stores = [attributes(self.parameters.get(name, "")).get("fingerprint", "") for name in ("store", "desk")]
+        name = digest([code, self.parameters, stores, self.page, version("vaelib"), code_version()])
+        return papermill_dir() / f"{self.title}-{name}.ipynb"
 
     def runs(self, outputs: Path | str | None = None) -> list[Path]:
         """Folders of the training runs of the newest notebook, executed or failed, that had these parameters."""
@@ -120,17 +112,15 @@ class Outcome:
     seconds: float = 0.0
     path: Path | None = None  # the executed notebook, or what is kept of a failed one
     reason: str = ""  # why it failed, was refused or left out
+    around: float = 0.0  # of the seconds, those that no cell took: kernel, page, index
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:
     """Raise one error that names all failures: NotebookFailedError, or InputError if all of them were refusals."""
-    bad = [o for o in outcomes if o.state in FAILURES]
+    bad = [o for o in outcomes if o.state in ("failed", "refused")]
     if bad:
         kind = InputError if all(o.state == "refused" for o in bad) else NotebookFailedError
         raise kind(" | ".join(dict.fromkeys(o.reason for o in bad)))
-
-
-# --- parameters ---
 
 
 def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
@@ -146,60 +136,53 @@ def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> 
 
 
 @cache
-def parameters_of(path: Path) -> type[BaseModel]:
+def _parameters(path: Path) -> type[BaseModel]:
     """The cell tagged `parameters` of a notebook as a pydantic model: names, types, defaults."""
-    found = {name: ast.literal_eval(p["default"]) for name, p in pm.inspect_notebook(path).items()}
+    cells = [cell.source for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = [node for node in ast.parse("\n".join(cells)).body if isinstance(node, ast.AnnAssign)]
+    found = {node.target.id: ast.literal_eval(node.value) for node in lines}
     return create_model(path.stem, __config__=STRICT, **{name: (type(value), value) for name, value in found.items()})
 
 
 def defaults(notebook: str) -> dict[str, Any]:
     """Names and default values in a notebook's parameters cell."""
-    model = parameters_of(notebooks_dir() / f"{notebook}.ipynb")
-    return {name: field.default for name, field in model.model_fields.items()}
+    return dict(_parameters(notebooks_dir() / f"{notebook}.ipynb")())
 
 
 def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with the types of their defaults (a command line has strings); InputError as of `validated`."""
-    values = validated(parameters_of(notebooks_dir() / f"{notebook}.ipynb"), given, f"notebook {notebook}")
+    values = validated(_parameters(notebooks_dir() / f"{notebook}.ipynb"), given, f"notebook {notebook}")
     return {name: getattr(values, name) for name in given}
 
 
-# --- one notebook ---
-
-
 class _Client(PapermillNotebookClient):
-    """Passes the live lines of a running notebook (updated displays) on to a callback."""
+    """Passes the live line of a running notebook, which a progress bar rewrites, on to a callback."""
 
     show: Any = None
 
     def process_message(self, msg: dict, cell: Any, cell_index: int) -> Any:
-        if msg["msg_type"] in ("display_data", "update_display_data"):
-            line = msg["content"].get("data", {}).get("text/plain", "")
-            if msg["content"].get("transient", {}).get("display_id") and "\n" not in line:
-                self.show(line)
+        if msg["msg_type"] == "stream" and "\r" in msg["content"]["text"]:
+            self.show(msg["content"]["text"].rpartition("\r")[2].strip())
         return super().process_message(msg, cell, cell_index)
 
 
-def kernel_settings(folder: str, page: bool) -> tuple[Config, dict[str, str]]:
-    """Configuration and environment of a kernel: sockets in a folder of this user, explorers only for a page."""
-    sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
-    environment = os.environ | ({} if page else {"VAELIB_NO_PLAYERS": "1"})
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every kernel compiles all that it imports
-    return sockets, environment
-
-
 class _Engine(NBClientEngine):
-    """papermill's engine, with the notebook's own progress line passed on, and its training runs noted."""
+    """papermill's engine with the notebook's live line passed to `show`, and the training runs noted in its metadata.
+
+    Without a `page` explorers are not drawn. The kernel's sockets lie in a folder of this user.
+    """
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, show, page, **kwargs):
-        """Execute all cells; `show` is called with every progress line. Without a page explorers are not drawn."""
-        with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
+        too_long = len(os.fsencode(tempfile.gettempdir())) > 80  # the path of a socket has at most 107 bytes
+        with tempfile.TemporaryDirectory(prefix="vaelib-", dir="/tmp" if too_long else None) as folder:  # noqa: S108
             trained, log = Path(folder, "runs"), Path(folder, "kernel.log")
-            sockets, environment = kernel_settings(folder, page)
-            environment |= kernel_environment() | {"VAELIB_TRAINED": str(trained)}
-            client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, config=sockets)
-            client.show = show
+            trained.touch()
+            environment = os.environ | kernel_environment() | {"VAELIB_TRAINED": str(trained)}
+            environment |= {} if page else {"VAELIB_NO_PLAYERS": "1"}
+            client = _Client(nb_man, startup_timeout=120, timeout=None, coalesce_streams=True)
+            client.show, own = show, KernelSpecManager(kernel_dirs=[])  # no other kernel that is called python3
+            client.km = AsyncKernelManager(kernel_spec_manager=own, transport="ipc", ip=f"{folder}/k")
             try:
                 with log.open("wb") as stderr:
                     return client.execute(stderr=stderr, env=environment)
@@ -207,30 +190,26 @@ class _Engine(NBClientEngine):
                 e.add_note(log.read_text(errors="replace"))  # the last words of a kernel that died
                 raise
             finally:
-                runs = trained.read_text().split("\n")[:-1] if trained.is_file() else []
-                nb_man.nb.metadata["vaelib"] = {"runs": sorted(set(runs))}
+                nb_man.nb.metadata["vaelib"] = {"runs": sorted(set(trained.read_text().splitlines()))}
 
 
 pm.engines.papermill_engines.register("vaelib", _Engine)
 
 
-def execute(job: Job, show: Show = lambda line: None) -> Outcome:
-    """Execute one notebook, unless it is done or another process does it now; one failure must not end a batch.
+def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
+    """Execute one notebook, unless it is done or another process does it now; `show` gets its live lines.
 
     While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log`):
     neither looks finished. A finished one has its HTML page beside it.
-
-    Args:
-        show: Gets every progress line of the notebook.
     """
-    started, state, path, reason = time.monotonic(), "already done", None, ""
+    started, state, path, reason, cells = time.monotonic(), "already done", None, "", None
     try:
         values, final = checked(job.notebook, job.parameters), job.final
         lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if job.again or not job.is_done():
-                _execute(job, values, final, show)
+                cells = _execute(job, values, final, show)
                 state = "done"
         path = final
     except InputError as e:
@@ -238,28 +217,28 @@ def execute(job: Job, show: Show = lambda line: None) -> Outcome:
     except Exception as e:  # a notebook that failed, a full disk, or the like
         failed = final.with_suffix(".failed.ipynb")
         state, path, reason = "failed", failed if failed.is_file() else None, str(e)
-    with suppress(OSError):  # a page that cannot be written does not undo the run
-        report.update_index()
-    return Outcome(job, state, time.monotonic() - started, path, reason)
+    with suppress(OSError, InputError):  # an index that cannot be written does not undo the run
+        if not job.cells:
+            report.update_index()
+    seconds = time.monotonic() - started
+    return Outcome(job, state, seconds, path, reason, 0.0 if cells is None else seconds - cells)
 
 
-def _execute(job: Job, values: dict[str, Any], final: Path, show: Show) -> None:
-    partial_, failed = final.with_suffix(".partial.ipynb"), final.with_suffix(".failed.ipynb")
-    log = failed.with_suffix(".log")
+def _execute(job: Job, values: dict[str, Any], final: Path, show: Callable[[str], object]) -> float:
+    """Execute a notebook and write its page; returns the seconds that its cells took."""
+    partial_, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
+    target = str(partial_).replace("{", "{{").replace("}", "}}")  # papermill puts parameters where braces are
+    how = {"engine_name": "vaelib", "kernel_name": "python3", "progress_bar": False, "cwd": notebooks_dir()}
     try:
-        pm.execute_notebook(
-            notebooks_dir() / f"{job.notebook}.ipynb", partial_, values, engine_name="vaelib", kernel_name="python3",
-            progress_bar=False, cwd=notebooks_dir(), show=show, page=job.page,
-        )  # fmt: skip
+        nb = pm.execute_notebook(job.source(), target, values, **how, show=show, page=job.page)
     except Exception as e:
-        if getattr(e, "ename", "") in REFUSALS:
+        if getattr(e, "ename", "") == "InputError":  # what it was given is wrong, not the notebook
             partial_.unlink(missing_ok=True)
             raise InputError(e.evalue) from e
         if partial_.exists():
             partial_.replace(failed)
-        with suppress(OSError):  # a full disk must not hide why the notebook failed
-            words = "\n".join([str(e), *getattr(e, "__notes__", [])])
-            write_atomic(log, strip_ansi(words).strip() + "\n")
+        with suppress(InputError):  # a full disk must not hide why the notebook failed
+            write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
         why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
         raise NotebookFailedError(f"{job.notebook} failed: {why}; see {failed}") from e
     failed.unlink(missing_ok=True)
@@ -267,41 +246,38 @@ def _execute(job: Job, values: dict[str, Any], final: Path, show: Show) -> None:
     if job.page:
         report.write_html(partial_, final.with_suffix(".html"), title=final.stem)
     partial_.replace(final)
+    return sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
 
 
-# --- many notebooks ---
-
-
-class Board(Progress):
+class Board(AbstractContextManager):
     """One live line for each notebook that runs, and a line that stays for each that is over, on stderr."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        console = Console(stderr=True)
-        columns = [TextColumn("{task." + part + "}", markup=False) for part in ("description", "fields[line]")]
-        super().__init__(*columns, console=console, disable=not console.is_terminal)
-        self.jobs, self.over, self.rows = jobs, 0, {}
+        self.jobs, self.over, self.bars = jobs, 0, {}
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            tqdm.write(INTERRUPTED, file=sys.stderr)
 
     def show(self, number: int, line: str) -> None:
         """The notebook of the job with this number shows a new line."""
-        if number not in self.rows:
-            self.rows[number] = self.add_task(self.jobs[number].title, line=line)
-        self.update(self.rows[number], line=line)
+        if number not in self.bars:
+            self.bars[number] = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, disable=None)
+        self.bars[number].set_description_str(f"{self.jobs[number].title}: {line}")
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """A notebook is over."""
-        if number in self.rows:
-            self.update(self.rows[number], visible=False)
+        if number in self.bars:
+            self.bars[number].close()
         self.over += 1
         words = f"{self.over}/{len(self.jobs)} notebooks: {outcome.job.title}: {outcome.state}"
-        words += f" in {clock(outcome.seconds)}" if outcome.state == "done" else ""
-        words += f": {outcome.reason}" if outcome.reason else ""
-        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
+        words += f" in {tqdm.format_interval(outcome.seconds)}" if outcome.state == "done" else ""
+        tqdm.write(words + (f": {outcome.reason}" if outcome.reason else ""), file=sys.stderr)
 
 
 def run_alone(job: Job) -> Path:
     """One notebook in this process, without workers; its lines are shown. Errors as of `raise_failures`."""
     with Board([job]) as board:
-        board.show(0, "starting")
         outcome = execute(job, partial(board.show, 0))
         board.finish(0, outcome)
     raise_failures([outcome])
@@ -312,78 +288,53 @@ def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
     """Execute notebooks on Dask's workers (default: this machine's); failures leave the others running.
 
     A worker that dies (killed, out of memory) is started again and its notebook continues from its checkpoint; when it
-    has died twice, the notebook counts as failed. A killed batch is continued by the same call.
-
-    Returns:
-        What came of each, in the order of `jobs`.
-
-    Raises:
-        InputError: some job's parameters are wrong (before anything runs), or there are no such workers.
+    has died twice, the notebook counts as failed. A killed batch is continued by the same call. Dask holds every
+    notebook that was given to a worker responsible for its death: so each is submitted when a worker is free.
+    InputError: a job's parameters are wrong (before anything runs), or there are no such workers.
     """
     for job in jobs:
         checked(job.notebook, job.parameters)
+    workers, topic = workers or Workers(), f"vaelib-{uuid4().hex}"  # other batches may have the same scheduler
+    about = topic, {k: v for k, v in os.environ.items() if k.startswith("VAELIB_")}, workers.devices()
     outcomes: dict[int, Outcome] = {}
-    with connected(workers or Workers(), len(jobs)) as client, Board(jobs) as board, client.as_current():
-        topic = f"vaelib-{uuid4().hex}"  # other batches may have the same scheduler
+    running: dict[int, Future] = {}
+    with connected(workers, len(jobs)) as client, Board(jobs) as board:
         client.subscribe_topic(topic, lambda event: board.show(*event[1]))
-        try:
-            _hand_out(client, topic, jobs, outcomes, board)
-        except KeyboardInterrupt:
-            board.console.print(INTERRUPTED)
-            raise
+        while len(outcomes) < len(jobs):
+            waiting = [i for i in range(len(jobs)) if i not in outcomes and i not in running]
+            ready = [i for i in waiting if outcomes.keys() >= {*jobs[i].needs, *jobs[i].after}]
+            for i in ready[: max(0, places(client) - len(running))]:
+                given = (*about, i, jobs[i], [outcomes[k] for k in jobs[i].needs])
+                running[i] = client.submit(_work, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
+            time.sleep(POLL)
+            if client.status != "running":
+                return [outcomes.get(i, Outcome(job, "failed", reason=GONE)) for i, job in enumerate(jobs)]
+            for i in [i for i, future in running.items() if future.done()]:
+                try:
+                    outcomes[i] = running.pop(i).result()
+                except Exception as e:  # its worker died
+                    outcomes[i] = Outcome(jobs[i], "failed", reason=f"{jobs[i].title}: {type(e).__name__}: {e}")
+                board.finish(i, outcomes[i])
     return [outcomes[i] for i in range(len(jobs))]
 
 
-def _hand_out(client: Client, topic: str, jobs: Sequence[Job], outcomes: dict[int, Outcome], board: Board) -> None:
-    """Submit what is ready, one notebook for each free worker.
-
-    Dask would take them all at once, but it gives them to workers before these are free, behind whatever runs there,
-    and holds every notebook that was given to a worker responsible for its death.
-    """
-    graph = TopologicalSorter({i: (*job.needs, *job.after) for i, job in enumerate(jobs)})
-    graph.prepare()
-    ready: list[int] = []
-    running: dict[int, Future] = {}
-    environment = {name: value for name, value in os.environ.items() if name.startswith("VAELIB_")}
-    while graph.is_active():
-        ready = sorted([*ready, *graph.get_ready()])
-        while ready and len(running) < _places(client):
-            i = ready.pop(0)
-            given = (topic, i, jobs[i], [outcomes[k] for k in jobs[i].needs], environment)
-            running[i] = client.submit(_work, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
-        with suppress(TimeoutError, CancelledError):
-            wait(list(running.values()), timeout=POLL, return_when="FIRST_COMPLETED")
-        gone = client.status != "running"
-        for i in [i for i, future in running.items() if gone or future.done()]:
-            future = running.pop(i)
-            try:
-                outcomes[i] = future.result() if not gone else Outcome(jobs[i], "failed", reason=GONE)
-            except Exception as e:  # its worker died, or what it sent back cannot be read
-                outcomes[i] = Outcome(jobs[i], "failed", reason=f"{jobs[i].title}: {type(e).__name__}: {e}")
-            board.finish(i, outcomes[i])
-            graph.done(i)
-
-
-def _places(client: Client) -> int:
-    """How many notebooks the workers take; a queue may bring more of them at any time."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return max(1, round(sum(w["resources"].get(NOTEBOOK, 0) for w in workers)))
-
-
-def _work(topic: str, number: int, job: Job, needed: list[Outcome], environment: dict[str, str]) -> Outcome:
+def _work(topic: str, environment: dict, gpus: list[str], number: int, job: Job, needed: list[Outcome]) -> Outcome:
     """On a worker: execute one notebook in the driver's environment, unless what it needs is not there."""
-    os.environ.update(environment)
-    missing = [o.job.label or o.job.title for o in needed if o.state in (*FAILURES, "left out")]
+    worker = get_worker()
+    os.environ.update(environment | ({"CUDA_VISIBLE_DEVICES": gpus[worker.name % len(gpus)]} if gpus else {}))
+    missing = [o.job.label or o.job.title for o in needed if not o.state.endswith("done")]
     why = f"{' and '.join(missing)} could not be made" if missing else job.check() if job.check else ""
     if why:
         return Outcome(job, "left out", reason=why)
-    worker = get_worker()
     worker.log_event(topic, (number, "starting"))
     return execute(job, lambda line: worker.log_event(topic, (number, line)))
 
 
 def write_summary(outcomes: Sequence[Outcome]) -> Path:
-    """Write `summary.csv` beside the executed notebooks: one row per job."""
-    rows = [(o.job.title, o.state, round(o.seconds, 1), o.path.name if o.path else "", o.reason) for o in outcomes]
-    table = pd.DataFrame(rows, columns=["run", "state", "seconds", "notebook", "reason"])
-    return write_atomic(papermill_dir() / "summary.csv", table.to_csv(index=False))
+    """Write `summary.csv` beside the executed notebooks: one row per job; `around`: seconds that no cell took."""
+    columns = ["run", "state", "seconds", "around", "notebook", "reason"]
+    rows = [
+        (o.job.title, o.state, round(o.seconds, 1), round(o.around, 1), o.path.name if o.path else "", o.reason)
+        for o in outcomes
+    ]
+    return write_atomic(papermill_dir() / "summary.csv", pd.DataFrame(rows, columns=columns).to_csv(index=False))

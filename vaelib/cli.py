@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
+import json
+import locale
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, writing
+
+if TYPE_CHECKING:
+    from .batch import Job, Outcome
+    from .report import Section
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Five variational autoencoders on a music collection: render, preprocess, train, measure, compare.",
 )  # fmt: skip
+ANY = ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")
+# name on the command line → its notebook, and the models that it is about (the first is the default)
+EXPERIMENTS = {
+    "smoothness": ("02_basic_vae", ("basic_vae", *ANY)),
+    "filters": ("03_conv_vae", ("conv_vae", "beta_vae", "cvae", "vade")),
+    "reconstruction": ("03_conv_vae", ANY),
+    "disentanglement": ("04_beta_vae", ("beta_vae", *ANY)),
+    "traversal": ("04_beta_vae", ("beta_vae", "conv_vae", "basic_vae", "vade")),
+    "separation": ("05_conditional_vae", ("cvae",)),
+    "generate": ("05_conditional_vae", ("cvae",)),
+    "clustering_comparison": ("06_vade", ("vade",)),
+    "gmm_components": ("06_vade", ("vade",)),
+    "soft_clustering": ("06_vade", ("vade",)),
+    "cluster_contents": ("06_vade", ("vade",)),
+    "clustering": ("03_conv_vae", ANY),
+    "hierarchy": ("03_conv_vae", ANY),
+}
+FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _only_audio(modality: str) -> str:
     return one_of("modality", modality, ("audio",))
 
 
-FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
-Modality = Annotated[str, typer.Option(callback=_only_audio, help="Only audio; as in the source document's commands.")]
-CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint-dir", "--checkpoint_dir")]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="name=value instead of the plan's, e.g. epochs=2, seeds=0,1")
-]
-StoreOption = Annotated[Path | None, typer.Option(help="Mel store; default: the newest in data/stores.")]
-Condition = Annotated[str, typer.Option(help="cvae only: language or genre")]
-Output = Annotated[Path | None, typer.Option(help="File to write; the ending of its name says what.")]
+Modality = Annotated[str, Option(callback=_only_audio, help="Only audio; as in the source document's commands.")]
+Outputs = Annotated[Path | None, Option("--checkpoint-dir", "--checkpoint_dir", help="Folder of the runs.")]
+Changes = Annotated[list[str] | None, Option("--set", help="name=value instead of the plan's: epochs=2, seeds=0,1")]
+StoreOption = Annotated[Path | None, Option(help="Mel store; default: the newest in data/stores.")]
+Condition = Annotated[str, Option(help="cvae only: language or genre.")]
+Output = Annotated[Path | None, Option(help="File to write; the ending of its name says what.")]
+Count = Annotated[int | None, Option(min=1)]
 
 
-def _newest_store(store: Path | None) -> Path:
-    if store is not None:
-        return store.resolve()
-    from .store import attributes
+def _store(given: Path | None) -> str:
+    """A store, or the newest that is no desk (that is for those who ask for it)."""
+    from .store import attributes, open_store
 
     found = [p for p in (data_dir() / "stores").glob("*.zarr") if not p.name.endswith(".partial.zarr")]
-    if not found:
+    if not given and not found:
         raise InputError(f"no mel store in {data_dir() / 'stores'}: run `vaelib preprocess CORPUS` or `vaelib demo`")
-    # the desk has one genre: it is for those who ask for it
-    return max(found, key=lambda p: (attributes(p).get("rung") != "desk", p.stat().st_mtime))
+    newest = given or max(found, key=lambda p: (attributes(p).get("rung") != "desk", p.stat().st_mtime))
+    return str(open_store(newest.resolve()).path)
 
 
 def _extra(args: list[str]) -> dict[str, str]:
@@ -62,13 +86,13 @@ def _extra(args: list[str]) -> dict[str, str]:
 
 @app.command()
 def demo(
-    clips: Annotated[int, typer.Option(help="Clips of each of the 45 genres; the desk has 37 times as many.")] = 40,
-    epochs: Annotated[int | None, typer.Option(help="Of every training; default: what the plan says of each.")] = None,
-    seed: int = 0,
-    profile: str = "compact",
-    changes: Changes = None,
+    clips: int = 40, epochs: int | None = None, seed: int = 0, profile: str = "compact", changes: Changes = None
 ) -> None:
-    """Everything: render loops and desk, preprocess, train all models, compare; prints the report to open."""
+    """Everything: render loops and desk, preprocess, train all models, compare; prints the report to open.
+
+    --clips of each of the 45 genres (the desk has 37 times as many); --epochs of every training (default: what the plan
+    says of each); --seed of clips and trainings; --profile: front end, compact (64 × 64) or full (128 × 1293).
+    """
     given = {"seeds": seed, "profile": profile, "loops.clips_per_genre": clips, "desk.clips_per_genre": clips * 75 // 2}
     for corpus in ("loops", "desk"):
         given |= {f"{corpus}.seed": seed, f"{corpus}.clip_seconds": 30 if profile == "full" else 6}
@@ -78,17 +102,15 @@ def demo(
 
 @app.command()
 def batch(
-    plan: Annotated[Path, typer.Argument(help="YAML file: corpora, seeds, defaults and runs; see plans/.")],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Notebooks at a time; default: one per GPU, else per core (at most 4).")
-    ] = None,
-    gpus: Annotated[str, typer.Option(help="all, or numbers with commas: one worker for each.")] = "",
-    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler, e.g. tcp://host:8786.")] = "",
-    slurm: Annotated[str, typer.Option(help="Section of dask-jobqueue's configuration: workers from Slurm.")] = "",
-    pbs: Annotated[str, typer.Option(help="The same: workers from PBS.")] = "",
+    plan: Path, workers: Count = None, gpus: str = "", scheduler: str = "", slurm: str = "", pbs: str = "",
     changes: Changes = None,
-) -> None:
-    """Do what is missing of a plan: corpora, all trainings, comparison; prints the report to open."""
+) -> None:  # fmt: skip
+    """Do what is missing of a plan (YAML, see plans/): corpora, all trainings, comparison; prints the report to open.
+
+    --workers: notebooks at a time; default: one for each GPU, else for each core (at most 4). --gpus: all, or numbers
+    with commas, a worker for each. --scheduler: address of a running Dask scheduler, e.g. tcp://host:8786. --slurm or
+    --pbs: section of dask-jobqueue's configuration, workers from that queue.
+    """
     from .plans import execute_plan, read_plan
     from .workers import Workers
 
@@ -97,16 +119,12 @@ def batch(
 
 
 @app.command(context_settings=FREE)
-def preprocess(
-    context: typer.Context,
-    corpus: Annotated[Path, typer.Argument(help="Folder of music.")],
-    profile: Annotated[str, typer.Option(help="Front end: compact (64 × 64) or full (128 × 1293).")] = "compact",
-) -> None:
+def preprocess(context: typer.Context, corpus: Path, profile: str = "compact") -> None:
     """Turn a folder of music into a mel store (notebook 01, which is also the report on the collection).
 
-    Any parameter of the notebook can be given as --name value: --labels '{genre}/{artist}/{track}' says what the
-    folders mean, --manifest names a CSV or Parquet table with a column path; --allow-outside, --segment-seconds,
-    --hop-seconds, --split-seed, --windows.
+    --profile: front end, compact (64 × 64) or full (128 × 1293). Any parameter of the notebook can be given as --name
+    value: --labels '{genre}/{artist}/{track}' says what the folders mean, --manifest names a CSV or Parquet table with
+    a column path; --allow-outside, --segment-seconds, --hop-seconds, --split-seed, --windows.
     """
     from .batch import run_alone
     from .plans import make_corpus
@@ -121,114 +139,136 @@ def preprocess(
 
 @app.command(context_settings=FREE)
 def train(
-    context: typer.Context,
-    model: Annotated[str, typer.Option(help="basic_vae, conv_vae, beta_vae, cvae or vade")],
-    condition: Condition = "",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training clips.")] = None,
-    seed: int = 0,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) that share every batch.")] = 1,
-    store: StoreOption = None,
-    modality: Modality = "audio",
+    context: typer.Context, model: Annotated[str, Option()], store: StoreOption = None, modality: Modality = "audio"
 ) -> None:
-    """Train one model by executing its notebook; any parameter of the notebook can be given as --name value."""
+    """Train one model (basic_vae, conv_vae, beta_vae, cvae or vade) by executing its notebook.
+
+    Any parameter of the notebook can be given as --name value: --epochs 50, --seed 1, --condition genre (cvae; language
+    by default), --beta 2 (beta_vae), --settings "sigma=0.2", --devices 2: GPUs (or CPU processes) that share a batch.
+    """
     from .batch import MODEL_NOTEBOOKS, Job, checked, run_alone
-    from .store import open_store
+    from .plans import too_few_classes
 
     notebook = MODEL_NOTEBOOKS[one_of("model", model, MODEL_NOTEBOOKS)]
-    if condition and model != "cvae":
-        raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
-    given = {"store": str(_newest_store(store)), "seed": seed, **_extra(context.args)}
-    given |= {"epochs": epochs} if epochs is not None else {}
-    given |= {"devices": devices} if devices > 1 else {}  # it is no other training: no other name
-    if model == "cvae":
-        given["condition"] = one_of("condition", condition or "language", ("language", "genre"))
-    given = checked(notebook, given)
-    open_store(given["store"])
-    run_alone(Job(notebook, given, given.get("condition", "")))
+    given = {"condition": "language"} if model == "cvae" else {}
+    given = checked(notebook, given | {"seed": "0"} | _extra(context.args))
+    label = one_of("condition", given.get("condition", ""), ("", "language", "genre"))
+    given["store"] = _store(store)
+    if label and (few := too_few_classes(given["store"], label)):
+        raise InputError(few)
+    run_alone(Job(notebook, given, label))
 
 
 @app.command("train-all", context_settings=FREE)
-def train_all(
-    context: typer.Context, epochs: int = 16, seed: int = 0, store: StoreOption = None, modality: Modality = "audio"
-) -> None:
-    """Train all five models (Conditional twice) on a store, several at a time."""
+def train_all(context: typer.Context, store: StoreOption = None, modality: Modality = "audio") -> None:
+    """Train all five models (Conditional twice) on a store, several at a time: --epochs 16, --seed … as of `train`."""
     from .batch import MODEL_NOTEBOOKS
     from .plans import execute_plan, make_plan
 
+    given = {"epochs": 16, "seed": 0} | _extra(context.args)
     runs = [{"model": m} | ({"condition": ["language", "genre"]} if m == "cvae" else {}) for m in MODEL_NOTEBOOKS]
-    corpora = {"store": {"store": str(_newest_store(store))}}
-    given = {"corpora": corpora, "seeds": [seed], "defaults": {"epochs": epochs} | _extra(context.args), "runs": runs}
-    execute_plan(make_plan(given), compare=False)
+    plan = {"corpora": {"store": {"store": _store(store)}}, "seeds": [given.pop("seed")], "defaults": given}
+    execute_plan(make_plan(plan | {"runs": runs}), compare=False)
+
+
+def _experiment(name: str, run: Path, special: dict[str, Any], folder: str) -> Job:
+    """The cells of an experiment, on a run; what is asked for specially is not kept with it, but with a copy."""
+    from .batch import Job, checked
+
+    if special:
+        run = shutil.copytree(run, Path(folder, run.name), ignore=shutil.ignore_patterns("results"))
+    given = checked(EXPERIMENTS[name][0], {"trained": str(run)} | special)
+    return Job(EXPERIMENTS[name][0], given, name, page=False, again=True, cells=("setup", f"test-{name}"))
+
+
+def _found(outcome: Outcome, special: dict[str, Any]) -> tuple[str, Section]:
+    """What an experiment printed, and its section of a report; where it could not be made, why."""
+    from .report import Section
+
+    name, results = outcome.job.label, Path(outcome.job.parameters.get("trained", ""), "results")
+    kept = {"skipped": outcome.reason}
+    if outcome.path:
+        cells, kept = json.loads(outcome.path.read_text())["cells"], json.loads((results / f"{name}.json").read_text())
+        outputs = [o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c["outputs"]]
+        words = ["".join(o.get("text") or o.get("data", {}).get("text/plain", "")).rstrip() for o in outputs]
+        outcome.path.unlink()
+    if "skipped" in kept:
+        return f"{name}: not tested: {kept['skipped']}", Section(name, kept["skipped"])
+    picture = next(results.glob(f"{name}.png"), None)
+    if picture and special:
+        target = outputs_dir() / "comparison" / "tests"
+        target.mkdir(parents=True, exist_ok=True)
+        picture = Path(shutil.copy(picture, target))
+    printed = "\n".join(word for word in words if word and not word.startswith("<"))  # `<Figure size …>`
+    return f"{printed}\nfigure: {picture}", Section(name, kept["text"], kept["numbers"], picture)
 
 
 @app.command()
 def test(
-    test: Annotated[str, typer.Option(help="Name of an experiment, or all.")] = "all",
-    model: Annotated[str, typer.Option(help="Model whose newest run is tested.")] = "",
-    compare: Annotated[str, typer.Option(help="reconstruction: models to put side by side.")] = "",
+    test: str = "all", model: str = "", compare: str = "",
     more: Annotated[list[str] | None, typer.Argument(help="Further models after --compare.")] = None,
     condition: Condition = "",
-    dimension: Annotated[int | None, typer.Option(min=0, help="traversal: latent dimension")] = None,
-    class_name: Annotated[str | None, typer.Option("--class", help="generate: class to sample")] = None,
-    n_samples: Annotated[
-        int | None, typer.Option("--n_samples", "--n-samples", min=1, help="generate: samples per class; default 10")
-    ] = None,
-    checkpoint_dir: CheckpointOption = None,
-    output: Output = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus and profile of the runs; default: any.")] = None,
-    modality: Modality = "audio",
-) -> None:
-    """An experiment on a trained run, no training: executes its cells of the notebook that explains it."""
-    from .experiments import EXPERIMENTS, Finding, execute_experiments
-    from .models import MODELS
-    from .report import Section, write
+    dimension: Annotated[int | None, Option(min=0, help="traversal: latent dimension")] = None,
+    sample_class: Annotated[str | None, Option("--class", help="generate: class to sample")] = None,
+    n_samples: Annotated[int | None, Option("--n_samples", "--n-samples", min=1, help="generate: per class")] = None,
+    corpus: Annotated[str | None, Option(help="Corpus and profile of the runs; default: any.")] = None,
+    checkpoint_dir: Outputs = None, output: Output = None, modality: Modality = "audio",
+) -> None:  # fmt: skip
+    """An experiment on a trained run, no training: executes its cells of the notebook that explains it.
+
+    --test: its name, or all; --model: its newest run is tested; --compare: reconstruction, models side by side.
+    """
+    from .batch import Job, Outcome, execute, raise_failures, run
+    from .report import write
     from .runs import latest_run
 
-    root, wanted = checkpoint_dir or outputs_dir(), {"corpus": corpus}
-    asked: dict[tuple[str, str], list[str]] = {}
-    for name in EXPERIMENTS if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]:
-        notebook, models = EXPERIMENTS[name]
-        if test != "all" and model:
-            one_of(f"model of test {name!r}", model, models)
-        asked.setdefault((notebook, model if model in models else models[0]), []).append(name)
-    given = {"traversal": {"dimension": dimension}, "generate": {"sample_class": class_name, "n_samples": n_samples}}
+    root, wanted, jobs, outcomes = checkpoint_dir or outputs_dir(), {"corpus": corpus}, [], []
+    given = {"traversal": {"dimension": dimension}, "generate": {"sample_class": sample_class, "n_samples": n_samples}}
     special = {name: value for name, value in given.get(test, {}).items() if value is not None}
+    asked = []
+    for name in EXPERIMENTS if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]:
+        models = EXPERIMENTS[name][1]
+        if model and test != "all":
+            one_of(f"model of test {name!r}", model, models)
+        asked.append((name, model if model in models else models[0]))
     if test == "reconstruction" and compare:
-        first = latest_run(root, model=one_of("model", compare, MODELS), **wanted)
+        first = latest_run(root, model=one_of("model", compare, ANY), **wanted)
         wanted = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
-        wanted["target"] = first.config.training.target
         special = {"compare": str(first.folder)} if more else {}
-        asked = {("03_conv_vae", one_of("model", m, MODELS)): [test] for m in more or [compare]}
+        asked = [(test, one_of("model", m, ANY)) for m in more or [compare]]
     elif more:
         raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
-    findings = []
-    for (_, chosen), names in asked.items():
-        about = {"condition": condition} if condition and chosen == "cvae" else {}
-        try:
-            findings += execute_experiments(latest_run(root, model=chosen, **wanted, **about).folder, names, **special)
-        except InputError as e:
-            if test != "all":
-                raise
-            findings += [Finding(name, reason=str(e)) for name in names]
-    if all(f.reason for f in findings):
-        raise InputError(f"nothing could be tested in {root}: {findings[0].reason}")
-    for f in findings:
-        typer.echo(f"{f.name}: not tested: {f.reason}" if f.reason else f"{f.printed}\nfigure: {f.picture}")
+    with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
+        for name, chosen in asked:
+            about = wanted | ({"condition": condition} if condition and chosen == "cvae" else {})
+            try:
+                jobs.append(_experiment(name, latest_run(root, model=chosen, **about).folder, special, folder))
+            except InputError as e:
+                outcomes.append(Outcome(Job("", label=name), "refused", reason=str(e)))
+        outcomes += run(jobs) if len(jobs) > 1 else map(execute, jobs)
+        raise_failures([outcome for outcome in outcomes if outcome.state == "failed"])
+        found = [_found(outcome, special) for outcome in outcomes]
+    if all(section.numbers is None for _, section in found):
+        raise InputError(f"nothing could be tested in {root}: {found[0][1].text}")
+    typer.echo("\n".join(text for text, _ in found))
     if output is not None:
-        sections = [Section(f.name, f.reason or f.text, f.numbers, f.picture) for f in findings]
-        typer.echo(write(output, "Experiments", sections))
+        typer.echo(write(output, "Experiments", [section for _, section in found]))
 
 
-@app.command()
-def compare(checkpoint_dir: CheckpointOption = None, output: Output = None, corpus: str = "", epochs: int = 0) -> None:
-    """Compare all trained runs (notebook 07); prints the HTML report to open. --output: a copy of the Markdown one."""
-    from .batch import Job, run_alone
+@app.command(context_settings=FREE)
+def compare(context: typer.Context, checkpoint_dir: Outputs = None, output: Output = None) -> None:
+    """Compare all trained runs (notebook 07); prints the HTML report to open. --output: a copy of the Markdown one.
+
+    Any parameter of the notebook can be given as --name value: --corpus and profile of the runs, --epochs 20: only runs
+    of so many.
+    """
+    from .batch import Job, checked, run_alone
     from .runs import latest_run
 
-    root = (checkpoint_dir or outputs_dir()).resolve()
-    latest_run(root, corpus=corpus or None, epochs=epochs or None)
-    run_alone(Job("07_compare", {"outputs": str(root), "corpus": corpus, "epochs": epochs}, again=True))
-    folder = root / "comparison"
+    root, given = (checkpoint_dir or outputs_dir()).resolve(), checked("07_compare", _extra(context.args))
+    latest_run(root, corpus=given.get("corpus"), epochs=given.get("epochs"))
+    run_alone(Job("07_compare", {"outputs": str(root)} | given, again=True))
+    folder = Path(given.get("target", root / "comparison"))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         text = (folder / "MODEL_COMPARISON_RESULTS.md").read_text()
@@ -240,37 +280,32 @@ def compare(checkpoint_dir: CheckpointOption = None, output: Output = None, corp
 @app.command()
 def embed(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files, of the collection or new.")],
-    run: Annotated[Path | None, typer.Option(help="Folder of a finished run; default: the newest.")] = None,
-    model: Annotated[str, typer.Option(help="The newest run of this model.")] = "",
-    condition: Condition = "",
-    output: Annotated[
-        Path | None, typer.Option(help="Write a .csv, .parquet or .html file (map, players); else print a table.")
-    ] = None,
-    like: Annotated[
-        int | None, typer.Option(min=0, help="Name so many nearest clips of the collection; printed: 3 by default.")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="Of the distance: euclidean or cosine.")] = "euclidean",
-    per: Annotated[str, typer.Option(help="A row for each file, or for each segment of a long one.")] = "file",
-    checkpoint_dir: CheckpointOption = None,
-) -> None:
-    """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips."""
-    from rich.progress import track
+    run: Path | None = None, model: str = "", condition: Condition = "", checkpoint_dir: Outputs = None,
+    output: Output = None, like: Annotated[int | None, Option(min=0)] = None, metric: str = "euclidean",
+    per: str = "file",
+) -> None:  # fmt: skip
+    """Where files lie in a trained run's latent space: codes, cluster or class probabilities, the nearest clips.
+
+    --run: folder of a finished run; default: the newest, or that of --model. --output: a .csv, .parquet or .html file
+    (map, players) instead of a printed table. --like: so many nearest clips of the collection (printed: 3), by --metric
+    (euclidean, cosine). --per: a row for each file, or for each segment of a long one.
+    """
+    from tqdm import tqdm
 
     from . import embedding
     from .metrics.clustering import DISTANCES
-    from .models import MODELS
     from .runs import latest_run, open_run
 
     one_of("metric", metric, DISTANCES)
     one_of("unit", per, embedding.PER)
-    one_of("model", model, ("", *MODELS))
+    one_of("model", model, ("", *ANY))
     if run and (model or condition):
         raise InputError("--run names one run: leave out --model and --condition")
     if output is not None:
         one_of(f"ending of {output}", output.suffix, embedding.ENDINGS)
     newest = {"model": model or None, "condition": condition or None}
-    opened = open_run(run) if run else latest_run(checkpoint_dir or outputs_dir(), **newest)
-    table, failed = embedding.embed_files(opened, track(files, "files", disable=len(files) == 1), per)
+    opened = open_run(run) if run else latest_run(checkpoint_dir, **newest)
+    table, failed = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)
     for file, reason in failed.items():
         print(f"vaelib: {embedding.named(file)} {reason}", file=sys.stderr)
     if table.empty:
@@ -287,7 +322,7 @@ def embed(
 
 
 @app.command()
-def report(run: Path, output: Path | None = None) -> None:
+def report(run: Path, output: Output = None) -> None:
     """Export an executed notebook as one HTML file that works offline; papermill_runs/index.html lists them all."""
     from .report import update_index, write_html
 
@@ -297,6 +332,9 @@ def report(run: Path, output: Path | None = None) -> None:
 
 def main() -> None:
     """Run a command; bad input ends with one sentence and exit code 2, a failed notebook with exit code 1."""
+    if locale.getpreferredencoding(False).lower() != "utf-8":  # files are UTF-8 whatever the locale, also for kernels
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606
     # A container may ask for no bytecode: what is imported from here on is compiled once, not again by every worker
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -306,8 +344,8 @@ def main() -> None:
             app()
     except InputError as e:
         code, message = 2, str(e)
-    except RuntimeError as e:  # a notebook that failed, a loss that became NaN
-        if type(e).__name__ not in ("NotebookFailedError", "TrainingDivergedError"):
+    except RuntimeError as e:
+        if type(e).__name__ != "NotebookFailedError":
             raise
         code, message = 1, str(e)
     print(f"vaelib: {message}", file=sys.stderr)

@@ -7,6 +7,7 @@ Loudness and centroid can be trusted; tempo is often off by an octave, key often
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,11 +15,11 @@ from typing import NamedTuple
 import librosa
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from . import audio
 from .config import InputError, code_version, digest, write_atomic
 from .metrics import disentanglement as dis
-from .progress import Progress
 from .runs import Run
 from .store import Store
 
@@ -92,17 +93,14 @@ def describe(store: Store) -> pd.DataFrame:
     todo, reasons = store.rows()[~np.isin(store.rows(), known.index)].tolist(), {}
     if todo:
         measure(np.random.default_rng(0).standard_normal(FFT * 8), 22_050)  # librosa compiles, in one thread
-        progress = Progress("descriptors")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(todo), BLOCK):
+            for start in tqdm(range(0, len(todo), BLOCK), "descriptors", unit="block", file=sys.stdout):
                 rows = todo[start : start + BLOCK]
                 found = dict(zip(rows, pool.map(lambda row: _measure_row(store, row), rows), strict=True))
                 reasons |= {row: why for row, why in found.items() if isinstance(why, str)}
                 values = [pd.Series(v, name=row) for row, v in found.items() if row not in reasons]
                 known = pd.concat([known, pd.DataFrame(values, dtype=float)]) if values else known
                 write_atomic(cache, known.to_csv(index_label="row"))
-                progress.show(f"{start + len(rows):,} of {len(todo):,} clips")
-        progress.close()
     if reasons:
         first, reason = min(reasons.items())
         message = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
+from distributed import Client, KilledWorker, LocalCluster, SpecCluster, get_worker
 from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
@@ -21,6 +21,7 @@ from .config import InputError, papermill_dir
 NOTEBOOK = "notebook"  # what a worker has one of: it executes one notebook at a time, beside the tasks of that notebook
 THREADS = 2  # of a worker, at least: the notebook, and a task that the notebook itself asks for (preprocessing)
 SECONDS = 10  # that a scheduler may take to answer
+GONE = "the Dask scheduler went away; the same command continues on another one"
 # A notebook that has killed its worker twice is not tried a third time. A worker that does not come back within the
 # time given (15 s by default, busy machines need more) is given up for good.
 SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.deploy.lost-worker-timeout": "10 minutes"}
@@ -30,11 +31,7 @@ TLS = {"CA_FILE": "tls_ca_file", "CLIENT__CERT": "tls_client_cert", "CLIENT__KEY
 
 @dataclass(frozen=True)
 class Workers:
-    """Which workers execute a batch; at most one of `gpus`, `scheduler`, `slurm` and `pbs` is given.
-
-    Raises:
-        InputError: two of them, or a count that a scheduler's workers cannot have.
-    """
+    """Which workers execute a batch; InputError: two of the last four, or a count for a running scheduler."""
 
     count: int | None = None  # default: one for each GPU, else one for each core, at most four
     gpus: str = ""  # `all`, or numbers with commas: a worker for each, which sees no other GPU
@@ -49,13 +46,14 @@ class Workers:
             raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
 
     def devices(self) -> list[str]:
-        """Numbers of the GPUs to use, as CUDA_VISIBLE_DEVICES names them; InputError: there is no such."""
+        """Numbers of this machine's GPUs to use, as CUDA_VISIBLE_DEVICES names them; InputError: there is no such."""
+        if self.scheduler or self.slurm or self.pbs:
+            return []
         import torch  # here: it takes a second
 
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        there = [str(i) for i in range(torch.cuda.device_count())]
+        visible, there = os.environ.get("CUDA_VISIBLE_DEVICES"), [str(i) for i in range(torch.cuda.device_count())]
         there = visible.split(",")[: len(there)] if visible else there
-        wanted = there if self.gpus in ("", "all") else [g.strip() for g in self.gpus.split(",")]
+        wanted = there if self.gpus in ("", "all") else [number.strip() for number in self.gpus.split(",")]
         if self.gpus and (not there or not set(wanted) <= set(there)):
             raise InputError(f"--gpus {self.gpus}: this machine has {', '.join(there) or 'no GPU'}")
         return wanted
@@ -65,13 +63,14 @@ class Workers:
 def connected(workers: Workers, most: int = 4) -> Iterator[Client]:
     """A client of workers that execute one notebook each at a time; more than `most` would have nothing to do.
 
-    Raises:
-        InputError: no such GPU, no scheduler at the address, no worker that takes notebooks, or no dask-jobqueue.
+    InputError: no such GPU, no scheduler at the address, no worker that takes notebooks, or no dask-jobqueue.
     """
     with dask.config.set(SETTINGS):
         if workers.scheduler:
             with client_of(workers.scheduler) as client:
-                _require_fit(client)
+                if not places(client):
+                    start = f'`dask worker {workers.scheduler} --nthreads {THREADS} --resources "{NOTEBOOK}=1"`'
+                    raise InputError(f"no worker of this scheduler takes notebooks, with {THREADS} threads: {start}")
                 yield client
         else:
             made = _queued(workers, most) if workers.slurm or workers.pbs else _local(workers, most)
@@ -87,6 +86,12 @@ def client_of(address: str) -> Client:
         raise InputError(f"no Dask scheduler answers at {address}: start one with `dask scheduler`") from e
 
 
+def places(client: Client) -> int:
+    """How many notebooks the workers take at a time; a queue may bring more of them later."""
+    there = client.scheduler_info(n_workers=-1)["workers"].values()
+    return round(sum(worker["resources"].get(NOTEBOOK, 0) for worker in there if worker["nthreads"] >= THREADS))
+
+
 def kernel_environment() -> dict[str, str]:
     """What a kernel must know to ask the workers of the batch that it belongs to for help; {} outside of a batch."""
     try:
@@ -94,31 +99,18 @@ def kernel_environment() -> dict[str, str]:
     except ValueError:
         return {}
     found = {f"DASK_DISTRIBUTED__COMM__TLS__{k}": getattr(worker.security, attribute) for k, attribute in TLS.items()}
-    threads = dict.fromkeys(THREAD_SETTINGS, str(max(1, worker.state.nthreads - 1)))
-    return threads | {"DASK_SCHEDULER_ADDRESS": worker.scheduler.address} | {k: v for k, v in found.items() if v}
+    found |= dict.fromkeys(THREAD_SETTINGS, str(max(1, worker.state.nthreads - 1)))
+    return {"DASK_SCHEDULER_ADDRESS": worker.scheduler.address} | {k: v for k, v in found.items() if v}
 
 
-def _require_fit(client: Client) -> None:
-    there = client.scheduler_info(n_workers=-1)["workers"].values()
-    fit = [w for w in there if w["resources"].get(NOTEBOOK) and w["nthreads"] >= THREADS]
-    if not fit:
-        start = f'dask worker {client.scheduler.address} --nthreads {THREADS} --resources "{NOTEBOOK}=1"'
-        raise InputError(f"no worker of this scheduler takes notebooks and has {THREADS} threads: `{start}`")
-
-
-def _local(workers: Workers, most: int) -> SpecCluster:
+def _local(workers: Workers, most: int) -> LocalCluster:
     """Workers on this machine. The connection is encrypted: whoever can reach a scheduler can run code through it."""
-    gpus, cores = workers.devices(), len(os.sched_getaffinity(0))
-    count = workers.count or min(len(gpus) or min(cores, 4), most)
-    security = Security.temporary()
-    common = {"host": "127.0.0.1", "dashboard": False, "security": security}
-    scheduler = {"cls": Scheduler, "options": common | {"protocol": "tls://", "dashboard_address": "127.0.0.1:0"}}
-    common |= {"nthreads": max(THREADS, 1 + cores // count), "resources": {NOTEBOOK: 1}, "memory_limit": 0}
-    spec = {}
-    for i in range(count):
-        own = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
-        spec[i] = {"cls": Nanny, "options": common | {"env": own, "silence_logs": logging.ERROR}}
-    return SpecCluster(spec, scheduler, security=security, silence_logs=logging.ERROR)
+    count = workers.count or min(len(workers.devices()) or min(CPU_COUNT, 4), most)
+    return LocalCluster(
+        n_workers=count, threads_per_worker=max(THREADS, 1 + CPU_COUNT // count), resources={NOTEBOOK: 1},
+        memory_limit=0, protocol="tls://", security=Security.temporary(), silence_logs=logging.ERROR,
+        dashboard_address=None, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
 
 
 def _queued(workers: Workers, most: int) -> SpecCluster:
@@ -131,8 +123,7 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
     finally:
         signal.signal(signal.SIGINT, interrupt)  # its import makes Ctrl-C a silent end of the process
     if section not in dask.config.get("jobqueue", {}):
-        where = "~/.config/dask/jobqueue.yaml"
-        raise InputError(f"dask-jobqueue has no section {section!r}: write one under `jobqueue:` in {where}")
+        raise InputError(f"dask-jobqueue has no section {section!r}: write it into ~/.config/dask/jobqueue.yaml")
     given = dask.config.get(f"jobqueue.{section}.worker-extra-args", None) or []
     offered = [*given, "--resources", f"{NOTEBOOK}=1", "--nthreads", str(THREADS)]
     keys = papermill_dir() / ".workers"  # whoever can read them can run code on the workers
@@ -147,8 +138,7 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
 def executor(threads: int | None) -> Iterator[Executor]:
     """Who preprocesses: the workers of `$DASK_SCHEDULER_ADDRESS`, or threads of this process.
 
-    Raises:
-        InputError: no scheduler at that address, it went away, or a file kills every worker that opens it.
+    InputError: no scheduler at that address, it went away, or a file kills every worker that opens it.
     """
     import torch
 
@@ -159,14 +149,10 @@ def executor(threads: int | None) -> Iterator[Executor]:
         yield pool
     except KilledWorker as e:
         where = getattr(e, "__notes__", ["the headers of the files"])[-1]
-        raise InputError(
-            f"{e.allowed_failures + 1} workers died, one after the other, over {where}: too little memory, or a file "
-            "that kills the decoder; the same command continues"
-        ) from e
+        why = "too little memory, or a file that kills the decoder; the same command continues"
+        raise InputError(f"{e.allowed_failures + 1} workers died, one after the other, over {where}: {why}") from e
     except (CancelledError, CommClosedError, TimeoutError) as e:
-        raise InputError("the Dask scheduler went away; the same command continues on another one") from e
+        raise InputError(GONE) from e
     finally:
-        pool.shutdown(cancel_futures=True) if isinstance(pool, ThreadPoolExecutor) else pool.shutdown(wait=False)
-        torch.set_num_threads(before)
-        if client:
-            client.close()
+        client.close() if client else pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # a task sets it to 1

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from vaelib.collection import LABELS, RECORD
 from vaelib.config import InputError, one_of, write_atomic
-from vaelib.progress import Progress, clock
 from vaelib_demo.dials import CLIPS, Dials
 from vaelib_demo.factors import DESK, FACTORS, UNITS, draw_factors, draw_levels
 from vaelib_demo.render import DESK_GENRE, Clip, read_row, render_clip, start_worker
@@ -111,12 +111,9 @@ def _render(clips: list[Clip], workers: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="vaelib-voices-") as temporary:
         bank = Path(temporary) / "voices.npz"
         bank = bank if todo and build_bank(bank) else None
-        progress, begun = Progress("demo corpus"), time.monotonic()
-        for clip, row in zip(todo, _map(todo, min(workers, len(todo)), bank), strict=True):
+        done = zip(todo, _map(todo, min(workers, len(todo)), bank), strict=True)
+        for clip, row in tqdm(done, "demo corpus", len(todo), unit="clip", file=sys.stdout, disable=not todo):
             rows[clip.path] = row
-            progress.show(f"{len(rows):,} of {len(clips):,} clips")
-        if todo:
-            progress.close(f"{len(todo):,} clips in {clock(time.monotonic() - begun)}")
     return (rows[clip.path] for clip in clips)
 
 
