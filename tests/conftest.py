@@ -116,7 +116,7 @@ def tiny_runs(store, tmp_path_factory) -> dict[str, Run]:
     more = {"basic_vae": {}, "conv_vae": {}, "seed1": {"seed": 1}, "beta_vae": {}, "vade": {"pretrain_epochs": 1},
             "cvae": {"condition": "language", "prior": "fixed"}}  # fmt: skip
     small = {"latent": 8, "components": 4}
-    quick = {"epochs": 2, "batch_size": 8, "eval_windows": 3, "precision": "32-true", "model_settings": small}
+    quick = {"epochs": 2, "batch_size": 8, "eval_windows": 3, "precision": "32-true", **small}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VAELIB_OUTPUTS", str(tmp_path_factory.mktemp("tiny")))
         models = {name: "conv_vae" if name == "seed1" else name for name in more}

@@ -52,7 +52,7 @@ def runs(store, folders):
     """One quickly trained run of every kind that sliders open."""
     kinds = {"conv_vae": {}, "cvae": {"condition": "language"}, "vade": {"pretrain_epochs": 1}}
     small = {"vade": {"latent": 8, "components": 4}}
-    plans = [plan(store, name, epochs=1, seed=91, model_settings=small.get(name, {"latent": 8}), **more)
+    plans = [plan(store, name, epochs=1, seed=91, **small.get(name, {"latent": 8}), **more)
              for name, more in kinds.items()]  # fmt: skip
     return dict(zip(kinds, (fit(p, store, show=False) for p in plans), strict=True))
 

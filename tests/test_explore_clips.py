@@ -27,8 +27,8 @@ def data_of(html: str) -> dict:
 def runs(store, folders):
     """A plain run and a VaDE on the same clips."""
     small = {"latent": 8, "components": 4}
-    plain = plan(store, "conv_vae", epochs=1, seed=92, model_settings={"latent": 8})
-    vade = plan(store, "vade", epochs=1, pretrain_epochs=1, seed=92, model_settings=small)
+    plain = plan(store, "conv_vae", epochs=1, seed=92, latent=8)
+    vade = plan(store, "vade", epochs=1, pretrain_epochs=1, seed=92, **small)
     return [fit(config, store, show=False) for config in (plain, vade)]
 
 

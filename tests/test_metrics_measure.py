@@ -18,7 +18,7 @@ from vaelib.metrics import measure
 
 @pytest.fixture(scope="module")
 def run(store):
-    return runs.fit(runs.plan(store, "conv_vae", epochs=2, model_settings={"latent": 8}), store, show=False)
+    return runs.fit(runs.plan(store, "conv_vae", epochs=2, latent=8), store, show=False)
 
 
 def test_reconstruction_is_measured_drawn_said_and_kept(run):

@@ -38,7 +38,7 @@ def copied(root, tmp_path, monkeypatch) -> Path:
         ({"model": "cvae", "condition": "langage"}, "did you mean 'language'"),
         ({"model": "cvae"}, "unknown condition ''.*valid: language, genre"),
         ({"model": "vade", "condition": "genre"}, "takes no condition"),
-        ({"model": "vade", "model_settings": {"component": 4}}, "did you mean 'components'"),
+        ({"model": "vade", "component": 4}, "did you mean 'components'"),
         ({"model": "vade", "epoch": 4}, "did you mean 'epochs'"),
         ({"model": "conv_vae", "start_components": 200}, "there are 128 latent dimensions"),
     ],

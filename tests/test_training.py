@@ -38,7 +38,7 @@ def settings(store, model: str, *, epochs=5, **changes) -> RunConfig:
     changes |= {"pretrain_epochs": changes.get("pretrain_epochs", 3 if model == "vade" else 0)}
     condition = "language" if model == "cvae" else ""
     small = {"latent": 8, "components": 4}
-    return plan(store, model, condition=condition, model_settings=small, epochs=epochs, **changes)
+    return plan(store, model, condition=condition, **small, epochs=epochs, **changes)
 
 
 def results(config):

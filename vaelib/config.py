@@ -107,10 +107,11 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 
 
 TYPES = {"int": Integral, "float": Real, "str": str, "bool": bool}
-LIMITS = {"batch_size": (2, math.inf), "low_db": (-math.inf, math.inf), "high_db": (-math.inf, math.inf)}  # else from 0
-LIMITS |= dict.fromkeys(("latent", "components", "epochs", "eval_windows"), (1, math.inf))
-LIMITS |= dict.fromkeys(("lr", "mixture_lr", "grad_clip"), (1e-12, math.inf))
-LIMITS |= dict.fromkeys(("dropout", "kl_warmup", "held"), (0, 0.999))
+LIMITS = dict.fromkeys(("latent", "components", "epochs", "eval_windows"), (1, math.inf, "be positive"))
+LIMITS |= dict.fromkeys(("lr", "mixture_lr", "grad_clip"), (1e-12, math.inf, "be positive"))
+LIMITS |= dict.fromkeys(("dropout", "kl_warmup", "held"), (0, 0.999, "be in [0, 1)"))
+LIMITS |= dict.fromkeys(("low_db", "high_db"), (-math.inf, math.inf, "be finite"))
+LIMITS |= {"batch_size": (2, math.inf, "be at least 2: batch normalisation needs two clips")}
 PRIORS = ("standard", "fixed", "learned")
 WORDS = {"prior": PRIORS, "backbone": ("conv", "fc")}
 FORMER = [("target", "same")]  # settings of earlier runs that are no more, with the value that means what is done now
@@ -128,8 +129,8 @@ class JsonConfig:
             if name in WORDS:
                 one_of(name, value, WORDS[name])
             if isinstance(value, Real):
-                low, high = LIMITS.get(name, (0, math.inf))
-                _require(low <= value <= high and math.isfinite(value), f"{name} must be {low} to {high}, not {value}")
+                low, high, words = LIMITS.get(name, (0, math.inf, "not be negative"))
+                _require(math.isfinite(value) and low <= value <= high, f"{name} must {words}, not {value}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -212,7 +213,7 @@ class TrainConfig(JsonConfig):
 
     epochs: int = 16  # passes over the training clips, one random window of each clip per pass
     pretrain_epochs: int = 0  # passes before these as a plain VAE (VaDE only)
-    batch_size: int = 32  # clips per step; at least two, for batch normalisation
+    batch_size: int = 32  # clips per step
     lr: float = 1e-3  # peak learning rate of the network (AdamW)
     mixture_lr: float = 1e-2  # peak learning rate of VaDE's mixture
     beta: float = 1.0  # weight of the KL term after warm-up; β · σ² decides how much it prunes (arXiv:2006.13202)
@@ -285,14 +286,16 @@ class RunConfig(JsonConfig):
         return outputs_dir() / self.corpus / self.run_id
 
 
-def read_settings(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`components=20 sigma=0.2` → settings of `ModelConfig` and of `TrainConfig`; InputError: of neither."""
-    found: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
-    known = {f.name: cls for cls in found for f in dataclasses.fields(cls)}
+def read_settings(text: str, **given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings by name, and `components=20 sigma=0.2` after them → those of `ModelConfig` and of `TrainConfig`."""
     for part in text.split():
         name, _, word = part.partition("=")
         _require(bool(word), f"settings {text!r}: write name=value, several with spaces, e.g. sigma=0.2")
+        given[name] = word
         with suppress(ValueError):  # a plain word is text
-            word = json.loads(word)
-        found[known[one_of("setting of a model or its training", name, known)]][name] = word
+            given[name] = json.loads(word)
+    found: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
+    known = {f.name: cls for cls in found for f in dataclasses.fields(cls)}
+    for name, value in given.items():
+        found[known[one_of("setting of a model or its training", name, known)]][name] = value
     return found[ModelConfig], found[TrainConfig]

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from .audio import Scaler
-from .config import DEFAULT_BETA, InputError, ModelConfig, RunConfig, TrainConfig, one_of, outputs_dir, read_settings
+from .config import DEFAULT_BETA, InputError, RunConfig, one_of, outputs_dir, read_settings
 from .losses import gaussian_kl
 from .models import MODELS, VAE, Posterior, VaDE, build
 from .splits import SPLITS
@@ -32,6 +32,9 @@ class Embedding(NamedTuple):
     logvars: np.ndarray  # (clip, L) log of the variances averaged over the same windows
     kl: np.ndarray  # (L,) mean KL of each dimension to N(0, 1), nats
     rows: np.ndarray  # (clip,) row numbers in the store
+
+
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError)  # of files that no training left like this
 
 
 @dataclass(repr=False, eq=False)
@@ -69,8 +72,7 @@ class Run:
 
     def rows(self, split: str | None, tracks: bool = False) -> np.ndarray:
         """(clip,) row numbers of a split, or of all clips; with `tracks`, those of each track's first clip."""
-        rows = self.store.rows(split)
-        return self.store.tracks(rows)[0] if tracks else rows
+        return self.store.tracks(self.store.rows(split))[0] if tracks else self.store.rows(split)
 
     def labels(self, split: str | None, label: str, tracks: bool = False) -> np.ndarray:
         """(clip,) label strings of a split; with `tracks`, (track,)."""
@@ -79,10 +81,8 @@ class Run:
     def of_tracks(self, split: str | None, values: np.ndarray) -> np.ndarray:
         """(clip, …) of a split → (track, …): the mean over the clips of each track."""
         number = self.store.tracks(self.store.rows(split))[1]  # (clip,) which track it belongs to
-        count = np.bincount(number)
-        total = np.zeros((len(count), *values.shape[1:]), np.float64)
-        np.add.at(total, number, values)
-        return (total / count.reshape(-1, *[1] * (total.ndim - 1))).astype(values.dtype)
+        means = [values[number == track].mean(0, dtype=np.float64) for track in range(number.max() + 1)]
+        return np.array(means, values.dtype)
 
     def clips(self, split: str | None) -> Clips:
         """Scaled spectrograms of a split."""
@@ -92,7 +92,7 @@ class Run:
         """Posteriors (clip, window, L) of evenly spaced windows (1: the middle one); every encoding goes through here.
 
         `labels` of a conditional model: `given` (the true class: leakage, call it supervised), `inferred` (the class
-        head's choice) or `marginal` (its probabilities). Other models ignore it.
+        head's choice) or `marginal` (its probabilities).
         """
         one_of("label mode", labels, ("given", "inferred", "marginal"))
         given = self.conditional and labels == "given"
@@ -139,14 +139,14 @@ class Run:
         if self.conditional and y is None:
             raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
         classes = None if y is None else torch.as_tensor(y)
-        return self.model.decode_in_blocks(torch.as_tensor(np.asarray(z), dtype=torch.float32), classes)[:, 0].numpy()
+        return self.model.decode_in_blocks(torch.as_tensor(z, dtype=torch.float32), classes)[:, 0].numpy()
 
     def reconstruct(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Middle windows of a split and their reconstructions from the posterior mean, both (clip, mel, frame)."""
         clips = self.clips(split)
         q = self.posteriors(clips, 1)
         y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1)
-        return self.middle_windows(clips.rows), self.decode(q.mean[:, 0].numpy(), y)
+        return self.middle_windows(clips.rows), self.decode(q.mean[:, 0], y)
 
     def sample(
         self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
@@ -156,31 +156,22 @@ class Run:
         return self.model.sample(n, classes, temperature, seed, shared)[:, 0].numpy()
 
 
-def plan(
-    store: Store, model: str, *, condition: str = "", prior: str = "standard", detilt: bool = False,
-    model_settings: dict | None = None, settings: str = "", **training: object,
-) -> RunConfig:  # fmt: skip
+def plan(store: Store, model: str, *, detilt: bool = False, settings: str = "", **given: object) -> RunConfig:
     """Configuration of a run on a store; sizes, classes and the model's own β come from the store and the model.
 
-    `model_settings` and `training` are settings of `ModelConfig` and `TrainConfig`, `settings` further ones of both,
-    instead of these (`config.read_settings`). InputError for one that is unknown.
+    `given` and `settings` (`config.read_settings`, it comes last) are settings of `ModelConfig` and `TrainConfig`;
+    InputError for one that is unknown, or does not suit the model.
     """
     one_of("model", model, MODELS)
+    condition = given.get("condition", "")
     if condition and model != "cvae":
         raise InputError(f"model {model!r} takes no condition; use --model cvae for --condition {condition}")
     if model == "cvae":
-        one_of("condition", condition, ("language", "genre"))
-    of_model, of_training = read_settings(settings)
-    sizes = {"name": model, "input_shape": store.front_end.shape, "condition": condition, "prior": prior}
-    sizes |= {"classes": store.classes(condition)} if condition else {}
-    return RunConfig(
-        corpus=store.path.stem,
-        fingerprint=store.attrs["fingerprint"],
-        front_end=store.front_end,
-        model=ModelConfig.from_dict(sizes | (model_settings or {}) | of_model),
-        training=TrainConfig.from_dict({"beta": DEFAULT_BETA.get(model, 1.0)} | training | of_training),
-        detilt=detilt,
-    )
+        given["classes"] = store.classes(one_of("condition", condition, ("language", "genre")))
+    own = {"name": model, "input_shape": store.front_end.shape, "beta": DEFAULT_BETA.get(model, 1.0)}
+    about = {"corpus": store.path.stem, "fingerprint": store.attrs["fingerprint"], "front_end": store.front_end}
+    of_model, of_training = read_settings(settings, **own | given)
+    return RunConfig.from_dict(about | {"model": of_model, "training": of_training, "detilt": detilt})
 
 
 def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) -> Run:
@@ -201,7 +192,7 @@ def open_run(folder: Path | str) -> Run:
         about, summary = (dict(json.loads((folder / n).read_text())) for n in ("config.json", "done.json"))
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
         path = str(about["store"])
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
+    except UNREADABLE as e:
         raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
     store = open_store(path)
     if (store.attrs["fingerprint"], store.front_end) != (config.fingerprint, config.front_end):
@@ -221,7 +212,7 @@ def find_runs(root: Path | str | None = None, **wanted: object) -> list[Path]:
     for done in Path(root or outputs_dir()).rglob("done.json"):
         try:
             config = RunConfig.from_dict(json.loads(done.with_name("config.json").read_text())["config"])
-        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        except UNREADABLE:
             continue
         has = vars(config.training) | vars(config.model) | vars(config)
         has |= {"model": config.model.name, "epochs": config.training.first_phase}
@@ -245,17 +236,20 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
 
     `among`: only these folders (of a plan); of a variant and seed then the one that was trained longest.
     """
-    found, allowed = [], None if among is None else {Path(f).resolve() for f in among}
-    for folder in find_runs(root, **wanted):
+    folders, found = find_runs(root, **wanted), {}
+    if among is not None:
+        allowed = {Path(folder).resolve() for folder in among}
+        folders = [folder for folder in folders if folder.resolve() in allowed]
+    for folder in folders:
         try:
-            if allowed is None or folder.resolve() in allowed:
-                found.append(open_run(folder))
+            run = open_run(folder)
         except InputError as e:  # one damaged run must not hide the others
             warnings.warn(f"left out: {e}", stacklevel=2)
-    if allowed is not None:
-        found.sort(key=lambda r: r.config.training.total_epochs)
-    newest, order = {(r.name, r.config.training.seed): r for r in found}, list(MODELS)
-    return sorted(newest.values(), key=lambda r: (order.index(r.config.model.name), r.name, r.config.training.seed))
+            continue
+        other = found.get(key := (list(MODELS).index(run.config.model.name), run.name, run.config.training.seed))
+        if among is None or not other or other.config.training.total_epochs <= run.config.training.total_epochs:
+            found[key] = run
+    return [found[key] for key in sorted(found)]
 
 
 def describe(store: Store) -> str:

@@ -81,7 +81,7 @@ def folders_of_runs(folders) -> list[str]:
     pd.DataFrame(rows).to_csv(corpus / "manifest.csv", index=False)
     store = open_store(build_store(corpus, COMPACT))
     small = {"conv_vae": {"latent": 8}, "cvae": {"latent": 8}, "vade": {"latent": 8, "components": 3}}
-    plans = [plan(store, m, epochs=1, model_settings=small[m], **more) for m, more in MODELS.items()]
+    plans = [plan(store, m, epochs=1, **small[m], **more) for m, more in MODELS.items()]
     return [str(fit(p, store, show=False).folder) for p in plans]
 
 
