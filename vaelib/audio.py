@@ -1,16 +1,15 @@
 """Sound files to log-mel spectrograms and back: decoding, the front end, scaling to [0, 1], Griffin-Lim.
 
-Notebook 01 explains and plays every step. Both torches are imported where they compute: other uses start faster.
+Notebook 01 explains and plays every step. Torches and PyAV are imported where they compute: the rest starts faster.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
-import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,23 +22,36 @@ from scipy.sparse import csr_array
 from .config import FrontEnd, InputError, JsonConfig
 
 if TYPE_CHECKING:
+    from av import AudioFrame, AudioStream
     from torch import Tensor
 
-# What is looked for in folders; what libsndfile does not know of these goes to ffmpeg.
+# What is looked for in folders: all that is called sound or video. Whether it can be read, the content decides.
 AUDIO_SUFFIXES = (
-    ".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf",
-    ".m4a", ".m4b", ".aac", ".mp4", ".wma", ".wv", ".ape", ".mka", ".mkv", ".webm",
-)  # fmt: skip
-# Formats that hold their own sound. Not play lists: one that is named .m4a would make ffmpeg read other files.
-FFMPEG = ["-v", "error", "-protocol_whitelist", "file,pipe",
-          "-format_whitelist", "mov,aac,asf,matroska,wv,ape,mp3,ogg,flac,wav,aiff,au,caf"]  # fmt: skip
-FFMPEG_SECONDS = 120  # that ffmpeg may take for one header or one part of a file
+    *(".3g2", ".3ga", ".3gp", ".8svx", ".aa", ".aa3", ".aac", ".aax", ".ac3", ".adts", ".aif", ".aifc", ".aiff"),
+    *(".amr", ".ape", ".asf", ".at3", ".au", ".avi", ".awb", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".f4a", ".flac"),
+    *(".flv", ".gsm", ".iff", ".m2ts", ".m4a", ".m4b", ".m4p", ".m4r", ".m4v", ".mid", ".midi", ".mka", ".mkv", ".mlp"),
+    *(".mov", ".mp+", ".mp1", ".mp2", ".mp3", ".mp4", ".mpa", ".mpc", ".mpeg", ".mpg", ".mpga", ".mpp", ".oga", ".ofr"),
+    *(".ogg", ".ogm", ".ogv", ".ogx", ".oma", ".opus", ".qcp", ".ra", ".rf64", ".rm", ".sd2", ".shn", ".snd", ".sph"),
+    *(".spx", ".tak", ".thd", ".ts", ".tta", ".vob", ".voc", ".vox", ".vqf", ".w64", ".wav", ".wave", ".weba", ".webm"),
+    *(".wma", ".wmv", ".wv"),
+)
+# Formats that hold their own sound. Not play lists: one that is named .m4a would make FFmpeg open other files.
+FFMPEG = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,loas,matroska,mlp,mov,"
+    "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv",
+}
+LOCKED = {"drms", "drmi", "enca", "aavd"}  # codecs of what only its shop's player opens
+STREAMS = ("FLAC", "MP3", "OGG")  # what may be cut anywhere, or hold one stream after the other
+PADDING = 4 * 1152  # samples that an encoder may add
 
 FLOOR = 1e-10  # power below which everything is silence: -100 dB
 RANGE_DB = 80.0  # dynamic range that the scaling keeps
 SHORT_BY = 0.02  # a clip may lack this share of a window (a 30-s file is often a few samples short); zeros fill it
-SILENT = 1e-5  # peak of a clip that holds nothing: -100 dBFS
+SILENT = 1e-5  # amplitude of a clip that holds nothing: -100 dBFS
 FULL_SCALE = 0.999  # samples beyond are counted as clipped
+LOUDEST = 2.0  # peak of what can be a level: +6 dBFS; beyond are floats of another scale
+CANCELLED = 0.05  # power of the mean of the channels, of what it is where they are unlike: they cancel each other
 BLOCK_S, BLOCK_SILENT = 0.05, 1e-3  # a block of 50 ms whose root mean square is below -60 dBFS is silent
 SEGMENT_S = 30.0  # longer files are cut into pieces of this length
 FRAMES = 256  # transformed at a time: what fits in a cache
@@ -51,110 +63,180 @@ class UnreadableAudio(InputError):
 
 
 class Header(NamedTuple):
-    """What a file says of itself."""
+    """What a file holds."""
 
-    seconds: float  # of a damaged file perhaps more than can be decoded
+    seconds: float  # that can be decoded
     rate: int  # Hz
     channels: int
     format: str  # container or codec: FLAC, MP3, AAC, …
 
 
-def header(path: Path) -> Header:
-    """Read a file's header with libsndfile, or with ffmpeg; UnreadableAudio: it is not there, or no audio for them."""
-    _check_file(path)
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn what the decoders raise, of many kinds, into UnreadableAudio."""
     try:
-        info = soundfile.info(str(path))
+        yield
+    except InputError:
+        raise
     except Exception as e:
-        return _ffprobe(path, e)
-    codec = info.subtype if info.format == "OGG" else info.format  # Ogg holds Vorbis, Opus, …
-    name = "MP3" if codec == "MPEG" or "LAYER_III" in info.subtype else codec
-    return Header(info.frames / info.samplerate, info.samplerate, info.channels, name)
+        text = str(getattr(e, "error_string", None) or getattr(e, "strerror", None) or e or "no audio")
+        text = text.replace("Invalid argument", "no known format").splitlines()[-1].strip(" .:")[:120]
+        raise UnreadableAudio(f"cannot be decoded as audio ({text}); convert it to FLAC or WAV") from e
 
 
+@_reasons()
+def header(path: Path) -> Header:
+    """Length, rate, channels and format of a sound file, by its content, whatever its suffix.
+
+    What libsndfile does not read to the end is decoded by FFmpeg to find how long it is. UnreadableAudio: the file is
+    not there, holds no sound that either can decode, or samples that are no levels.
+    """
+    with closing(_open(*_identify(path))) as sound:
+        frames = sound.frames
+        if sound.subtype in ("FLOAT", "DOUBLE"):
+            frames, peak = 0, 0.0
+            while len(block := sound.read(1 << 18, dtype="float32", always_2d=True)):
+                frames += len(block)
+                peak = max(peak, np.abs(block[np.isfinite(block)]).max(initial=0.0))
+            _check_peak(peak)
+        codec = sound.subtype if sound.format == "OGG" else sound.format  # Ogg holds Vorbis, Opus, …
+        return Header(frames / sound.samplerate, sound.samplerate, sound.channels, codec)
+
+
+_thread = threading.local()  # its `open`: the file that this thread read last, after what identifies it
+
+
+@_reasons()
 def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """Decode a file, or `seconds` of it (None: all that is left) from `start` on; UnreadableAudio: it cannot be.
 
     Returns:
         (samples, channels) float32, full scale is 1; and the rate in Hz.
     """
-    _check_file(path)
-    try:
-        sound = soundfile.SoundFile(str(path))
-    except Exception as e:
-        return _ffmpeg(path, e, start, seconds)
-    try:
-        with sound:
-            if sound.format in ("MP3", "MPEG") and (start or seconds is not None):
-                return _forwards(path, start, seconds)
-            sound.seek(min(round(start * sound.samplerate), sound.frames))
-            count = -1 if seconds is None else round(seconds * sound.samplerate)
-            return sound.read(count, dtype="float32", always_2d=True), sound.samplerate
-    except Exception as e:
-        raise _undecodable(path, e) from e
+    key = _identify(path)
+    known, sound = _thread.__dict__.pop("open", (None, None))  # put back if all goes well
+    if known != key or sound.tell() > round(start * sound.samplerate):
+        sound = _open(*key)
+    first = min(round(start * sound.samplerate), sound.frames)
+    # FFmpeg, and a decoder of MP3, cannot jump well: from front to back, and left open for the next part
+    if forwards := sound.format == "MP3" or isinstance(sound, _Track):
+        sound.seekable = lambda: False  # else soundfile jumps to where it is after every read
+        while (gap := first - sound.tell()) > 0 and len(sound.read(min(gap, 1 << 20), dtype="float32")):
+            pass
+    else:
+        sound.seek(first)
+    count = max(sound.frames - sound.tell(), 0) if seconds is None else round(seconds * sound.samplerate)
+    data = sound.read(count, dtype="float32", always_2d=True)
+    if forwards:
+        _thread.open = (key, sound)
+    return data, sound.samplerate
 
 
-_thread = threading.local()  # its `mp3`: the one that this thread read last, still open
-
-
-def _forwards(path: Path, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
-    """A part of an MP3, decoded from front to back and left open for the next part: its decoder cannot jump well."""
-    about = path.stat()
-    key = (path, about.st_mtime_ns, about.st_size)
-    known, file = _thread.__dict__.pop("mp3", (None, None))  # put back if all goes well
-    if known != key or file.tell() > round(start * file.samplerate):
-        file = soundfile.SoundFile(str(path))
-        file.seekable = lambda: False  # else soundfile jumps to where it is after every read
-    first = min(round(start * file.samplerate), file.frames)
-    while (gap := first - file.tell()) > 0 and len(file.read(min(gap, 1 << 20), dtype="float32")):
-        pass
-    count = max(file.frames - file.tell(), 0) if seconds is None else round(seconds * file.samplerate)
-    data = file.read(count, dtype="float32", always_2d=True)
-    _thread.mp3 = (key, file)
-    return data, file.samplerate
-
-
-def _ffprobe(path: Path, error: Exception) -> Header:
-    entries = "stream=sample_rate,channels,codec_name,duration:format=duration"
-    asked = ["-select_streams", "a:0", "-show_entries", entries, "-of", "json", f"file:{path}"]
-    found = json.loads(_run("ffprobe", asked, path, error) or b"{}")
-    try:
-        stream = found["streams"][0]
-        seconds = stream.get("duration") or found["format"]["duration"]
-        return Header(float(seconds), int(stream["sample_rate"]), int(stream["channels"]), stream["codec_name"].upper())
-    except (KeyError, IndexError, ValueError) as e:
-        raise UnreadableAudio("has no audio track that ffmpeg can read; convert it to FLAC or WAV") from e
-
-
-def _ffmpeg(path: Path, error: Exception, start: float, seconds: float | None) -> tuple[np.ndarray, int]:
-    about = _ffprobe(path, error)
-    part = ["-ss", f"{start:.6f}"] + (["-t", f"{seconds:.6f}"] if seconds is not None else [])
-    out = ["-map", "0:a:0", "-ar", str(about.rate), "-ac", str(about.channels), "-f", "f32le", "pipe:1"]
-    raw = _run("ffmpeg", ["-nostdin", *part, "-i", f"file:{path}", *out], path, error)
-    return np.frombuffer(raw, "<f4").reshape(-1, about.channels), about.rate
-
-
-def _run(program: str, arguments: list[str], path: Path, error: Exception) -> bytes:
-    """What ffmpeg answers about a file that libsndfile refused with `error`."""
-    if shutil.which(program) is None:
-        raise _undecodable(path, error, "install ffmpeg, which reads more formats, or ")
-    try:
-        done = subprocess.run([program, *FFMPEG, *arguments], capture_output=True, timeout=FFMPEG_SECONDS, check=True)
-    except subprocess.SubprocessError as e:
-        raise _undecodable(path, (e.stderr or b"").decode(errors="replace") or e) from e
-    return done.stdout
-
-
-def _check_file(path: Path) -> None:
+def _identify(path: Path) -> tuple[Path, int, int]:
+    """A file, its time and its size in bytes: what tells it from another of that name."""
     if not os.access(path, os.R_OK):
         raise UnreadableAudio("is not there, or may not be read; correct the manifest or the permissions")
-    if path.stat().st_size == 0:
+    about = path.stat()
+    if about.st_size == 0:
         raise UnreadableAudio("is empty (0 bytes); copy it again")
+    return path, about.st_mtime_ns, about.st_size
 
 
-def _undecodable(path: Path, error: object, remedy: str = "") -> UnreadableAudio:
-    line = (str(error).replace(str(path), "…").strip() or "no audio").splitlines()[-1]
-    line = "".join(c if c.isprintable() else " " for c in line).strip(" :")[:120]
-    return UnreadableAudio(f"cannot be decoded as audio ({line}); {remedy}convert it to FLAC or WAV")
+def _open(path: Path, *time_and_size: int) -> soundfile.SoundFile | _Track:
+    if not _libsndfile_reads(path, *time_and_size):
+        return _Track(path)
+    return soundfile.SoundFile(os.open(path, os.O_RDONLY))  # without a name, or some suffixes would be formats
+
+
+@lru_cache(maxsize=1 << 16)
+def _libsndfile_reads(path: Path, *_: int) -> bool:
+    """Whether libsndfile reads a file to its end: the header's length may be unknown, a guess, or that of a part."""
+    try:
+        with soundfile.SoundFile(os.open(path, os.O_RDONLY)) as sound:
+            if sound.format in STREAMS:
+                stream = _track_of(path, sound.format.lower())
+                ticks = sum(packet.duration or 0 for packet in stream.container.demux(stream))
+                if abs(sound.frames - ticks * stream.time_base * sound.samplerate) > PADDING:
+                    return False
+            if sound.format == "MP3":  # a jump would make its decoder complain
+                return True
+            sound.seek(sound.frames - 1)
+            return len(sound.read(1)) == 1
+    except Exception:  # of many kinds
+        return False
+
+
+def _track_of(path: Path, container: str | None = None) -> AudioStream:
+    """The first sound track of a file, opened by FFmpeg."""
+    import av
+
+    with path.open("rb") as file:
+        kind, size, form = file.read(4), file.read(4), file.read(4)
+        length = int.from_bytes(size, "little" if kind == b"RIFF" else "big")
+        file.seek(8 + length + length % 2)
+        if kind in (b"RIFF", b"FORM") and file.read(4) == kind and file.read(8)[4:] == form:
+            raise UnreadableAudio("holds several recordings, of which programs play the first; cut it into files")
+    file = av.open(f"file:{path}", format=container, options=FFMPEG, metadata_errors="ignore")
+    if not file.streams.audio:
+        raise UnreadableAudio("has no audio track; leave it out")
+    stream = file.streams.audio[0]
+    if stream.codec_context is None or ("mp4" in file.format.name and stream.codec_context.codec_tag in LOCKED):
+        raise UnreadableAudio("is copy-protected, or coded as no decoder knows; convert it where it can be played")
+    return stream
+
+
+class _Track:
+    """The first sound track of a file, decoded by FFmpeg from front to back; it reads like a `SoundFile`."""
+
+    frames, subtype = 1 << 62, "FLOAT"  # how many there are is not known before the end
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self._stream, self._at, self._fifo = _track_of(path), 0, av.AudioFifo()
+        self._decoded = self._decode()
+        first = next(self._decoded, None)
+        if first is None:
+            raise UnreadableAudio("holds no sound; copy it again, or leave it out")
+        self._fifo.write(first)
+        self.samplerate, self.channels = first.sample_rate, len(first.layout.channels)
+        self.format = self._stream.codec_context.codec.canonical_name.upper()
+
+    def _decode(self) -> Iterator[AudioFrame]:
+        """Frames of float32, all channels of a sample together; damaged packets are passed over."""
+        import av
+
+        to_float, good, bad = av.AudioResampler("flt"), 0, 0
+        packets = self._stream.container.demux(self._stream)
+        while True:
+            try:
+                for frame in next(packets).decode():
+                    good += 1
+                    for part in to_float.resample(frame):
+                        part.pts = None  # sound is where it stands, whatever the file says
+                        yield part
+            except av.InvalidDataError:
+                bad += 1
+            except StopIteration:
+                break
+        if bad > good:
+            raise UnreadableAudio("is damaged: most of it cannot be decoded; copy it again")
+
+    def read(self, count: int, **how: object) -> np.ndarray:
+        """The next `count` samples (samples, channels) float32, or as many as there are."""
+        while self._fifo.samples < count and (frame := next(self._decoded, None)):
+            self._fifo.write(frame)
+        count = min(count, self._fifo.samples)
+        self._at += count
+        return self._fifo.read(count).to_ndarray().reshape(-1, self.channels) if count else np.zeros((0, self.channels))
+
+    def tell(self) -> int:
+        """Number of samples that were read."""
+        return self._at
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.container.close()
 
 
 class Levels(NamedTuple):
@@ -200,10 +282,11 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     peak = float(np.abs(data).max(initial=0.0))
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
-    wave = data.mean(1)
+    _check_peak(peak)
+    wave = _mono(data)
     wave = wave if rate == fe.sample_rate else _resample(wave, rate, fe.sample_rate)
     _check_length(len(wave) / fe.sample_rate, fe)
-    if np.abs(wave).max() < SILENT:  # or channels that cancel each other
+    if np.ptp(wave) < 2 * SILENT:
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
     block = int(BLOCK_S * fe.sample_rate)
     power = np.square(wave[: len(wave) // block * block]).reshape(-1, block).mean(1)
@@ -215,6 +298,21 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
 def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
     """The waveform of `read`."""
     return read(path, fe, start, seconds)[0]
+
+
+def _mono(data: np.ndarray) -> np.ndarray:
+    """(samples,) mean of the channels; UnreadableAudio: they cancel each other."""
+    wave, channels = data.mean(1), data.shape[1]
+    if channels > 1 and len(wave):
+        unlike = data.var(0).sum() / channels**2  # power of the mean of channels that have nothing in common
+        if wave.var() < CANCELLED * unlike and unlike > SILENT**2:
+            raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
+    return wave
+
+
+def _check_peak(peak: float) -> None:
+    if peak > LOUDEST:
+        raise UnreadableAudio(f"holds samples up to {peak:,.0f}, where 1 is full scale; export it as 16-bit, or divide")
 
 
 def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
@@ -281,26 +379,24 @@ class Scaler(JsonConfig):
     @classmethod
     def fit(cls, db: np.ndarray, level: np.ndarray, tilt: np.ndarray, detilt: bool = False) -> Scaler:
         """Fit on (clip, mel, frame) dB of training clips: the 99.9th percentile and at most 80 dB below it."""
-        values = np.asarray(db, np.float32)
-        values = values - _line(values.shape[-2], level, tilt) if detilt else values
+        values = np.asarray(db, np.float32) - cls(0, 1, detilt)._line(db, level, tilt)
         low, high = np.percentile(values, [0.5, 99.9])
         return cls(float(max(low, high - RANGE_DB)), float(high), detilt)
 
     def transform(self, db: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarray:
         """(clip, mel, frame) dB → the same shape in [0, 1], float32."""
-        db = np.asarray(db, np.float32)
-        db = db - _line(db.shape[-2], level, tilt) if self.detilt else db
+        db = np.asarray(db, np.float32) - self._line(db, level, tilt)
         return np.clip((db - self.low_db) / (self.high_db - self.low_db), 0, 1)
 
     def inverse(self, x: np.ndarray, level: float = 0.0, tilt: float = 0.0) -> np.ndarray:
         """(…, mel, frame) in [0, 1] → dB; `level` and `tilt` of a clip put back what `detilt` removed."""
-        db = np.asarray(x, np.float32) * (self.high_db - self.low_db) + self.low_db
-        return db + _line(db.shape[-2], level, tilt) if self.detilt else db
+        return np.asarray(x, np.float32) * (self.high_db - self.low_db) + self.low_db + self._line(x, level, tilt)
 
-
-def _line(n_mels: int, level: np.ndarray | float, tilt: np.ndarray | float) -> np.ndarray:
-    x = np.linspace(-0.5, 0.5, n_mels, dtype=np.float32)[:, None]
-    return np.asarray(level, np.float32)[..., None, None] + np.asarray(tilt, np.float32)[..., None, None] * x
+    def _line(self, db: np.ndarray, level: np.ndarray | float, tilt: np.ndarray | float) -> np.ndarray | float:
+        if not self.detilt:
+            return 0.0
+        level, tilt = (np.asarray(v, np.float32)[..., None, None] for v in (level, tilt))
+        return level + tilt * np.linspace(-0.5, 0.5, db.shape[-2], dtype=np.float32)[:, None]
 
 
 def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 100) -> np.ndarray:
