@@ -98,7 +98,7 @@ def test_every_claim_of_the_source_document_has_a_row_that_is_well_formed():
         assert set(filter(None, named)) <= known, r
         assert r["how"] in ("value", "difference", "ratio") and r["direction"] in ("above", "below", "within")
         assert r["low"] <= r["high"] and (r["direction"] == "within" or r["low"] == r["high"]), r
-        assert bool(r["run"]) == (r["experiment"] not in claims.OF_NO_RUN), r
+        assert bool(r["run"]) == (r["experiment"] not in ("parameters", "speed")), r
         assert (r["how"] != "value") == bool(r["against_run"] or r["against_number"]), r
         assert r["rung"] in (LADDER if r["run"] else [claims.NO_RUNG]), r
         assert r["null"] and (r["baseline"] or r["how"] != "value"), r
@@ -113,7 +113,7 @@ def test_three_seeds_decide_one_decides_about_itself(make, judged):
     assert judged(three)["verdict"] == "supported" and judged(three)["n"] == 3
     assert judged(three, low=2.0, high=2.0)["verdict"] == "refuted"
     alone = judged(three[:1])
-    assert alone["verdict"] == "inconclusive" and "three are needed" in alone["reason"]
+    assert alone["verdict"] == "inconclusive" and alone["reason"] == "1 seed: three decide beyond this run"
     clips = judged([make("basic_vae", x=[1.0, 1.2, 1.4])], run="basic_vae")
     assert clips["verdict"] == "supported in this run" and "over clips" in clips["reason"]
     assert clips["how_far"] == "holds on loops (in this run)" and clips["notebook"] == "03"
@@ -151,9 +151,9 @@ def test_against_other_numbers_of_the_same_run_and_multiples(make, judged):
 def test_one_against_one_is_fair_only_if_trained_as_long_and_by_seeds_in_common(make, judged):
     runs = [make(x=1.0, epochs=20), make("basic_vae", x=0.5, epochs=10)]
     found = judged(runs, how="difference", against_run="basic_vae")
-    assert found["reason"] == "conv_vae was trained for 20 epochs and basic_vae for 10: train basic_vae as long"
+    assert found["reason"] == "conv_vae shares no seed with basic_vae trained as long: train one"
     found = judged([*runs[:1], make("vade", seed=1, x=1)], how="difference", against_run="vade")
-    assert found["reason"] == "no finished run of vade with a seed of conv_vae" and np.isnan(found["value"])
+    assert found["reason"] == "no finished run of vade with seed 0" and np.isnan(found["value"])
 
 
 def test_the_first_variant_that_is_there_or_the_best(make, judged):
@@ -208,9 +208,9 @@ def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make, ledger):
     [
         (("supported", "supported", "supported"), "holds up to c"),
         (("supported", "supported", "refuted"), "holds on a and b; breaks on c"),
-        (("refuted", "refuted", "refuted"), "holds nowhere"),
-        (("inconclusive", "refuted", "inconclusive"), "breaks on b; undecided on a and c"),
-        (("inconclusive", "inconclusive", "not tested"), "undecided"),
+        (("refuted", "refuted", "refuted in this run"), "breaks on a and b and c"),
+        (("inconclusive", "refuted in this run", "not tested"), "breaks on b; undecided on a (in this run)"),
+        (("inconclusive", "inconclusive", "not tested"), "undecided on a and b"),
         (("not tested",) * 3, "not tested"),
     ],
 )
