@@ -41,7 +41,7 @@ def test_folder_tree_gives_language_and_genre(tmp_path):
         ("path\n/etc/passwd\n", "line 2: '/etc/passwd' leaves the corpus"),
         ("path\na.wav\nb/../../c.wav\n", "line 3: .*leaves the corpus"),
         ("path,language\na.wav,en\n,es\n", "line 3: .* is no path"),
-        ("file\na.wav\n", "no rows with a `path` column"),
+        ("file\na.wav\n", "no rows with a `path` column .*'file'"),
         ("path,language\n", "no rows with a `path` column"),
         ('path\n"a.wav\n', "no readable table"),
     ],
@@ -102,7 +102,7 @@ def test_hostile_names_are_kept_to_the_letter(tmp_path, data):
     assert found.left_out == (("latin\\xe9.wav", "has a name that is not UTF-8; rename it, e.g. with convmv"),)
     store = open_store(build_store(found, TINY))
     assert store.table["path"].tolist() == found.table["path"].tolist()
-    assert store.classes("genre") == sorted({"rock & <i>roll", "ジャズ\n"})
+    assert store.classes("genre") == sorted({"rock & <i>roll", "ジャズ"})
     rejected = pd.read_csv(store.path.with_suffix(".rejected.csv"))
     assert rejected["path"].tolist() == ["latin\\xe9.wav"]
     assert all(store.load(row).numel() for row in store.rows())
@@ -137,11 +137,11 @@ def test_a_pattern_names_the_levels(tmp_path, pattern, want):
     found = read_corpus(touch(tmp_path, "en/rock/The A/1st/01 Song.mp3", "stray.wav"), labels=pattern)
     table = found.table.set_index("path")
     assert table.loc["en/rock/The A/1st/01 Song.mp3", ["language", "genre", "artist", "track"]].tolist() == want
-    assert "1 of 2 files do not fit" in found.notes[0] and table.loc["stray.wav", "genre"] == "unlabelled"
+    assert "1 of 2 files do not fit" in found.remarks[0] and table.loc["stray.wav", "genre"] == "unlabelled"
 
 
 @pytest.mark.parametrize(
-    "pattern", ["genre/track", "{genre}/{genre}", "{genre", "{path}", "{split}/{x}", "{}/x", "{1a}", "{genre}/{a}/{b}"]
+    "pattern", ["genre/track", "{genre}/{genre}", "{genre", "{path}", "{rate}/{x}", "{}/x", "{1a}", "{genre}/{a}/{b}"]
 )
 def test_bad_patterns_are_refused(tmp_path, pattern):
     with pytest.raises(InputError, match="pattern"):
@@ -157,23 +157,23 @@ def test_a_manifest_may_lie_elsewhere_and_be_parquet(tmp_path, kind):
         table = table.assign(tempo=table["tempo"].astype("Int64"), tags=[["a"], [], ["b"], []])
     (table.to_csv if kind == "csv" else table.to_parquet)(tmp_path / f"list.{kind}", index=False)
     found = read_corpus(tmp_path / "music", manifest=tmp_path / f"list.{kind}")
-    assert found.table["path"].tolist() == ["a.wav", "b.wav", "gone.wav"] and found.factors == ("tempo",)
-    assert found.table["genre"].tolist() == ["unlabelled", "x", "y"]
-    assert found.left_out == (("c.wav", f"is not in list.{kind}; add a row to use it"),)
-    assert "split" not in found.table and "split" in found.notes[0]
+    assert found.table["path"].tolist() == ["a.wav", "b.wav"] and found.factors == ("tempo",)
+    assert found.table["genre"].tolist() == ["unlabelled", "x"]
+    lost = ("gone.wav", "is not there; correct the manifest")
+    assert found.left_out == (lost, ("c.wav", f"is not in list.{kind}; add a row to use it"))
+    assert "split" not in found.table and "the given split ('train') is not used" in "".join(found.remarks)
 
 
 def test_paths_leave_the_folder_only_when_allowed(tmp_path):
     touch(tmp_path, "music/a.wav", "other/b.wav")
     os.symlink(tmp_path / "other", tmp_path / "music" / "link")
     os.symlink(tmp_path / "other" / "b.wav", tmp_path / "music" / "file.wav")
-    os.symlink(tmp_path / "music" / "round.wav", tmp_path / "music" / "round.wav")
     os.symlink(tmp_path / "music" / "a.wav", tmp_path / "music" / "c.wav")
-    for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav", "file.wav", "round.wav"):
+    for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav", "file.wav"):
         manifest(tmp_path / "music", f"path\nc.wav\n{path}\n")  # a link that stays inside, and one that does not
         with pytest.raises(InputError, match=r"line 3: .* leaves the corpus folder; .*--allow-outside"):
             read_corpus(tmp_path / "music")
-        assert read_corpus(tmp_path / "music", allow_outside=True).table["path"].isin([path]).any()
+        assert len(read_corpus(tmp_path / "music", allow_outside=True).table) == 2
 
 
 def test_tracks_of_one_name_are_one_only_in_a_folder_or_of_an_artist(tmp_path):

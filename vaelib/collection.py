@@ -1,25 +1,31 @@
 """A person's collection: its files, what a table or its folders say of them, and which of them can be used.
 
 The one way in: `read_corpus` (files and labels) → `quarantine` (rows, and reasons for what is left out) →
-`vaelib.store.build_store`. Notebook 01 shows each step.
+`vaelib.store.build_store`. What was seen and decided stands in `Corpus.remarks`. Notebook 01 shows each step.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
-from pandas.api.types import is_complex_dtype, is_numeric_dtype
+from pandas.api.types import is_complex_dtype, is_float_dtype, is_numeric_dtype
 
 from .audio import AUDIO_SUFFIXES, UnreadableAudio, frames_of, header, segments
 from .config import FrontEnd, InputError
@@ -27,17 +33,35 @@ from .config import FrontEnd, InputError
 LABELS = ("language", "genre", "family")
 UNLABELLED = "unlabelled"
 READING = ("labels", "manifest", "allow_outside")  # parameters of `read_corpus`, and of notebook 01
-MANIFESTS = ("manifest.csv", "manifest.parquet")
+MANIFESTS = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 RECORD = "corpus.json"  # what a rendered corpus says of itself (`vaelib_demo`)
 LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # rendered, from easy to difficult
-# Columns that describe a clip but are not something a latent dimension could stand for.
-NOT_FACTORS = {"path", *LABELS, "artist", "track", "phrases", "seed", "vocal_active_share", "title"}
-# Columns that the store has of its own; a manifest's are left out.
-OWN = (
-    "split", "n_frames", "level_db", "tilt_db", "start_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate",
+GIVEN_SPLIT = "given_split"  # column of a split that somebody made before; the store's own is `split`
+WORDS = ("path", *LABELS, "artist", "track", "title", "album", "split", GIVEN_SPLIT)  # columns that hold no numbers
+OWN = (  # columns that the store makes; a manifest's are left out
+    "n_frames", "level_db", "tilt_db", "start_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate", "asked_s",
     "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel",
 )  # fmt: skip
+# Numbers that describe no sound: of a rendered clip, or those that number the rows
+NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|index|number|nr|no|row)", re.I)
 HIDDEN = re.compile(r"\.(?!\.)")  # .cache, and ._song.mp3, a Mac's notes on a song; not ...And Justice for All
+PLACEHOLDER = re.compile(
+    r"[\s\-–—_?.]*|\W?(unlabelled|unknown|unspecified|undefined|n/a|n\.a\.|various|va|v\.a\.|compilations?)"
+    r"([ _](artists?|genre|language|family|album|title|track))?\W?", re.I,
+)  # fmt: skip
+# Names of folders that are no labels, and words of those that are, whatever else they look like
+NUMBER = re.compile(r"[\W_]*\d[\d\W_]*")
+SPLIT = re.compile(
+    r"(?:.*[\W_])?(?:(?P<train>train|training)|(?P<validation>val|valid|validation|dev)|(?P<test>test|testing|eval)"
+    r"|fold[\W_]*\d+)(?:[\W_].*)?", re.I,
+)  # fmt: skip
+WRAPPER = re.compile(r".*(genre|audio|music|song|data|wav|mp3|flac|track|clip|media|sound|collection|library).*", re.I)
+ALBUM = re.compile(r".*\b((19|20)\d\d|album|itunes|ep|(cd|disc) ?\d)\b.*", re.I)
+GENRE = re.compile(
+    r"(.*[\W_])?(blues|classical|country|dance|disco|electronic|folk|funk|gospel|hip.?hop|indie|jazz|latin|metal|pop"
+    r"|punk|rap|reggae|rock|soul|techno|house|trance|world)([\W_].*)?", re.I,
+)  # fmt: skip
+MOST = 0.9  # share of names that must look like something for all to be taken for it
 BLOCK = 256  # headers read by one task
 Rejected = tuple[str, str]  # path, reason
 
@@ -51,7 +75,7 @@ class Corpus:
     table: pd.DataFrame  # a row per file: path, language, genre, family, track, and further columns of a manifest
     factors: tuple[str, ...]  # numeric columns that describe the sound (tempo, key, …) and differ between clips
     left_out: tuple[Rejected, ...] = ()  # files that are there and cannot be used, known before any is opened
-    notes: tuple[str, ...] = ()  # sentences for the owner of the collection
+    remarks: tuple[str, ...] = ()  # sentences for the owner: what was seen, and what was made of it
     record: dict[str, Any] = field(default_factory=dict)  # `corpus.json` of a rendered corpus; {} for own music
 
     def fingerprint(self) -> str:
@@ -64,62 +88,46 @@ class Corpus:
 
 
 def _file_digest(path: Path, ends: int = 16_384) -> bytes:
-    h = hashlib.blake2b(digest_size=8)
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            h.update(size.to_bytes(8, "big") + file.read(ends))
+            content = size.to_bytes(8, "big") + file.read(ends)
             file.seek(max(size - ends, 0))
-            h.update(file.read(ends))
+            content += file.read(ends)
     except OSError:
-        h.update(b"unreadable")
-    return h.digest()
+        content = b"unreadable"
+    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def read_corpus(
     folder: Path | str, *, labels: str = "", manifest: Path | str = "", allow_outside: bool = False
 ) -> Corpus:
-    """Find the audio files of a folder and what is known of them.
+    """Find the audio files of a folder, and what a table or the names of its folders say of them.
 
     Args:
-        labels: What the levels of folders mean, from the top, e.g. `{genre}/{artist}/{album}/{track}` or
-            `*/{genre}/{artist} - {title}`: names without the suffix; `*` is anything. Files that do not fit have no
-            labels. Default: language/genre/file, genre/file, or the file alone.
-        manifest: CSV or Parquet table with a column `path`, relative to the folder; without one and without `labels`
-            the first of `MANIFESTS` that is in the folder.
+        labels: What the levels of folders mean, e.g. `*/{genre}/{artist} - {title}`; `*` is anything, suffixes are
+            left out. Default: language/genre/file, genre/file, or the file alone, where names look like that.
+        manifest: CSV or Parquet table with a column `path`. Default: one of `MANIFESTS` in the folder, if any.
         allow_outside: Whether a manifest's paths may leave the folder.
-
-    Raises:
-        InputError: no such folder, no audio in it, a pattern or table that is none, or paths outside.
     """
     root = Path(folder).expanduser()
     if not os.path.isdir(root):  # False too where it may not be asked
         raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
     if labels and manifest:
         raise InputError("labels and manifest exclude each other: give one of them")
-    root = root.resolve()
-    files, left_out = _audio_files(root)
-    inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
-    source = Path(manifest).expanduser() if manifest else None if labels else inside
-    if source:
-        table, notes = _manifest_table(source, root, allow_outside), []
+    roots, remarks, record = (root.resolve(), root.absolute()), [], read_record(root)
+    files, left_out = _audio_files(roots[0])
+    inside = next(filter(Path.is_file, map(roots[0].joinpath, MANIFESTS)), None)
+    if source := Path(manifest).expanduser() if manifest else None if labels else inside:
+        table = _read_table(source, remarks)
+        table, lost = _locate(table, source, roots, files, allow_outside, remarks)
         unlisted = sorted(set(files) - set(table["path"]))
-        left_out += [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
+        left_out += lost + [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
     else:
-        table, notes = _folder_table(root, files, labels)
-    if own := [c for c in table if c in OWN]:
-        notes.append(f"columns {', '.join(own)} are not read: the store has its own")
-        table = table.drop(columns=own)
-    known = table.reindex(columns=[*LABELS, "track", "artist"]).astype(object).fillna("").astype(str)
-    table[list(LABELS)] = known[list(LABELS)].replace("", UNLABELLED)
-    track = known["track"]
-    if source:  # two artists may have a track of one name
-        track = track.where(track.eq("") | known["artist"].eq(""), known["artist"] + ": " + track)
-    table["track"] = track.where(track.ne(""), table["path"])
-    table = table.sort_values("path", ignore_index=True)
-    numeric = [c for c in table if c not in NOT_FACTORS and is_numeric_dtype(table[c])]
-    factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
-    return Corpus(root.name, root, table, factors, tuple(left_out), tuple(notes), read_record(root))
+        table = _folder_table(roots[0], files, labels, remarks)
+    table, factors = _described(table.sort_values("path", ignore_index=True), remarks)
+    remarks = () if record else tuple(remarks)
+    return Corpus(roots[0].name, roots[0], table, factors, tuple(left_out), remarks, record)
 
 
 def read_record(root: Path) -> dict[str, Any]:
@@ -130,7 +138,7 @@ def read_record(root: Path) -> dict[str, Any]:
         return {}
     if not isinstance(record, dict) or "rendering" not in record:
         return {}
-    if "rungs" not in record or "units" not in record:
+    if not record.keys() >= {"rungs", "units"}:
         raise InputError(f"{root} was rendered by an older version: run `vaelib demo` again, its clips are kept")
     return record
 
@@ -139,88 +147,188 @@ def _audio_files(root: Path) -> tuple[list[str], list[Rejected]]:
     """Audio files below a folder, in order, and what cannot even be named or seen; links to folders are followed."""
     files, bad, seen = [], [], set()
 
-    def set_aside(path: str, reason: str) -> None:
-        bad.append((os.fsencode(path).decode("utf-8", "backslashreplace"), reason))  # what is not UTF-8 with escapes
+    def refuse(path: str, reason: str) -> None:
+        bad.append((os.fsencode(os.path.relpath(path, root)).decode("utf-8", "backslashreplace"), reason))
 
-    def refused(error: OSError) -> None:
-        set_aside(os.path.relpath(error.filename, root), f"may not be read ({error.strerror}); allow it")
-
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=refused):
+    tree = os.walk(root, followlinks=True, onerror=lambda e: refuse(e.filename, f"may not be read ({e.strerror})"))
+    for folder, folders, names in tree:
         about = os.stat(folder)
         if (about.st_dev, about.st_ino) in seen:  # a loop, or a second way here
             folders.clear()
             continue
         seen.add((about.st_dev, about.st_ino))
         folders[:] = sorted(f for f in folders if not HIDDEN.match(f))
-        for name in sorted(names):
-            path = os.path.relpath(os.path.join(folder, name), root)
-            if Path(name).suffix.lower() not in AUDIO_SUFFIXES or HIDDEN.match(name):
-                continue
-            if os.fsencode(path) != path.encode(errors="replace"):
-                set_aside(path, "has a name that is not UTF-8; rename it, e.g. with convmv")
-            elif os.path.isfile(root / path):
-                files.append(path)
+        for name in sorted(n for n in names if n.lower().endswith(AUDIO_SUFFIXES) and not HIDDEN.match(n)):
+            path = os.path.join(folder, name)
+            if re.search("[\udc80-\udcff]", path):  # bytes that Python could not decode
+                refuse(path, "has a name that is not UTF-8; rename it, e.g. with convmv")
+            elif os.path.isfile(path):
+                files.append(os.path.relpath(path, root))
             else:
-                set_aside(path, "is no file (a broken link, or a device); remove it")
+                refuse(path, "is no file (a broken link, or a device); remove it")
     return files, bad
 
 
-def _manifest_table(manifest: Path, root: Path, allow_outside: bool) -> pd.DataFrame:
-    """Read a table with a column `path`, relative to `root`; it is data, nothing is run."""
-    if not manifest.is_file():
-        raise InputError(f"no manifest at {manifest}: give a CSV or Parquet file, or leave it out to read the folders")
+def _listed(names: Iterable[Any], most: int = 5) -> str:
+    names = [repr(str(name)[:60]) for name in names]
+    return ", ".join(names[:most]) + f" and {len(names) - most:,} more" * (len(names) > most)
+
+
+# --- a table ---
+
+
+def _read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
+    """A table with a column `path`; known columns match in any case. It is data, nothing in it is run."""
+    if not source.is_file():
+        raise InputError(f"no manifest at {source}: give a CSV or Parquet file, or leave it out to read the folders")
     try:
-        if manifest.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(manifest)
-        else:
-            table = pd.read_csv(manifest, dtype=dict.fromkeys(("path", *LABELS, "artist", "track"), str))
+        if source.suffix.lower() not in (".parquet", ".pq"):
+            table = _read_text(source, remarks)
+        elif not isinstance((table := pd.read_parquet(source)).index, pd.RangeIndex):
+            unnamed = table.index.names == [None] and "path" not in table
+            table = table.reset_index(names="path" if unnamed else None)
     except Exception as e:  # the parsers raise many kinds
-        line = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
-        raise InputError(f"{manifest} is no readable table ({line}); write Parquet, or UTF-8 CSV with a header") from e
-    table.columns = [str(c).strip() for c in table.columns]
-    table = table.loc[:, ~table.columns.duplicated()]
-    if "path" not in table or table.empty:
-        raise InputError(f"{manifest} has no rows with a `path` column; add it (paths relative to the collection)")
-    table = table.assign(path=table["path"].fillna("").astype(str))
-    for row, path in enumerate(table["path"], start=2):
-        fault = ""
-        if not path.strip() or "\0" in path:
-            fault = "is no path; correct it or remove the line"
-        elif not allow_outside and not _inside(root, path):
-            fault = "leaves the corpus folder; use a path inside it, or allow it (--allow-outside)"
-        if fault:
-            raise InputError(f"{manifest}, line {row}: {path!r} {fault}")
-    for column in table.columns:  # lists, dates, mixed types: as text
-        if not is_numeric_dtype(table[column]) or is_complex_dtype(table[column]):
-            table[column] = table[column].map(str, na_action="ignore").astype(object)
-    return table.drop_duplicates("path", ignore_index=True)
+        line = f"{type(e).__name__}: {e}".splitlines()[0][:200]
+        raise InputError(f"{source} is no readable table ({line}); write Parquet, or UTF-8 CSV with a header") from e
+    # A slash would be a group of the store
+    names = [" ".join(re.sub(r"[/\\]", "∕", str(c)).split()).strip(".")[:80] for c in table]
+    names = [n.lower() if n.lower() in (*WORDS, *OWN) else n for n in names]
+    if "path" not in names or table.empty:
+        found = f"its columns are {_listed(names)}" if len(table) else "it has no rows"
+        raise InputError(f"{source} has no rows with a `path` column ({found}); name the column of files `path`")
+    unused = pd.Series(names).str.casefold().duplicated() | pd.Series(names).str.match(r"$|Unnamed: |__")
+    unused = (unused | pd.Series(names).isin(OWN)).to_numpy()
+    if unused.any():
+        found = _listed(np.array(names, object)[unused])
+        remarks.append(f"columns that are not read, without a name, there twice or the store's own: {found}")
+    return table.set_axis(names, axis=1).loc[:, ~unused].rename(columns={"split": GIVEN_SPLIT})
 
 
-def _inside(root: Path, path: str) -> bool:
-    """Whether a path stays below the resolved root: written so, and with its links resolved."""
-    try:
-        return ".." not in Path(path).parts and (root / path).resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # a loop of links, a name that is too long
-        return False
+def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
+    """A table of text in a usual encoding and with a usual delimiter: every cell as it stands there."""
+    content = source.read_bytes()
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:2] == b"\0"
+    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252", "latin-1"):
+        with suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            break
+    else:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError("it is no text")
+    text = re.sub(r"\A(sep=.)?\s*?^", "", text, flags=re.M)  # Excel's own first line
+    heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in ",;\t|"}
+    delimiter = max(heads, key=lambda d: ("path" in [h.strip().lower() for h in heads[d]], len(heads[d])))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    lines, (head, *cells) = zip(*rows, strict=True) if rows else ((), [[]])
+    for line, row in zip(lines[1:], cells, strict=True):
+        if any(cell.strip() for cell in row[len(head) :]):
+            todo = f"let the first line name the columns, and quote cells that hold {delimiter!r}"
+            raise ValueError(f"line {line} has {len(row)} cells, the first has {len(head)}: {todo}")
+    if encoding != "utf-8-sig" or delimiter != ",":
+        remarks.append(f"{source.name} is read as {encoding} with the delimiter {delimiter!r}")
+    cells = [(row + [""] * len(head))[: len(head)] for row in cells]
+    return pd.DataFrame(cells, columns=head, index=lines[1:], dtype=object)
 
 
-def _folder_table(root: Path, files: Sequence[str], labels: str) -> tuple[pd.DataFrame, list[str]]:
-    """Labels from the names of folders and files, a row per file; and sentences for the owner."""
+def _locate(
+    table: pd.DataFrame, source: Path, roots: Sequence[Path], files: Sequence[str], allow_outside: bool, remarks: list
+) -> tuple[pd.DataFrame, list[Rejected]]:
+    """Each path of a table becomes the name of its file on disk, however it is written; and what is not there."""
+    known = {_key(p): p for p in reversed(files)} | {p: p for p in files}
+    stems, found, lost = {_key(Path(p).stem): p for p in files}, {}, {}
+    for line, given in zip(table.index, table["path"].fillna("").astype(str), strict=True):
+        where = f"{source}, line {line}: {given[:200]!r}"
+        if not given.strip() or "\0" in given:
+            raise InputError(f"{where} is no path; correct it or remove the line")
+        ways = _spellings(given, roots)
+        path = next((known[k] for k in (*ways, *map(_key, ways)) if k in known), None)
+        path = path or next((w for w in ways if os.path.isfile(roots[0] / w)), None)
+        if not allow_outside and not os.path.realpath(roots[0] / (path or ways[-1])).startswith(f"{roots[0]}{os.sep}"):
+            raise InputError(f"{where} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)")
+        if path:
+            found[line] = path
+        else:
+            other = stems.get(_key(Path(ways[-1]).stem))
+            hint = f"but {other!r} is, in another folder or with another suffix; " if other else ""
+            lost[given] = f"is not there; {hint}correct the manifest"
+    if not found:
+        raise InputError(f"no row of {source} names a file: {' '.join(next(iter(lost.items())))}")
+    table = table.loc[list(found)].assign(path=list(found.values()))
+    again = table["path"].duplicated()
+    if again.any():
+        remarks.append(
+            f"{again.sum():,} rows name a file again and are not read: {_listed(table['path'][again].unique())}"
+        )
+    return table[~again], list(lost.items())
+
+
+def _key(path: str) -> str:
+    """What spellings have in common that differ in case, composed or decomposed letters, or blanks at the ends."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold()).strip()
+
+
+def _spellings(given: str, roots: Sequence[Path]) -> list[str]:
+    """What a path may mean, below the collection if it lies there: with backslashes, ~, ./, as a URL, with %20."""
+    url = re.sub(r"^\s*file:(//)?(localhost(?=/))?", "", given, flags=re.I).replace("\\", "/").strip()
+    ways = [given]
+    for path in (url, unquote(url)):
+        whole = os.path.normpath(os.path.join(roots[0], os.path.expanduser(path)))
+        below = next((r for r in roots if whole.startswith(f"{r}{os.sep}")), None)
+        ways.append(os.path.relpath(whole, below) if below else whole)
+    return ways
+
+
+# --- folders ---
+
+
+def _folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[str]) -> pd.DataFrame:
+    """Labels from the names of folders and files, a row per file."""
     if not files:
         raise InputError(f"no audio in {root}: looked for {', '.join(AUDIO_SUFFIXES)} in it and its subfolders")
+    if others := [n for n in sorted(os.listdir(root)) if n.lower().endswith((".csv", ".tsv", ".parquet", ".xlsx"))]:
+        remarks.append(f"tables that are not read, unless --manifest names one: {_listed(others)}")
+    stems = pd.Series(files).map(lambda path: os.path.splitext(path)[0])
     if not labels:
-        levels = [[UNLABELLED, UNLABELLED, *Path(path).parts] for path in files]
-        return pd.DataFrame({"path": files, "language": [x[-3] for x in levels], "genre": [x[-2] for x in levels]}), []
-    pattern = _pattern(labels)
-    matches = [pattern.fullmatch(os.path.splitext(path)[0]) for path in files]
-    if not any(matches):
+        above = pd.DataFrame([["", "", *path.split("/")[:-1]][-2:] for path in files], columns=["language", "genre"])
+        for level, unused in (("genre", ["language", "genre"]), ("language", ["language"])):
+            names = above[level][above[level].ne("")]
+            if len(names) and (seen := _no_label(names, stems[names.index])):
+                remarks.append(f"folders such as {_listed(names.unique(), 3)} look like {seen}")
+                above[unused] = ""
+        above.insert(0, "path", files)
+        return above
+    found = stems.str.extract(_pattern(labels))
+    fits = found.notna().any(axis=1)
+    if not fits.any():
         raise InputError(f"no file of {root} fits {labels!r}, for example {files[0]!r} does not; correct the pattern")
-    table = pd.DataFrame([{"path": p} | (m.groupdict() if m else {}) for p, m in zip(files, matches, strict=True)])
-    if "track" in table:  # a name is one track in its folder only: every album has a first song
-        folders = table["path"].map(os.path.dirname)
-        table["track"] = [os.path.join(f, t) if t == t else t for f, t in zip(folders, table["track"], strict=True)]
-    others = matches.count(None)
-    return table, [f"{others} of {len(files)} files do not fit {labels!r} and have no labels"] if others else []
+    if "track" in found:  # a name is one track in its folder only: every album has a first song
+        found["track"] = (stems.map(os.path.dirname) + "/" + found["track"]).str.removeprefix("/")
+    if not fits.all():
+        remarks.append(f"{(~fits).sum():,} of {len(files):,} files do not fit {labels!r} and have no labels")
+    found.insert(0, "path", files)
+    return found.rename(columns={"split": GIVEN_SPLIT})
+
+
+def _no_label(folders: pd.Series, stems: pd.Series) -> str:
+    """What the folders of some files look like, and the pattern that would use them; "": labels."""
+    names, sizes = pd.Series(folders.unique()), folders.value_counts()
+    songs = stems.str.extract(r"^(.*?)/?(?:\d{1,2}[-.])?(\d{1,3})[\W_]+([^/]*[^\W\d][^/]*)$")  # Album/01 Song
+    numbered = songs.notna().all(axis=1).mean() >= MOST and not any(songs[[0, c]].duplicated().any() for c in (1, 2))
+    many = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3)
+    albums = many or (numbered and len(names) >= 4 and sizes.median() <= 25) or names.str.fullmatch(ALBUM).mean() > 0.5
+    if names.str.fullmatch(NUMBER).mean() >= MOST:
+        seen, pattern = "numbers", "{genre}/{track}"
+    elif names.str.fullmatch(SPLIT).mean() >= MOST:
+        seen, pattern = "splits", "{split}/{genre}/{track}"
+    elif albums and names.str.fullmatch(GENRE).mean() < 0.5:
+        seen, pattern = "artists or albums", "{artist}/{album}/{track}"
+    elif len(names) == 1 and WRAPPER.fullmatch(names[0]):
+        seen, pattern = "a folder for everything", "{language}/{genre}/{track}"
+    else:
+        return ""
+    return f"{seen}, not like labels: they are used as --labels says, e.g. '{pattern}', or a table gives labels"
 
 
 def _pattern(labels: str) -> re.Pattern[str]:
@@ -228,13 +336,104 @@ def _pattern(labels: str) -> re.Pattern[str]:
     text = re.escape(labels.strip("/")).replace(r"\*", "[^/]*")
     text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", text)
     try:
-        pattern = re.compile(text, re.DOTALL)
+        pattern = re.compile(rf"\A{text}\Z", re.DOTALL)
     except re.error:  # a name begins with a digit, or stands twice
         pattern = re.compile("")
     if not pattern.groups or {"path", *OWN} & set(pattern.groupindex) or re.search(r"\\[{}]", text):
         usage = "write the levels of folders with names in braces, each once, e.g. {language}/{genre}/{artist}/{track}"
         raise InputError(f"labels {labels!r} is no pattern: {usage}; {', '.join(('path', *OWN))} are taken")
     return pattern
+
+
+# --- what is known of the files ---
+
+
+def _described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A table with clean labels, a track for every file, its numbers as numbers; and the columns that are factors."""
+    for column in (*LABELS, *{"artist"} & {*table}):
+        words = _clean(_words(table, column), column, remarks)
+        table[column] = words.replace("", UNLABELLED) if column in LABELS else words
+    table["track"] = _tracks(table, remarks)
+    if GIVEN_SPLIT in table:
+        given = _words(table, GIVEN_SPLIT)
+        split = given.map(lambda word: (m := SPLIT.fullmatch(word)) and m.lastgroup)
+        used = split.notna().all() and {"train", "test"} <= {*split}
+        table = table.assign(**{GIVEN_SPLIT: split}) if used else table.drop(columns=GIVEN_SPLIT)
+        why = "used" if used else "not used: each file needs one of train, validation and test, with some in both ends"
+        remarks.append(f"the given split ({_listed(given.unique())}) is {why}")
+    for column in table.columns.drop(list(WORDS), errors="ignore"):
+        if not is_numeric_dtype(table[column]) or is_complex_dtype(table[column]):
+            table[column] = _numbers(_words(table, column), column, remarks)
+    useful = [
+        c for c in table if is_numeric_dtype(table[c]) and table[c].nunique() > 1 and not NOT_FACTORS.fullmatch(c)
+    ]
+    if others := [c for c in table if c not in (*WORDS, *useful)]:
+        remarks.append(f"neither labels nor factors (words, row numbers, or the same everywhere): {_listed(others)}")
+    for label in LABELS:
+        sizes = table[table[label] != UNLABELLED].groupby(label)["track"].nunique()
+        if len(few := sizes.index[sizes < 3]):
+            remarks.append(f"{len(few):,} of {len(sizes):,} classes of {label} have one or two songs: {_listed(few)}")
+    return table, tuple(useful)
+
+
+def _words(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column as words, "" where there is none; whole numbers without a decimal point."""
+    values = table.get(column, pd.Series("", table.index, object))
+    if is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    return values.astype(object).where(values.notna(), "").astype(str)
+
+
+def _clean(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
+    """Labels without blanks around them, without placeholders, and in one spelling of each."""
+    words = words.map(lambda word: unicodedata.normalize("NFC", word).strip())
+    none = words.str.fullmatch(PLACEHOLDER)
+    if found := sorted({*words[none]} - {""}):
+        remarks.append(f"{_listed(found)} as {column} counts as none")
+    words, usual = words.mask(none, ""), {}
+    for word in words.value_counts().sort_index().sort_values(ascending=False, kind="stable").index:
+        usual.setdefault(word.casefold(), word)
+    if twins := [f"{word} = {usual[word.casefold()]}" for word in sorted({*words} - {*usual.values()})]:
+        remarks.append(f"{column}: spellings that differ in case only are taken for one: {_listed(twins)}")
+    return words.map(lambda word: usual[word.casefold()])
+
+
+def _tracks(table: pd.DataFrame, remarks: list[str]) -> pd.Series:
+    """The song of every file: what the table says, if it names songs, else the path."""
+    names, artist = _words(table, "track").str.strip(), _words(table, "artist")
+    known = ~names.str.fullmatch(PLACEHOLDER)
+    # Two artists may have a track of one name; a pattern's tracks have their folders before them
+    tracks = names.where(artist.eq("") | names.str.contains("/"), artist + ": " + names)
+    numbers = names[known].str.fullmatch(r"(.*/)?\d{1,2}(/\d{1,2}|\.0)?")
+    if numbers.mean() >= MOST and tracks[known].duplicated().any():
+        remarks.append(
+            f"tracks {_listed(names[known].unique(), 3)} are numbers that repeat, no names: a file is a song"
+        )
+        known[:] = False
+    return tracks.where(known, table["path"])
+
+
+def _numbers(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
+    """Words as numbers, also with a decimal comma, if nearly all of them are; else the words."""
+    there = ~words.str.fullmatch(PLACEHOLDER) & ~words.str.strip().str.lower().isin(["nan", "na", "none", "null"])
+    plain, comma = words.where(there), there & words.str.contains(",")
+    if comma.any():  # the last of both marks is the decimal one
+        english = words[comma].str.contains(r",.*\.").any()
+        plain = plain.str.replace(",", "") if english else plain.str.replace(".", "").str.replace(",", ".")
+    numbers = pd.to_numeric(plain.str.strip(), errors="coerce").replace([np.inf, -np.inf], np.nan)
+    left = there & numbers.isna()
+    if not there.any() or left.sum() > 0.2 * there.sum():
+        return words
+    if comma.any() and not english:
+        remarks.append(f"{column} is read with a decimal comma")
+    if left.any():
+        remarks.append(
+            f"{left.sum():,} values of {column} are no numbers and count as missing: {_listed(words[left].unique())}"
+        )
+    return numbers
+
+
+# --- which files can be used ---
 
 
 def quarantine(
@@ -247,31 +446,26 @@ def quarantine(
     """
     paths = corpus.table["path"].tolist()
     blocks = [paths[i : i + BLOCK] for i in range(0, len(paths), BLOCK)]
-    found = [part for block in apply(partial(_segments, corpus.root, fe, length, step), blocks) for part in block]
-    reasons = [(path, part) for path, part in zip(paths, found, strict=True) if isinstance(part, str)]
-    rows = [(i, *segment) for i, part in enumerate(found) if not isinstance(part, str) for segment in part]
-    columns = ["row", "start_s", "seconds", "n_frames", "rate", "channels", "format"]
-    cut = pd.DataFrame(rows, columns=columns).astype({"row": int, "seconds": float})
-    table = corpus.table.iloc[cut.pop("row")].reset_index(drop=True)
-    return table.join(cut), [*corpus.left_out, *reasons]
+    parts = list(apply(partial(_cut, corpus.root, fe, length, step), blocks))
+    columns = ["path", "start_s", "seconds", "n_frames", "rate", "channels", "format"]
+    cuts = pd.DataFrame([cut for rows, _ in parts for cut in rows], columns=columns).astype({"seconds": float})
+    return corpus.table.merge(cuts, on="path"), [*corpus.left_out, *(pair for _, bad in parts for pair in bad)]
 
 
-def _segments(root: Path, fe: FrontEnd, length: float, step: float, paths: list[str]) -> list[list[tuple] | str]:
-    """Of each file the segments, or the reason why it cannot be used."""
+def _cut(root: Path, fe: FrontEnd, length: float, step: float, paths: list[str]) -> tuple[list[tuple], list[Rejected]]:
     require_seen(root)
-    found: list[list[tuple] | str] = []
+    rows, bad = [], []
     for path in paths:
         try:
             about = header(root / path)
-            places = segments(about.seconds, fe, length, step)
-            found.append([(s, n, frames_of(n or about.seconds - s, fe), *about[1:]) for s, n in places])
+            for start, seconds in segments(about.seconds, fe, length, step):
+                rows.append((path, start, seconds, frames_of(seconds or about.seconds - start, fe), *about[1:]))
         except UnreadableAudio as e:
-            found.append(str(e))
-    return found
+            bad.append((path, str(e)))
+    return rows, bad
 
 
 def require_seen(folder: Path) -> None:
     """Raise InputError where a folder is not there: a worker elsewhere would set every file aside as missing."""
     if not folder.is_dir():
-        here = socket.gethostname()
-        raise InputError(f"{here} does not see {folder}: workers need corpus and data folder under the same names")
+        raise InputError(f"{socket.gethostname()} does not see {folder}: workers need it under the same name")

@@ -1,0 +1,261 @@
+"""Collections as people have them: tables, paths, labels and folders of every kind, read rightly or told in a sentence."""
+
+import os
+import unicodedata
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import RATE, ROOT, tone
+from typer.testing import CliRunner
+
+from vaelib.collection import read_corpus
+from vaelib.config import InputError
+from vaelib.splits import choose_split
+
+NAMES = [f"{i:02d}.wav" for i in range(12)]
+
+
+def songs(folder, *paths):
+    for path in paths or NAMES:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x")
+    return folder
+
+
+def lines(head, *row, sep=","):
+    """A table of a row for each of `NAMES`; `row` are functions of its number, or texts."""
+    rows = [[name, *(str(r(i) if callable(r) else r) for r in row)] for i, name in enumerate(NAMES)]
+    return "\n".join([head, *(sep.join(r) for r in rows)]) + "\n"
+
+
+def genre(i):
+    return ("rock", "jazz")[i % 2]
+
+
+def tempo(i):
+    return f"{90 + i},5"
+
+
+PLAIN = lines("path,genre,tempo", genre, lambda i: 90 + i)
+GENRES, TEMPO = {"rock": 6, "jazz": 6}, ("tempo",)
+FULL = {"genre": GENRES, "factors": TEMPO}
+
+
+TABLES = {
+    "plain": (PLAIN, FULL),
+    "semicolons": (lines("path;genre;tempo", genre, tempo, sep=";"), FULL | {"told": ["delimiter ';'", "decimal comma"]}),
+    "tabs": (lines("path\tgenre\ttempo", genre, tempo, sep="\t"), FULL),
+    "pipes": (lines("path|genre|tempo", genre, tempo, sep="|"), FULL),
+    "Excel's first line": ("sep=;\n" + lines("path;genre;tempo", genre, tempo, sep=";"), FULL),
+    "commas in a header of semicolons": (lines("path;genre;a,b,c,d", genre, 1, sep=";"), {"genre": GENRES}),
+    "byte order mark": ("\ufeff" + PLAIN, FULL),
+    "UTF-16": (PLAIN.encode("utf-16"), FULL | {"told": ["utf-16"]}),
+    "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), FULL),
+    "Latin-1": (lines("path,genre", "Rock çã").encode("cp1252"), {"genre": {"Rock çã": 12}, "told": ["cp1252"]}),
+    "old Mac": (PLAIN.replace("\n", "\r"), FULL),
+    "Windows": (PLAIN.replace("\n", "\r\n"), FULL),
+    "index": (lines("x,path,genre").replace("x,path,genre", ",path,genre").replace("\n0", "\n7,0").replace("\n1", "\n8,1")
+              .replace(".wav", ".wav,rock"), {"genre": {"rock": 12}, "factors": (), "told": ["without a name"]}),
+    "Unnamed": (lines("path,genre,Unnamed: 0", genre, int), {"genre": GENRES, "factors": (), "told": ["without a name"]}),
+    "empty columns": (lines("path,genre,,", genre, "", ""), {"genre": GENRES, "factors": (), "told": ["without a name"]}),
+    "delimiter at row ends": (lines("path,genre,tempo", genre, int, ""), FULL),
+    "empty rows": (PLAIN + ",,\n\n ,\n", FULL),
+    "capitals and blanks": (lines(" Path , GENRE ,Artist", genre, lambda i: f"B{i // 2}"), {"genre": GENRES, "artist": 6}),
+    "names of factors": (lines("path,Tempo BPM,a{b}=c,x.y,c/d,%", *[int] * 5),
+                         {"factors": ("Tempo BPM", "a{b}=c", "x.y", "c∕d", "%")}),
+    "twice a column": (lines("path,genre,Genre,tempo", genre, "x", int), FULL | {"told": ["there twice", "'genre'"]}),
+    "the store's own": (lines("path,genre,tempo,Rate", genre, int, int), FULL | {"told": ["the store's own"]}),
+    "words that pandas takes for nothing": (lines("path,genre", lambda i: ("nan", "NA", "None", "null")[i % 4]),
+                                            {"genre": {"nan": 3, "NA": 3, "None": 3, "null": 3}}),
+    "numbers as labels": (lines("path,genre", lambda i: i % 2 + 1), {"genre": {"1": 6, "2": 6}, "factors": ()}),
+    "missing numbers": (lines("path,tempo", lambda i: ("", "nan", "n/a", 90, 100, 110)[i % 6]),
+                        {"factors": TEMPO, "first": [None, None, None, 90]}),
+    "a word among numbers": (lines("path,tempo", lambda i: "fast" if i == 3 else 90 + i),
+                             {"factors": TEMPO, "told": ["1 values of tempo are no numbers", "'fast'"]}),
+    "words": (lines("path,mood", genre), {"factors": (), "told": ["neither labels nor factors", "'mood'"]}),
+    "thousands": (lines("path,tempo", lambda i: f'"1.23{i % 10},5"'), {"factors": TEMPO, "first": [1230.5, 1231.5]}),
+    "thousands with commas": (lines("path,tempo", lambda i: f'"1,23{i % 10}.5"'), {"first": [1230.5, 1231.5]}),
+    "infinite": (lines("path,tempo", lambda i: "inf" if i == 0 else i), {"first": [None, 1, 2]}),
+    "quoted newline": (lines("path,genre,note", genre, '"two\nlines, and ""quotes"""'), {"genre": GENRES}),
+    "short rows": ("path,genre,tempo\n00.wav\n01.wav,rock\n", {"rows": 2, "genre": {"rock": 1, "unlabelled": 1}}),
+    "row numbers": (lines("path,ID,track_id,tempo", int, int, int), {"factors": TEMPO, "told": ["'ID', 'track_id'"]}),
+    "constant": (lines("path,key,tempo", 3, int), {"factors": TEMPO, "told": ["neither labels nor factors", "'key'"]}),
+    "a file twice": (PLAIN + "./00.wav,pop,1\n", FULL | {"told": ["1 rows name a file again", "'00.wav'"]}),
+    # labels
+    "spelling": (lines("path,genre", lambda i: ("Rock", "rock", "Rock ", " ")[i % 4]),
+                 {"genre": {"Rock": 9, "unlabelled": 3}, "told": ["differ in case only", "rock = Rock"]}),
+    "composed and decomposed": (lines("path,genre", lambda i: unicodedata.normalize(("NFC", "NFD")[i % 2], "Bossa é")),
+                                {"genre": {"Bossa é": 12}}),
+    "placeholders": (lines("path,genre,artist", lambda i: ("Unknown", "N/A", "?", "-")[i % 4], "Various Artists"),
+                     {"genre": {"unlabelled": 12}, "artist": 0, "told": ["'Various Artists' as artist"]}),
+    "more placeholders": (lines("path,artist", lambda i: ("Unknown Artist", "VA", "<unknown>", "Compilations")[i % 4]),
+                          {"artist": 0}),
+    "real names": (lines("path,artist", lambda i: ("!!!", "NaN", "Vá", "Unknown Mortal Orchestra")[i % 4]), {"artist": 4}),
+    "track numbers": (lines("path,genre,track", genre, lambda i: i % 3 + 1), {"tracks": 12, "told": ["no names: a file"]}),
+    "track numbers of albums": (lines("path,artist,track", "A", lambda i: f"0{i % 3 + 1}/12"), {"tracks": 12}),
+    "track names": (lines("path,track", lambda i: f"Song {i // 3}"), {"tracks": 4}),
+    "numbers that name songs": (lines("path,track", lambda i: 1000 + i // 3), {"tracks": 4}),
+    "small classes": (lines("path,genre", lambda i: "rock" if i else "jazz"), {"told": ["1 of 2 classes of genre", "'jazz'"]}),
+    "a split": (lines("path,Split", lambda i: ("Training", "val", "TEST")[i % 3]),
+                {"split": {"train": 4, "validation": 4, "test": 4}, "told": ["is used"]}),
+    "a split of two": (lines("path,split", lambda i: "test" if i < 2 else "train"), {"split": {"train": 9, "validation": 1, "test": 2}}),
+    "a split of nothing": (lines("path,split", lambda i: i % 5), {"told": ["is not used"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_tables(tmp_path, case):
+    content, want = TABLES[case]
+    (songs(tmp_path) / "manifest.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = read_corpus(tmp_path)
+    assert len(found.table) == want.get("rows", 12) and len(found.left_out) == 12 - len(found.table)
+    check(found, want)
+
+
+def check(found, want):
+    table = found.table
+    if "genre" in want:
+        assert table["genre"].value_counts().to_dict() == want["genre"]
+    if "language" in want:
+        assert table["language"].value_counts().to_dict() == want["language"]
+    if "factors" in want:
+        assert found.factors == want["factors"]
+    if "artist" in want:
+        assert table["artist"].replace("", np.nan).nunique() == want["artist"]
+    if "tracks" in want:
+        assert table["track"].nunique() == want["tracks"]
+    if "first" in want:
+        assert [None if np.isnan(x) else x for x in table["tempo"][: len(want["first"])]] == want["first"]
+    if "split" in want:
+        assert pd.Series(choose_split(table)[0]).value_counts().to_dict() == want["split"]
+    assert [part for part in want.get("told", []) if part not in "\n".join(found.remarks)] == [], found.remarks
+    if want.get("told") == []:
+        assert not found.remarks
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file;genre\n00.wav;x\n", "no rows with a `path` column .*'file', 'genre'"),
+        (",album,album,track\n,title,type,title\ntrack_id,,,\n2,a,b,c\n", "no rows with a `path` column"),
+        ("My songs\n\npath,genre\n00.wav,x\n", "line 3 has 2 cells, the first has 1: let the first line name"),
+        ("path,genre,tempo\n00.wav,rock,90,5\n", "line 2 has 4 cells, the first has 3: .* quote"),
+        ("path,genre\nx.wav,a\ny.wav,b\n", "no row of .* names a file: x.wav is not there"),
+        (b"PK\3\4\0\0\0\0\0\0", "no readable table .*no text"),
+        ("", "no rows"),
+        ("path,genre\n", "no rows"),
+        ('path,genre\n"00.wav,x\n', "no readable table"),
+        ("path,genre\n00.wav,x\n,y\n", "line 3: '' is no path"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, content, message):
+    (songs(tmp_path) / "manifest.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        read_corpus(tmp_path)
+
+
+FRAMES = {
+    "nullable": lambda t: t.assign(genre=pd.array([1, 2, None] * 4, dtype="Int64")),
+    "float labels": lambda t: t.assign(genre=[1.0, 2.0, None] * 4),
+    "categories": lambda t: t.assign(genre=pd.Categorical(["1", "2", None] * 4)),
+    "Arrow": lambda t: t.assign(genre=["1", "2", None] * 4).convert_dtypes(dtype_backend="pyarrow"),
+    "path as index": lambda t: t.assign(genre=[1, 2, None] * 4).set_index("path"),
+    "path as index without a name": lambda t: t.assign(genre=[1, 2, None] * 4).set_index("path").rename_axis(None),
+    "filtered": lambda t: pd.concat([t, t]).assign(genre=[1, 2, None] * 8).iloc[:12],
+    "nested": lambda t: t.assign(genre=["1", "2", None] * 4, tags=[["a"]] * 12, day=pd.Timestamp("2020-01-01")),
+}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_parquet(tmp_path, case):
+    table = pd.DataFrame({"path": NAMES, "tempo": pd.array([*range(90, 101), None], dtype="Int64")})
+    FRAMES[case](table).to_parquet(songs(tmp_path) / "manifest.parquet")
+    found = read_corpus(tmp_path)
+    check(found, {"genre": {"1": 4, "2": 4, "unlabelled": 4}, "factors": TEMPO, "tracks": 12})
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda p, root: f"./{p}",
+        lambda p, root: p.replace("/", "\\"),
+        lambda p, root: p.upper(),
+        lambda p, root: unicodedata.normalize("NFD", p),
+        lambda p, root: f"{root}/{p}",
+        lambda p, root: f"~/{p}",
+        lambda p, root: f"file://{quote(f'{root}/{p}')}",
+        lambda p, root: f"file://localhost{quote(f'{root}/{p}')}",
+        lambda p, root: quote(p),
+        lambda p, root: f"  {p} ",
+        lambda p, root: f"x/..//{p}",
+        lambda p, root: f"{root}-link/{p}",
+    ],
+)
+def test_the_same_file_however_its_path_is_written(tmp_path, monkeypatch, spell):
+    root = tmp_path / "Música #1"
+    paths = ["Roça/01 Canção.mp3", "a b/100% Ü & #2.flac"]
+    songs(root, *paths, "other.wav")
+    os.symlink(root, f"{root}-link")
+    monkeypatch.setenv("HOME", str(root))
+    pd.DataFrame({"path": [spell(p, root) for p in paths], "genre": "x"}).to_csv(root / "manifest.csv", index=False)
+    link = str(spell(paths[0], root)).startswith(f"{root}-link")
+    found = read_corpus(f"{root}-link" if link else root)
+    assert found.table["path"].tolist() == paths and [p for p, _ in found.left_out] == ["other.wav"]
+
+
+def test_what_is_not_found_says_what_differs(tmp_path):
+    songs(tmp_path, "a/Song.flac", "b.wav", "c.wav")
+    (tmp_path / "manifest.csv").write_text("path\nsong.mp3\nd.wav\nc.wav\nd.wav\n")
+    found = read_corpus(tmp_path)
+    assert found.table["path"].tolist() == ["c.wav"]
+    reasons = dict(found.left_out)
+    assert len(reasons) == len(found.left_out) == 4  # two rows, two files
+    assert "but 'a/Song.flac' is, in another folder or with another suffix" in reasons["song.mp3"]
+    assert reasons["d.wav"] == "is not there; correct the manifest"
+
+
+GTZAN = [f"genres_original/{g}/{g}.{i:05d}.wav" for g in ("blues", "rock") for i in range(3)]
+ITUNES = [f"Music/{a}/{b}/{c:02d} {t}.m4a" for a, b in (("Abba", "Gold"), ("Abba", "More"), ("Bjork", "Post"), ("Cher", "It"))
+          for c, t in ((1, "Intro"), (2, "Yes"))]  # fmt: skip
+FOLDERS = {
+    "labels": ([f"en/{g}/{i} x.wav" for g in ("rock", "soul") for i in range(3)], "", {"genre": {"rock": 3, "soul": 3}, "told": []}),
+    "numbered songs of genres": ([f"{g}/{i:02d} Song {i}.wav" for g in ("rock", "jazz", "funk", "hip-hop") for i in range(3)], "",
+                                 {"genre": {"rock": 3, "jazz": 3, "funk": 3, "hip-hop": 3}}),
+    "numbered takes of classes": ([f"{g}/{i:03d}_{g}.wav" for g in ("ney", "oud", "qanun", "riq") for i in range(3)], "",
+                                  {"genre": {"ney": 3, "oud": 3, "qanun": 3, "riq": 3}}),
+    "GTZAN": (GTZAN, "", {"genre": {"blues": 3, "rock": 3}, "language": {"unlabelled": 6}, "told": ["a folder for everything"]}),
+    "numbers": ([f"{i:03d}/{i:03d}{k:03d}.mp3" for i in range(3) for k in range(4)], "",
+                {"genre": {"unlabelled": 12}, "told": ["look like numbers", "'000', '001', '002'", "--labels"]}),
+    "numbers that are labels": ([f"{i:03d}/{k}.mp3" for i in range(3) for k in range(4)], "{genre}/{x}",
+                                {"genre": {"000": 4, "001": 4, "002": 4}}),
+    "splits": ([f"{s}/{g}/{i}.wav" for s in ("train", "test") for g in ("rock", "jazz") for i in range(3)], "",
+               {"genre": {"rock": 6, "jazz": 6}, "language": {"unlabelled": 12}, "told": ["look like splits", "{split}"]}),
+    "splits below": ([f"{s}/{i}.wav" for s in ("fold1", "fold2", "fold10") for i in range(3)], "",
+                     {"genre": {"unlabelled": 9}, "told": ["look like splits"]}),
+    "a split by folders": ([f"{s}/{g}/{i}.wav" for s in ("train", "valid", "test") for g in "ab" for i in range(3)],
+                           "{split}/{genre}/{track}", {"split": {"train": 6, "validation": 6, "test": 6}, "genre": {"a": 9, "b": 9}}),
+    "albums": (ITUNES, "", {"genre": {"unlabelled": 8}, "language": {"unlabelled": 8}, "told": ["artists or albums", "--labels"]}),
+    "albums with years": ([f"A{i}/Name (19{i}5)/x{k}.mp3" for i in range(7, 10) for k in range(5)], "", {"genre": {"unlabelled": 15}}),
+    "many artists": ([f"Artist {i}/x.mp3" for i in range(30)], "", {"genre": {"unlabelled": 30}}),
+    "unknown": ([f"{g}/{i}.wav" for g in ("Rock", "rock", "Unknown") for i in range(3)], "", {"genre": {"Rock": 6, "unlabelled": 3}}),
+    "numbers for tracks": ([f"{g}/{i:02d} x{k}.wav" for g in ("a", "b") for i in range(3) for k in range(2)], "{genre}/{track} {title}",
+                           {"tracks": 12, "told": ["no names: a file"]}),
+    "a table that is not read": (["rock/a.wav", "jazz/b.wav", "songs.csv"], "", {"told": ["tables that are not read", "'songs.csv'"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_folders(tmp_path, case):
+    paths, labels, want = FOLDERS[case]
+    check(read_corpus(songs(tmp_path / "x", *paths), labels=labels), want)
+
+
+def test_a_given_split_that_tears_songs_apart_is_told():
+    table = pd.DataFrame({"path": [f"{i}" for i in range(6)], "artist": list("aabbcc"), "genre": "x"})
+    table["given_split"] = ["train", "test", "train", "train", "test", "test"]
+    split, note = choose_split(table)
+    assert split.tolist() == ["train", "test", "validation", "validation", "test", "test"] or "validation" in split
+    assert "tears 1 artists, songs or copies apart" in note
