@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 16 << 20  # float32 of the clips that are read and scaled at a time
 ENCODED = 64  # clips that are encoded at a time
 WHOLE = (0, 1)  # the share of a process that is alone
+Device = torch.device | str
 
 
 def own_part(n: int, share: tuple[int, int]) -> slice:
@@ -33,40 +36,31 @@ def own_part(n: int, share: tuple[int, int]) -> slice:
 
 @dataclass
 class Clips:
-    """Scaled spectrograms of some clips and windows cut from them.
-
-    Randomness comes from PyTorch's global generator on the CPU, so that it is the same wherever the clips lie.
-    """
+    """Scaled spectrograms of some clips; what is random is drawn from PyTorch's generator on the CPU."""
 
     mel: Tensor  # (clip, mel, frame) float16 in [0, 1], on the device, or in a file that is mapped into memory
     n_frames: Tensor  # (clip,) valid frames
     width: int  # frames of one window
     rows: np.ndarray  # (clip,) row numbers in the store
-    device: torch.device | str = "cpu"  # where windows are put
+    device: Device = "cpu"  # where windows are put
 
     @classmethod
     def read(
-        cls, store: Store, scaler: Scaler, rows: np.ndarray, device: torch.device | str = "cpu",
-        spill: Path | None = None,
-    ) -> Clips:  # fmt: skip
-        """Read and scale what models see of some clips, in blocks, onto the device where the windows are wanted.
-
-        `spill`: a folder for spectrograms that fit neither there nor in memory; nothing in it is left afterwards.
-        """
-        rows, table, width = np.asarray(rows), store.table.loc[rows], store.heard_frames
-        n_mels, level, tilt = store.front_end.n_mels, table["level_db"].to_numpy(), table["tilt_db"].to_numpy()
-        block = max(1, BLOCK_BYTES // (4 * n_mels * width))
+        cls, store: Store, scaler: Scaler, rows: np.ndarray, device: Device = "cpu", spill: Path | None = None
+    ) -> Clips:
+        """Read and scale what models see of some clips, onto a device, or into a file in `spill` that nobody sees."""
+        rows, shape = np.asarray(rows), (len(rows), store.front_end.n_mels, store.heard_frames)
+        mel = np.empty(0 if spill else shape, np.float16)
         if spill:
             with writing(spill), tempfile.TemporaryFile(dir=spill) as file:
-                os.posix_fallocate(file.fileno(), 0, 2 * len(rows) * n_mels * width)  # a full disk is found here
-                mel = np.memmap(file, np.float16, "r+", shape=(len(rows), n_mels, width))
-        else:
-            mel = np.empty((len(rows), n_mels, width), np.float16)
+                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))  # a full disk is found here
+                mel = np.memmap(file, np.float16, "r+", shape=shape)
+        block = max(1, BLOCK_BYTES // (4 * shape[1] * shape[2]))
         for some in (slice(i, i + block) for i in range(0, len(rows), block)):
-            mel[some] = scaler.transform(store.decibels(rows[some])[..., :width], level[some], tilt[some])
-        mel = torch.from_numpy(mel) if spill else torch.from_numpy(mel).to(device)
-        frames = torch.tensor(table["n_frames"].clip(upper=width).to_numpy(np.int64), device=mel.device)
-        return cls(mel, frames, store.front_end.frames, rows, torch.device(device))
+            mel[some] = store.scaled(rows[some], scaler, shape[2])
+        mel = torch.from_numpy(mel).to("cpu" if spill else device)
+        frames = store.table.loc[rows, "n_frames"].clip(upper=shape[2]).to_numpy(np.int64)
+        return cls(mel, torch.tensor(frames, device=mel.device), store.front_end.frames, rows, torch.device(device))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,7 +76,8 @@ class Clips:
         """(B · per_clip, 1, mel, width) random crops, those of a clip after each other; only the `share` is cut."""
         index = index.repeat_interleave(per_clip)
         places = (self.n_frames[index] - self.width + 1).to(torch.float64)
-        start = (torch.rand(len(index), dtype=torch.float64).to(places.device) * places).long()
+        draws = torch.rand(len(index), dtype=torch.float64, pin_memory=places.is_cuda)  # a GPU takes it without a wait
+        start = (draws.to(places.device, non_blocking=True) * places).long()
         own = own_part(len(index), share)
         return self.cut(index[own], start[own])
 
@@ -96,13 +91,10 @@ class Clips:
     def batches(self, size: int, per_clip: int = 1, share: tuple[int, int] = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled pass in batches of `size` clips: windows (B · per_clip, 1, mel, width), clip numbers (B,).
 
-        The last batch is filled up from the start of the order, so that every step has the same size. Of several
-        processes each gets its part of every batch (`share`: process, processes); the draws are those of the whole.
+        The last batch is filled up from the start. Of several processes each gets its `share` of every batch.
         """
-        n = len(self)
-        padded = -(-n // size) * size
-        order = torch.randperm(n).repeat(-(-padded // n))[:padded]
-        for index in order.to(self.mel.device).split(size):
+        order, padded = torch.randperm(len(self)), -(-len(self) // size) * size
+        for index in order[torch.arange(padded) % len(self)].to(self.mel.device).split(size):
             yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)].to(self.device)
 
     def some(self, most: int) -> Clips:
@@ -123,8 +115,7 @@ def encode_windows(
 ) -> Posterior:
     """Posteriors of evenly spaced windows: mean and log-variance (clip, window, L), class logits (clip, window, C).
 
-    A conditional model, in evaluation mode, is given the classes `y` (clip,), or (None) its class head's choice, or
-    (`marginal`) its class head's probabilities. One window is the middle one, also where no clip is longer than that.
+    A conditional model is given the classes `y` (clip,), or the choice or (`marginal`) probabilities of its class head.
     """
     windows, parts = clips.distinct(windows), []
     for index in torch.arange(len(clips), device=clips.mel.device).split(ENCODED):
@@ -136,34 +127,28 @@ def encode_windows(
 
 
 class Data(NamedTuple):
-    """Training and validation clips with their class indices (-1: unknown)."""
+    """What a model is trained on and validated with."""
 
     train: Clips
     validation: Clips
-    train_y: Tensor
+    train_y: Tensor  # (clip,) class indices, -1: unknown
     validation_y: Tensor
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping, the page cache among them."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def load_data(
     store: Store, scaler: Scaler, condition: str, device: torch.device, folder: Path, processes: int = 1
 ) -> Data:
-    """Read the training and validation clips: onto the device or into memory if they fit, else into a mapped file.
+    """Read the clips onto the device or into memory if they fit, else into a mapped file in `folder`.
 
-    The file lies in `folder`. `condition`: the label whose classes are wanted, or ""; `processes` of this machine each
-    read the clips. InputError: fewer than two training clips.
+    `condition`: the label whose classes are wanted, or ""; `processes`: of this machine, that each read the clips.
+    InputError: fewer than two training clips.
     """
     train, validation = store.rows("train"), store.rows("validation")
     if len(train) < 2:
         raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
     need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
-    # the processes of a machine share its memory, but each has a GPU of its own
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory() / processes
+    free = psutil.virtual_memory().available / processes  # of the machine; a GPU is a process's own
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free
     clips = Clips.read(store, scaler, train, device, None if need < 0.5 * free else folder)
     y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
     return Data(clips, Clips.read(store, scaler, validation, device), *(torch.as_tensor(v, device=device) for v in y))
