@@ -143,6 +143,7 @@ def test_failures_are_kept_and_others_run_on(folder, capsys):
     assert "6/6 notebooks" in capsys.readouterr().err
     table = pd.read_csv(batch.write_summary(outcomes), keep_default_na=False)
     assert table["state"].tolist() == [o.state for o in outcomes]
+    assert 0 < table["around"][0] < table["seconds"][0] and table["around"][3] == 0
     assert "the reason" in (folder / "runs" / "index.html").read_text()
     with pytest.raises(NotebookFailedError, match=r"the reason.* \| no clip is usable"):
         raise_failures(outcomes)
@@ -168,6 +169,44 @@ def test_a_job_knows_the_runs_that_its_notebook_trained(folder, store):
     assert job.is_done() and job.runs() == find_runs(model="conv_vae", epochs=1)
     (job.runs()[0] / "done.json").unlink()
     assert not job.is_done()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_interrupt_says_that_the_same_command_continues(folder, many):
+    call = "run([Job('waits')], Workers(1))" if many else "run_alone(Job('waits'))"
+    script = f"from vaelib.batch import *\nfrom vaelib.workers import Workers\nif __name__ == '__main__': {call}"
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    wait_for((folder / "notebooks" / "here1").exists, 120)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert batch.INTERRUPTED in said and process.returncode and not list((folder / "runs").glob("*[0-9a-f].ipynb"))
+
+
+def test_a_scheduler_that_goes_away_leaves_a_summary(folder, monkeypatch):
+    quiet = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    with LocalCluster(**quiet, protocol="tcp://", host="127.0.0.1", resources={NOTEBOOK: 1}) as cluster:
+        monkeypatch.setattr(batch.time, "sleep", lambda seconds: cluster.close())
+        outcomes = batch.run([Job("waits"), Job("good", after=(0,))], Workers(scheduler=cluster.scheduler_address))
+    assert [(o.state, o.reason) for o in outcomes] == [("failed", workers.GONE)] * 2
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=["usual locale", "no UTF-8"])
+def test_whatever_the_machine_notebooks_run(tmp_path, locale):
+    """Strange names of folders and in comments, a long TMPDIR, another kernel called python3."""
+    base = tmp_path / "h ome {b}=c %41 'q' \"d\" ü"
+    (base / "kernels" / "python3").mkdir(parents=True)
+    (base / "kernels" / "python3" / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "x"}')
+    (base / ("long" * 25)).mkdir()
+    write_notebook(base / "strange.ipynb", 'name: str = ""  # a = "word" of {{x}}, 5 %s', "print(name, 'ü')")
+    told = {"HOME": base, "VAELIB_NOTEBOOKS": base, "VAELIB_PAPERMILL": base, "JUPYTER_PATH": base}
+    told |= locale | {"TMPDIR": base / ("long" * 25)}
+    job = f"batch.Job('strange', {{'name': {str(base)!a}}})"
+    script = f"from vaelib import batch, cli\ncli.app = lambda: exit(batch.run_alone({job}) and 0)\ncli.main()"
+    told = os.environ | {name: str(value) for name, value in told.items()}
+    done = subprocess.run([sys.executable, "-c", script], env=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = base.glob("strange-*[0-9a-f].ipynb")
+    assert nbformat.read(path, 4).cells[2].outputs[0].text == f"{base} ü\n"
 
 
 def wait_for(condition, seconds: float) -> None:
@@ -221,8 +260,13 @@ batch.run([batch.Job("trains", {given})], Workers(2))
 def test_every_worker_sees_its_own_gpu(folder, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    with pytest.raises(InputError, match="exclude each other"):
-        Workers(gpus="all", slurm="gpu")
+    for two in (
+        {"gpus": "all", "slurm": "gpu"},
+        {"gpus": "0", "scheduler": "tcp://h:1"},
+        {"count": 2, "scheduler": "x"},
+    ):
+        with pytest.raises(InputError, match="exclude each other"):
+            Workers(**two)
     with pytest.raises(InputError, match="--gpus 0,2: this machine has 4, 7"):
         Workers(gpus="0,2").devices()
     sees = "import os\nopen(f'gpu{n}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
@@ -273,5 +317,9 @@ def test_a_queue_is_asked_for_workers_that_take_notebooks(monkeypatch):
         finally:
             made.close()
     assert asked[0] == 3 and "#SBATCH -p gpu" in script and "--resources notebook=1" in script
+    for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
+        monkeypatch.delitem(sys.modules, name)  # imported anew, it takes Ctrl-C for itself
+    interrupt = signal.getsignal(signal.SIGINT)
     with pytest.raises(InputError, match="no section 'none'"):
         workers._queued(Workers(slurm="none"), 9)
+    assert signal.getsignal(signal.SIGINT) is interrupt

@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
-from conftest import write_notebook
+from conftest import TINY, write_notebook, write_tones
 
 from vaelib import cli, plans
 from vaelib.cli import EXPERIMENTS
 from vaelib.config import ROOT
+from vaelib.store import build_store
 from vaelib.workers import Workers
 
 PROOF = ROOT / "plans" / "proof.yaml"
@@ -88,6 +89,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(command, args, says):
 def test_extra_options_become_parameters():
     given = cli._extra(["--beta", "2", "--batch-size=16", "--detilt"])
     assert given == {"beta": "2", "batch_size": "16", "detilt": "true"}
+
+
+def test_one_language_and_unlabelled_songs_are_one_class(command, tmp_path):
+    songs = write_tones(tmp_path / "songs", languages=("arabic", "bangla"), language=(["arabic"] * 6 + [""] * 6) * 2)
+    code, printed = command("train", "--model", "cvae", "--store", str(build_store(songs, TINY)))
+    assert code == 2 and "songs-tiny.zarr has fewer than two classes of language" in printed
 
 
 def test_help_lists_every_command_at_once():

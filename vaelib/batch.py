@@ -194,6 +194,7 @@ class _Engine(NBClientEngine):
 
 
 pm.engines.papermill_engines.register("vaelib", _Engine)
+pm.log.logger.setLevel("ERROR")  # what it warns of in parameters is checked here
 
 
 def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:

@@ -11,16 +11,12 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Option
 
 from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, writing
-
-if TYPE_CHECKING:
-    from .batch import Job, Outcome
-    from .report import Section
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -56,7 +52,6 @@ Changes = Annotated[list[str] | None, Option("--set", help="name=value instead o
 StoreOption = Annotated[Path | None, Option(help="Mel store; default: the newest in data/stores.")]
 Condition = Annotated[str, Option(help="cvae only: language or genre.")]
 Output = Annotated[Path | None, Option(help="File to write; the ending of its name says what.")]
-Count = Annotated[int | None, Option(min=1)]
 
 
 def _store(given: Path | None) -> str:
@@ -102,8 +97,8 @@ def demo(
 
 @app.command()
 def batch(
-    plan: Path, workers: Count = None, gpus: str = "", scheduler: str = "", slurm: str = "", pbs: str = "",
-    changes: Changes = None,
+    plan: Path, workers: Annotated[int | None, Option(min=1)] = None, gpus: str = "", scheduler: str = "",
+    slurm: str = "", pbs: str = "", changes: Changes = None,
 ) -> None:  # fmt: skip
     """Do what is missing of a plan (YAML, see plans/): corpora, all trainings, comparison; prints the report to open.
 
@@ -128,12 +123,18 @@ def preprocess(context: typer.Context, corpus: Path, profile: str = "compact") -
     """
     from .batch import run_alone
     from .plans import make_corpus
+    from .store import attributes
 
     given = _extra(context.args)
     if "manifest" in given:
         given["manifest"] = str(Path(given["manifest"]).expanduser().resolve())
     found = make_corpus(corpus.name, {"folder": str(corpus.expanduser().absolute()), **given}, profile)
     run_alone(replace(found.job, again=not found.is_current()))  # what is refused is refused before a kernel starts
+    for remark in attributes(found.store).get("notes", ()):
+        typer.echo(f"- {remark}")
+    rejected = found.store.with_suffix(".rejected.csv")
+    if files := len({row["path"] for row in csv.DictReader(rejected.read_text().splitlines())}):
+        typer.echo(f"- {files:,} files are left out, in whole or in part; the reasons are in {rejected}")
     typer.echo(found.store)
 
 
@@ -171,38 +172,6 @@ def train_all(context: typer.Context, store: StoreOption = None, modality: Modal
     execute_plan(make_plan(plan | {"runs": runs}), compare=False)
 
 
-def _experiment(name: str, run: Path, special: dict[str, Any], folder: str) -> Job:
-    """The cells of an experiment, on a run; what is asked for specially is not kept with it, but with a copy."""
-    from .batch import Job, checked
-
-    if special:
-        run = shutil.copytree(run, Path(folder, run.name), ignore=shutil.ignore_patterns("results"))
-    given = checked(EXPERIMENTS[name][0], {"trained": str(run)} | special)
-    return Job(EXPERIMENTS[name][0], given, name, page=False, again=True, cells=("setup", f"test-{name}"))
-
-
-def _found(outcome: Outcome, special: dict[str, Any]) -> tuple[str, Section]:
-    """What an experiment printed, and its section of a report; where it could not be made, why."""
-    from .report import Section
-
-    name, results = outcome.job.label, Path(outcome.job.parameters.get("trained", ""), "results")
-    kept = {"skipped": outcome.reason}
-    if outcome.path:
-        cells, kept = json.loads(outcome.path.read_text())["cells"], json.loads((results / f"{name}.json").read_text())
-        outputs = [o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c["outputs"]]
-        words = ["".join(o.get("text") or o.get("data", {}).get("text/plain", "")).rstrip() for o in outputs]
-        outcome.path.unlink()
-    if "skipped" in kept:
-        return f"{name}: not tested: {kept['skipped']}", Section(name, kept["skipped"])
-    picture = next(results.glob(f"{name}.png"), None)
-    if picture and special:
-        target = outputs_dir() / "comparison" / "tests"
-        target.mkdir(parents=True, exist_ok=True)
-        picture = Path(shutil.copy(picture, target))
-    printed = "\n".join(word for word in words if word and not word.startswith("<"))  # `<Figure size …>`
-    return f"{printed}\nfigure: {picture}", Section(name, kept["text"], kept["numbers"], picture)
-
-
 @app.command()
 def test(
     test: str = "all", model: str = "", compare: str = "",
@@ -218,19 +187,17 @@ def test(
 
     --test: its name, or all; --model: its newest run is tested; --compare: reconstruction, models side by side.
     """
-    from .batch import Job, Outcome, execute, raise_failures, run
+    from .batch import Job, Outcome, checked, execute, raise_failures, run
     from .report import write
     from .runs import latest_run
 
     root, wanted, jobs, outcomes = checkpoint_dir or outputs_dir(), {"corpus": corpus}, [], []
     given = {"traversal": {"dimension": dimension}, "generate": {"sample_class": sample_class, "n_samples": n_samples}}
     special = {name: value for name, value in given.get(test, {}).items() if value is not None}
-    asked = []
-    for name in EXPERIMENTS if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]:
-        models = EXPERIMENTS[name][1]
-        if model and test != "all":
-            one_of(f"model of test {name!r}", model, models)
-        asked.append((name, model if model in models else models[0]))
+    names = list(EXPERIMENTS) if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]
+    if model and test != "all":
+        one_of(f"model of test {test!r}", model, EXPERIMENTS[test][1])
+    asked = [(name, model if model in EXPERIMENTS[name][1] else EXPERIMENTS[name][1][0]) for name in names]
     if test == "reconstruction" and compare:
         first = latest_run(root, model=one_of("model", compare, ANY), **wanted)
         wanted = {"fingerprint": first.config.fingerprint, "detilt": first.config.detilt}
@@ -241,18 +208,46 @@ def test(
     with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
         for name, chosen in asked:
             about = wanted | ({"condition": condition} if condition and chosen == "cvae" else {})
+            notebook, how = EXPERIMENTS[name][0], {"cells": ("setup", f"test-{name}"), "page": False, "again": True}
             try:
-                jobs.append(_experiment(name, latest_run(root, model=chosen, **about).folder, special, folder))
+                trained = latest_run(root, model=chosen, **about).folder
+                if special:  # its numbers are none of the ledger: they are kept with a copy
+                    left_out = shutil.ignore_patterns("results")
+                    trained = shutil.copytree(trained, Path(folder, trained.name), ignore=left_out)
+                jobs.append(Job(notebook, checked(notebook, {"trained": str(trained)} | special), name, **how))
             except InputError as e:
-                outcomes.append(Outcome(Job("", label=name), "refused", reason=str(e)))
+                outcomes.append(Outcome(Job(notebook, {}, name), "refused", reason=str(e)))
         outcomes += run(jobs) if len(jobs) > 1 else map(execute, jobs)
         raise_failures([outcome for outcome in outcomes if outcome.state == "failed"])
-        found = [_found(outcome, special) for outcome in outcomes]
+        found = [_found(outcome, keep=bool(special)) for outcome in outcomes]
     if all(section.numbers is None for _, section in found):
         raise InputError(f"nothing could be tested in {root}: {found[0][1].text}")
     typer.echo("\n".join(text for text, _ in found))
     if output is not None:
         typer.echo(write(output, "Experiments", [section for _, section in found]))
+
+
+def _found(outcome, keep: bool):
+    """What an experiment printed, and its section of a report; `keep` a copy of its figure."""
+    from .report import Section
+
+    if not outcome.path:
+        return f"{outcome.job.label}: not tested: {outcome.reason}", Section(outcome.job.label, outcome.reason)
+    name, results = outcome.job.label, Path(outcome.job.parameters["trained"], "results")
+    cells, kept = json.loads(outcome.path.read_text())["cells"], json.loads((results / f"{name}.json").read_text())
+    outcome.path.unlink()
+    if "skipped" in kept:
+        return f"{name}: not tested: {kept['skipped']}", Section(name, kept["skipped"])
+    outputs = [o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c["outputs"]]
+    said = [o.get("data", {"text/plain": o.get("text", "")}) for o in outputs if o.get("name") != "stderr"]
+    words = ["".join(data.get("text/markdown") or data.get("text/plain", "")).rstrip() for data in said]
+    picture = next(results.glob(f"{name}.png"), None)
+    if picture and keep:
+        target = outputs_dir() / "comparison" / "tests"
+        target.mkdir(parents=True, exist_ok=True)
+        picture = Path(shutil.copy(picture, target))
+    printed = "\n".join(word for word in words if word and not word.startswith("<"))  # `<Figure size …>`
+    return f"{printed}\nfigure: {picture}", Section(name, kept["text"], kept["numbers"], picture)
 
 
 @app.command(context_settings=FREE)
