@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(small, data):
 def test_workers_that_do_not_see_the_corpus_set_nothing_aside(small, data, monkeypatch):
     seen = collection.require_seen
     monkeypatch.setattr(collection, "require_seen", lambda folder: seen(folder / "elsewhere"))
-    with pytest.raises(InputError, match=r"does not see .*under the same names"):
+    with pytest.raises(InputError, match=r"does not see .*under the same name"):
         build_store(small, TINY)
     assert not visible(data / "stores")
 
@@ -307,7 +307,7 @@ def test_unusable_files_are_set_aside_and_the_rest_goes_on(small, data, chunks, 
         store = open_store(build_store(small, TINY))
         assert store.table["path"].tolist() == [f"{i:02d}.flac" for i in range(12)]
         assert np.isfinite(store.decibels(store.rows())).all()
-        assert store.log_mel.shape[0] == 15  # with those that failed to decode
+        assert store.log_mel.shape[0] == 14  # with those that failed to decode
     else:
         with pytest.raises(InputError, match="reasons are in"):
             build_store(small, TINY)
@@ -377,8 +377,8 @@ def test_a_damaged_or_silent_part_costs_only_itself(tmp_path, data):
     starts = store.table.groupby("path")["start_s"].apply(list).to_dict()
     assert starts == {"0.wav": [0], "1.wav": [0], "2.wav": [0], "nan.wav": [0], "quiet.wav": [0, 8]}
     rejected = pd.read_csv(store.path.with_suffix(".rejected.csv")).to_numpy().tolist()
-    assert [p for p, _ in rejected] == ["nan.wav", "nan.wav", "quiet.wav"]
-    assert "silent" in rejected[0][1] and "NaN" in rejected[1][1] and rejected[2][1].endswith("(from 4.0 s on)")
+    assert [p for p, _ in rejected] == ["nan.wav", "quiet.wav"]  # each file once
+    assert "silent" in rejected[0][1] and "1 more" in rejected[0][1] and rejected[1][1].endswith("(from 4.0 s on)")
 
 
 def test_copies_of_own_music_are_found_and_kept_on_one_side(tmp_path, data):

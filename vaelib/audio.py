@@ -312,7 +312,7 @@ def _mono(data: np.ndarray) -> np.ndarray:
 
 def _check_peak(peak: float) -> None:
     if peak > LOUDEST:
-        raise UnreadableAudio(f"holds samples up to {peak:,.0f}, where 1 is full scale; export it as 16-bit, or divide")
+        raise UnreadableAudio(f"holds samples up to {peak:,.0f}, where 1 is full scale; divide them by that, or export 16 bits")
 
 
 def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:

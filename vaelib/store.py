@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +21,12 @@ import numpy as np
 import pandas as pd
 import zarr
 from filelock import FileLock
+from tqdm import tqdm
 from zarr.codecs import BloscCodec
 
 from . import audio, splits
 from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
 from .config import ROOT, FrontEnd, InputError, data_dir, digest, one_of, write_atomic, writing
-from .progress import Progress
 from .splits import SPLITS, choose_split
 
 if TYPE_CHECKING:
@@ -175,11 +176,14 @@ class Store:
         db = self.decibels(rows)[..., : t["n_frames"].min()]
         return audio.Scaler.fit(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy(), detilt)
 
+    def scaled(self, rows: np.ndarray, scaler: audio.Scaler, frames: int) -> np.ndarray:
+        """(clip, mel, frame) of the first frames of some clips in [0, 1], float32."""
+        t = self.table.loc[rows]
+        return scaler.transform(self.decibels(rows)[..., :frames], t["level_db"].to_numpy(), t["tilt_db"].to_numpy())
+
     def spectrogram(self, row: int, scaler: audio.Scaler) -> np.ndarray:
         """(mel, frame) of one clip in [0, 1]."""
-        t = self.table.loc[[row]]
-        db = self.decibels([row])[..., : t["n_frames"].iloc[0]]
-        return scaler.transform(db, t["level_db"].to_numpy(), t["tilt_db"].to_numpy())[0]
+        return self.scaled([row], scaler, self.table.loc[row, "n_frames"])[0]
 
 
 def open_store(path: Path | str) -> Store:
@@ -203,16 +207,10 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
     Unusable files are left out and listed with the reason in `<store>.rejected.csv`. The Dask workers of
-    `$DASK_SCHEDULER_ADDRESS`, if there are any, do the work (they must see the same folders), else threads.
-
-    Args:
-        corpus: What `vaelib.collection.read_corpus` found, or the folder.
-        workers: Threads of this process; default: one per core.
-        how: `split_seed` of the train/validation/test split; `segment_seconds` (longer files are cut into segments, a
-            row each; 0: never) and `hop_seconds` from one to the next (0: end to end); `windows` (`WINDOWS`, `USUAL`).
-
-    Raises:
-        InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
+    `$DASK_SCHEDULER_ADDRESS` do the work (they must see the same folders), or else `workers` threads (None: one per
+    core). `how`: `split_seed`; `segment_seconds` that longer files are cut into (0: never), `hop_seconds` from one
+    segment to the next (0: end to end); `windows` (`WINDOWS`, `USUAL`).
+    InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
     """
     corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     path, wanted = _identity(corpus, fe, **how)
@@ -220,9 +218,7 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
         return path
     other = Path(attributes(path).get("corpus_root", corpus.root))
     if other != corpus.root and other.is_dir():
-        raise InputError(
-            f"{path.name} already holds another folder of that name, {other}: rename {corpus.root} or remove the store"
-        )
+        raise InputError(f"{path.name} already holds another folder of that name, {other}: rename it, or {corpus.root}")
     from .workers import executor  # here: Dask takes a third of a second
 
     with writing(path), FileLock(path.with_name(f".{path.stem}.lock")), executor(workers) as pool:
@@ -264,7 +260,11 @@ def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor
 
 
 def _write_rejected(path: Path, rows: list[Rejected]) -> None:
-    write_atomic(path, pd.DataFrame(rows, columns=["path", "reason"]).to_csv(index=False))
+    reasons: dict[str, list[str]] = {}
+    for name, reason in rows:
+        reasons.setdefault(name, []).append(reason)
+    once = [(name, f"{r[0]}; so {len(r) - 1} more parts" if len(r) > 1 else r[0]) for name, r in reasons.items()]
+    write_atomic(path, pd.DataFrame(once, columns=["path", "reason"]).to_csv(index=False))
 
 
 def _fill(path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, pool: Executor) -> list:
@@ -272,15 +272,12 @@ def _fill(path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd,
     step, places = zarr.open_array(path / "log_mel", mode="r").chunks[0], table[["path", "start_s", "seconds"]]
     chunks, write = {i: done / f"{i}.json" for i in range(0, len(table), step)}, partial(_write, root, fe, path, wanted)
     todo = {pool.submit(write, places[i : i + step], f): i for i, f in chunks.items() if not f.exists()}
-    progress = Progress("log-mel")
-    for count, future in enumerate(as_completed(todo), start=len(chunks) - len(todo) + 1):
+    for future in tqdm(as_completed(todo), "log-mel", len(todo), unit="chunk", file=sys.stdout):
         try:
             future.result()
         except Exception as e:
             e.add_note(f"{step} clips from {table['path'][todo[future]]} on")
             raise
-        progress.show(f"{min(count * step, len(table)):,} of {len(table):,} clips")
-    progress.close(f"{len(table):,} clips")
     return [clip for file in chunks.values() for clip in json.loads(file.read_text())]
 
 
@@ -348,7 +345,7 @@ def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], 
         "corpus_root": str(corpus.root),
         "factors": list(corpus.factors),
         "units": units,
-        "notes": [*corpus.notes, *([note] if note else [])],
+        "notes": [*corpus.remarks, *([note] if note else [])],
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "librosa", "soundfile", "zarr")},
         "coordinates": " ".join(sorted([*table.columns, "mel_hz"])),  # so that xarray knows them, too
     })  # fmt: skip
