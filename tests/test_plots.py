@@ -81,7 +81,7 @@ def test_classes_can_be_told_apart_and_what_has_none_is_grey():
 
 
 def test_a_heatmap_writes_its_values():
-    _, ax = plots.heatmap(pd.DataFrame([[-1.0, 0.25], [0.5, 3.0]], ["z1", "z2"], ["loud", "bright"]), "t", "nats", 0.0)
+    _, ax = plots.heatmap(pd.DataFrame([[-1.0, 0.25], [0.5, 3.0]], ["z1", "z2"], ["loud", "bright"]), "t", "nats", center=0.0)
     assert [t.get_text() for t in ax.texts] == ["-1.00", "0.25", "0.50", "3.00"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["z1", "z2"]
 

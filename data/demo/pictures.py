@@ -55,11 +55,11 @@ def desk() -> plt.Figure:
     mixes = draw_levels(load_tables(), CLIPS["desk"], SEED)[:SHOWN]
     fig, axes = plt.subplots(2, len(DESK), figsize=(11, 4.6), layout="constrained")
     for ax, (name, stem) in zip(axes[0], stems.items(), strict=True):
-        plots.spectrogram(picture(stem), COMPACT, ax, f"stem: {name}, 0 dB", bare=True, **LOUD)
+        plots.spectrogram(picture(stem), COMPACT, ax, f"stem: {name}, 0 dB", **LOUD)[1].set(**plots.BARE)
     for ax, levels in zip(axes[1], mixes, strict=False):
         sound, _ = render.mix(render.Clip(Path(), "desk", render.DESK_GENRE, 0, levels, SECONDS, SEED, 0.0))
         told = "\n".join(f"{name} {level:+.0f} dB".replace("-", "−") for name, level in levels.items())
-        plots.spectrogram(picture(sound), COMPACT, ax, f"a mix:\n{told}", bare=True, **LOUD)
+        plots.spectrogram(picture(sound), COMPACT, ax, f"a mix:\n{told}", **LOUD)[1].set(**plots.BARE)
     axes[1, -1].axis("off")
     return fig
 
