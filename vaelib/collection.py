@@ -16,7 +16,6 @@ import socket
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -115,19 +114,19 @@ def read_corpus(
         raise InputError(f"no corpus at {root}: give a folder of audio files, or run `vaelib demo` for the demo corpus")
     if labels and manifest:
         raise InputError("labels and manifest exclude each other: give one of them")
-    roots, remarks, record = (root.resolve(), root.absolute()), [], read_record(root)
-    files, left_out = _audio_files(roots[0])
-    inside = next(filter(Path.is_file, map(roots[0].joinpath, MANIFESTS)), None)
+    named, root, remarks = os.path.abspath(root), root.resolve(), []
+    files, left_out = _audio_files(root)
+    inside = next(filter(Path.is_file, map(root.joinpath, MANIFESTS)), None)
     if source := Path(manifest).expanduser() if manifest else None if labels else inside:
         table = _read_table(source, remarks)
-        table, lost = _locate(table, source, roots, files, allow_outside, remarks)
+        table, lost = _locate(table, source, (str(root), named), files, allow_outside, remarks)
         unlisted = sorted(set(files) - set(table["path"]))
         left_out += lost + [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
     else:
-        table = _folder_table(roots[0], files, labels, remarks)
+        table = _folder_table(root, files, labels, remarks)
     table, factors = _described(table.sort_values("path", ignore_index=True), remarks)
-    remarks = () if record else tuple(remarks)
-    return Corpus(roots[0].name, roots[0], table, factors, tuple(left_out), remarks, record)
+    record = read_record(root)
+    return Corpus(root.name, root, table, factors, tuple(left_out), () if record else tuple(remarks), record)
 
 
 def read_record(root: Path) -> dict[str, Any]:
@@ -174,9 +173,6 @@ def _listed(names: Iterable[Any], most: int = 5) -> str:
     return ", ".join(names[:most]) + f" and {len(names) - most:,} more" * (len(names) > most)
 
 
-# --- a table ---
-
-
 def _read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     """A table with a column `path`; known columns match in any case. It is data, nothing in it is run."""
     if not source.is_file():
@@ -196,24 +192,23 @@ def _read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     if "path" not in names or table.empty:
         found = f"its columns are {_listed(names)}" if len(table) else "it has no rows"
         raise InputError(f"{source} has no rows with a `path` column ({found}); name the column of files `path`")
-    unused = pd.Series(names).str.casefold().duplicated() | pd.Series(names).str.match(r"$|Unnamed: |__")
-    unused = (unused | pd.Series(names).isin(OWN)).to_numpy()
+    named = pd.Series(names)
+    unused = named.str.casefold().duplicated() | named.str.match(r"$|Unnamed: |__") | named.isin(OWN)
     if unused.any():
-        found = _listed(np.array(names, object)[unused])
-        remarks.append(f"columns that are not read, without a name, there twice or the store's own: {found}")
-    return table.set_axis(names, axis=1).loc[:, ~unused].rename(columns={"split": GIVEN_SPLIT})
+        remarks.append(f"columns without a name, there twice or the store's own are not read: {_listed(named[unused])}")
+    return table.set_axis(names, axis=1).loc[:, ~unused.to_numpy()].rename(columns={"split": GIVEN_SPLIT})
 
 
 def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
     """A table of text in a usual encoding and with a usual delimiter: every cell as it stands there."""
-    content = source.read_bytes()
-    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:2] == b"\0"
-    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252", "latin-1"):
-        with suppress(UnicodeDecodeError):
-            text = content.decode(encoding)
-            break
-    else:
-        text = "\0"
+    content, encoding = source.read_bytes(), "utf-8-sig"
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:2] == b"\0":
+        encoding = "utf-16"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        encoding = "cp1252"
+        text = content.decode(encoding, "replace")
     if "\0" in text:
         raise ValueError("it is no text")
     text = re.sub(r"\A(sep=.)?\s*?^", "", text, flags=re.M)  # Excel's own first line
@@ -233,19 +228,20 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
 
 
 def _locate(
-    table: pd.DataFrame, source: Path, roots: Sequence[Path], files: Sequence[str], allow_outside: bool, remarks: list
+    table: pd.DataFrame, source: Path, roots: tuple[str, str], files: list[str], allow_outside: bool, remarks: list[str]
 ) -> tuple[pd.DataFrame, list[Rejected]]:
     """Each path of a table becomes the name of its file on disk, however it is written; and what is not there."""
     known = {_key(p): p for p in reversed(files)} | {p: p for p in files}
     stems, found, lost = {_key(Path(p).stem): p for p in files}, {}, {}
-    for line, given in zip(table.index, table["path"].fillna("").astype(str), strict=True):
+    for line, given in zip(table.index, _words(table, "path"), strict=True):
         where = f"{source}, line {line}: {given[:200]!r}"
         if not given.strip() or "\0" in given:
             raise InputError(f"{where} is no path; correct it or remove the line")
         ways = _spellings(given, roots)
         path = next((known[k] for k in (*ways, *map(_key, ways)) if k in known), None)
-        path = path or next((w for w in ways if os.path.isfile(roots[0] / w)), None)
-        if not allow_outside and not os.path.realpath(roots[0] / (path or ways[-1])).startswith(f"{roots[0]}{os.sep}"):
+        path = path or next((w for w in ways if os.path.isfile(os.path.join(roots[0], w))), None)
+        whole = os.path.realpath(os.path.join(roots[0], path or ways[-1]))
+        if not allow_outside and not whole.startswith(f"{roots[0]}{os.sep}"):
             raise InputError(f"{where} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)")
         if path:
             found[line] = path
@@ -256,12 +252,9 @@ def _locate(
     if not found:
         raise InputError(f"no row of {source} names a file: {' '.join(next(iter(lost.items())))}")
     table = table.loc[list(found)].assign(path=list(found.values()))
-    again = table["path"].duplicated()
-    if again.any():
-        remarks.append(
-            f"{again.sum():,} rows name a file again and are not read: {_listed(table['path'][again].unique())}"
-        )
-    return table[~again], list(lost.items())
+    if len(again := table["path"][table["path"].duplicated()]):
+        remarks.append(f"{len(again):,} rows name a file again and are not read: {_listed(again.unique())}")
+    return table.drop(again.index), list(lost.items())
 
 
 def _key(path: str) -> str:
@@ -269,18 +262,15 @@ def _key(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold()).strip()
 
 
-def _spellings(given: str, roots: Sequence[Path]) -> list[str]:
+def _spellings(given: str, roots: tuple[str, str]) -> list[str]:
     """What a path may mean, below the collection if it lies there: with backslashes, ~, ./, as a URL, with %20."""
     url = re.sub(r"^\s*file:(//)?(localhost(?=/))?", "", given, flags=re.I).replace("\\", "/").strip()
     ways = [given]
-    for path in (url, unquote(url)):
+    for path in dict.fromkeys((url, unquote(url))):
         whole = os.path.normpath(os.path.join(roots[0], os.path.expanduser(path)))
         below = next((r for r in roots if whole.startswith(f"{r}{os.sep}")), None)
-        ways.append(os.path.relpath(whole, below) if below else whole)
+        ways.append(whole[len(below) + 1 :] if below else whole)
     return ways
-
-
-# --- folders ---
 
 
 def _folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[str]) -> pd.DataFrame:
@@ -345,9 +335,6 @@ def _pattern(labels: str) -> re.Pattern[str]:
     return pattern
 
 
-# --- what is known of the files ---
-
-
 def _described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A table with clean labels, a track for every file, its numbers as numbers; and the columns that are factors."""
     for column in (*LABELS, *{"artist"} & {*table}):
@@ -363,17 +350,16 @@ def _described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, t
         remarks.append(f"the given split ({_listed(given.unique())}) is {why}")
     for column in table.columns.drop(list(WORDS), errors="ignore"):
         if not is_numeric_dtype(table[column]) or is_complex_dtype(table[column]):
-            table[column] = _numbers(_words(table, column), column, remarks)
-    useful = [
-        c for c in table if is_numeric_dtype(table[c]) and table[c].nunique() > 1 and not NOT_FACTORS.fullmatch(c)
-    ]
-    if others := [c for c in table if c not in (*WORDS, *useful)]:
+            table[column] = _numbers(_words(table, column), remarks)
+    numeric = [c for c in table if is_numeric_dtype(table[c]) and not NOT_FACTORS.fullmatch(c)]
+    factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
+    if others := [c for c in table if c not in (*WORDS, *factors)]:
         remarks.append(f"neither labels nor factors (words, row numbers, or the same everywhere): {_listed(others)}")
     for label in LABELS:
         sizes = table[table[label] != UNLABELLED].groupby(label)["track"].nunique()
         if len(few := sizes.index[sizes < 3]):
             remarks.append(f"{len(few):,} of {len(sizes):,} classes of {label} have one or two songs: {_listed(few)}")
-    return table, tuple(useful)
+    return table, factors
 
 
 def _words(table: pd.DataFrame, column: str) -> pd.Series:
@@ -406,34 +392,32 @@ def _tracks(table: pd.DataFrame, remarks: list[str]) -> pd.Series:
     tracks = names.where(artist.eq("") | names.str.contains("/"), artist + ": " + names)
     numbers = names[known].str.fullmatch(r"(.*/)?\d{1,2}(/\d{1,2}|\.0)?")
     if numbers.mean() >= MOST and tracks[known].duplicated().any():
-        remarks.append(
-            f"tracks {_listed(names[known].unique(), 3)} are numbers that repeat, no names: a file is a song"
-        )
+        remarks.append(f"tracks are numbers ({_listed(names[known].unique(), 3)}), no names: a file is a song")
         known[:] = False
     return tracks.where(known, table["path"])
 
 
-def _numbers(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
+def _numbers(words: pd.Series, remarks: list[str]) -> pd.Series:
     """Words as numbers, also with a decimal comma, if nearly all of them are; else the words."""
-    there = ~words.str.fullmatch(PLACEHOLDER) & ~words.str.strip().str.lower().isin(["nan", "na", "none", "null"])
-    plain, comma = words.where(there), there & words.str.contains(",")
-    if comma.any():  # the last of both marks is the decimal one
-        english = words[comma].str.contains(r",.*\.").any()
-        plain = plain.str.replace(",", "") if english else plain.str.replace(".", "").str.replace(",", ".")
-    numbers = pd.to_numeric(plain.str.strip(), errors="coerce").replace([np.inf, -np.inf], np.nan)
-    left = there & numbers.isna()
-    if not there.any() or left.sum() > 0.2 * there.sum():
+    numbers = pd.to_numeric(words, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    if numbers.notna().all():
+        return numbers
+    left = words[numbers.isna()].str.strip()
+    left = left[~left.str.fullmatch(PLACEHOLDER) & ~left.str.lower().isin(["nan", "na", "none", "null"])]
+    if (comma := left[left.str.contains(",")]).any():  # the last of both marks is the decimal one
+        english = comma.str.contains(r",.*\.").any()
+        plain = comma.str.replace(",", "") if english else comma.str.replace(".", "").str.replace(",", ".")
+        numbers = numbers.fillna(pd.to_numeric(plain, errors="coerce"))
+        left = left[numbers[left.index].isna()]
+    if numbers.count() < 4 * len(left):
         return words
-    if comma.any() and not english:
-        remarks.append(f"{column} is read with a decimal comma")
-    if left.any():
+    if len(comma) and not english:
+        remarks.append(f"{words.name} is read with a decimal comma")
+    if len(left):
         remarks.append(
-            f"{left.sum():,} values of {column} are no numbers and count as missing: {_listed(words[left].unique())}"
+            f"{len(left):,} values of {words.name} are no numbers and count as missing: {_listed(set(left))}"
         )
     return numbers
-
-
-# --- which files can be used ---
 
 
 def quarantine(

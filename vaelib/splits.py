@@ -1,8 +1,7 @@
 """What must stay together: files with the same audio, songs of an artist; and the split into train, validation, test.
 
-The same audio under two names is found by a fingerprint after Haitsma & Kalker 2002 (A Highly Robust Audio
-Fingerprinting System, ISMIR): the signs of energy differences over bands and time; but of a fixed number of bits, and
-with a second bit for each that says whether its sign is clear. Notebook 01 computes one and plays what is found.
+Copies are found by a fingerprint after Haitsma & Kalker 2002 (A Highly Robust Audio Fingerprinting System, ISMIR), but
+of a fixed number of bits, and with a second bit that says whether a sign is clear. Notebook 01 computes one.
 """
 
 from __future__ import annotations
@@ -22,15 +21,12 @@ LOW, HIGH = 0.05, 0.7  # share of the mel bands that is used: about 150 Hz to 4 
 RANGE_DB = 60.0  # below a row's loudest bin; what lies deeper is what encoders change
 CLEAR_DB = 0.5  # a difference of at least that has a clear sign
 BYTES = 2 * BANDS * TIMES // 8
-
 # Measured on rendered clips of 10 s against themselves as MP3 (16 to 80 kbit/s), Vorbis (30 kbit/s), at 8 and 16 kHz,
 # clipped, ten times softer, 1,105 samples late or 1,500 early: signs differ in 15 % at most, clear ones in 4 %.
 # Of 44,850 pairs of different clips, also of one genre, the nearest differ in 28 % and 17 %.
-MOST_DIFFERENT = 0.17
-MOST_CLEAR_DIFFERENT = 0.10
+MOST_DIFFERENT, MOST_CLEAR_DIFFERENT = 0.17, 0.10
 FEWEST_CLEAR = 128  # of 512 in both rows: what is mostly silence is not compared
 SECONDS_APART = 0.3  # an encoder pads by less
-
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 BLOCK = 64  # rows compared with all others at a time
 
@@ -45,10 +41,9 @@ def triangles(n: int, into: int, low: float, high: float, wide: float) -> csr_ar
 
 
 def fingerprint(db: np.ndarray) -> np.ndarray:
-    """(`BYTES`,) uint8 of one (mel, frame) row in dB without padding: 512 signs, and 512 bits that say which are clear.
+    """(`BYTES`,) uint8 of one (mel, frame) row in dB without padding: 512 signs, then which of them are clear.
 
-    It survives lossy encoders, another gain, sampling rate or front end, and an offset of a few milliseconds; not
-    another tempo, pitch or beginning.
+    It survives lossy encoders, another gain or sampling rate, a few milliseconds; no other tempo, pitch or beginning.
     """
     db = np.asarray(db, np.float32)
     db = np.maximum(db - db.max(), -RANGE_DB)
@@ -60,10 +55,9 @@ def fingerprint(db: np.ndarray) -> np.ndarray:
 
 
 def groups(fingerprints: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """(n,) number of the first row with the same audio as each: its own where it is the first, or alone.
+    """(n,) number of the first row with the same audio, of (n, `BYTES`) fingerprints and (n,) lengths.
 
-    Of `fingerprints` (n, `BYTES`) every one is compared with every other (100,000 rows: some minutes); the `seconds`
-    (n,) must agree too.
+    Every row is compared with every other (100,000 rows: some minutes).
     """
     signs, clear = (np.ascontiguousarray(half).view(np.uint64) for half in np.hsplit(fingerprints, 2))  # (n, 8)
     pairs = [np.zeros((2, 0), int)]
@@ -88,10 +82,9 @@ def _firsts(pairs: np.ndarray, n: int) -> np.ndarray:
 
 
 def duplicate_of(paths: Sequence[str], found: np.ndarray) -> np.ndarray:
-    """(n,) path of the first file with the same audio as each row's file, "" where it is the first, or alone.
+    """(n,) path of the first file with the same audio as each row's file; "" where it is the first, or alone.
 
-    Of two copies at least half of the segments of the longer one agree, place by place: `paths` (n,) are the files of
-    the rows, each file's in the order of time, and `found` (n,) is what `groups` says of them.
+    Half of the longer file's rows must agree, place by place: `paths` (n,) are the rows' files, `found` is of `groups`.
     """
     file, names = pd.factorize(np.asarray(paths, object))
     rows = pd.DataFrame({"file": file, "group": found})
@@ -116,14 +109,10 @@ def groups_of(table: pd.DataFrame) -> np.ndarray:
     return name.groupby(_firsts(np.concatenate(pairs, axis=1), len(known))).transform("min").to_numpy()
 
 
-# --- the split ---
-
-
 def split_clips(table: pd.DataFrame, seed: int = 0, by: str | None = "genre") -> np.ndarray:
-    """(clip,) of `train`, `validation` or `test`, stratified by the column `by`; groups (`groups_of`) stay whole.
+    """(clip,) `train`, `validation` or `test`, by the classes of the column `by`; groups (`groups_of`) stay whole.
 
-    A class with few groups serves train first, then test, then validation; where no class has enough for all three,
-    some with two groups to train on give one to validation.
+    A class with few groups serves train first, then test, then validation; if none has enough, some give one up.
     """
     group, rng = groups_of(table), np.random.default_rng(seed)
     classes = table[by].to_numpy() if by else np.zeros(len(table), int)
