@@ -123,9 +123,6 @@ def test_changes_of_different_cells_are_merged(clone):
     assert merged.cells[2].source.endswith("one = 1") and merged.cells[4].source.endswith("two = 2")
 
 
-# --- Jupyter ---
-
-
 @pytest.fixture
 def executed(clone) -> Path:
     """A notebook with a view that is both widget and player."""
@@ -190,20 +187,16 @@ def test_jupyterlab_keeps_its_token_and_stays_on_this_machine():
     assert not re.search(r"token|password|allow_origin|xsrf|allow_remote|0\.0\.0\.0", recipe)
 
 
-# --- packages ---
-
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+PINS = [line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line]
 
 
 def name_of(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", Requirement(requirement).name).lower()
 
 
-PINS = {name_of(name): version for name, version in PINS.items()}
-
-
 def test_every_dependency_and_what_it_asks_for_is_pinned_to_what_is_installed():
+    pins = {name_of(name): version for name, version in PINS}
     extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
     waiting, seen = [r for r in PROJECT["dependencies"] + extras if name_of(r) != "vaelib"], set()
     while waiting:
@@ -212,12 +205,12 @@ def test_every_dependency_and_what_it_asks_for_is_pinned_to_what_is_installed():
         if name in seen or name == "pyaudio" or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
             continue  # conda brings pyaudio
         seen.add(name)
-        assert name in PINS, f"{name} is installed without a pin"
+        assert name in pins, f"{name} is installed without a pin"
         try:
             found = distribution(name)
         except PackageNotFoundError:
             continue  # of an extra that is not installed here
-        assert found.version.split("+")[0] == PINS[name], name
+        assert found.version.split("+")[0] == pins[name], name
         if name not in ("mirdata", "pythae"):  # installed with --no-deps
             waiting += found.requires or []
     assert len(seen) > 100

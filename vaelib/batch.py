@@ -203,14 +203,13 @@ def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
     While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log`):
     neither looks finished. A finished one has its HTML page beside it.
     """
-    started, state, path, reason, cells = time.monotonic(), "already done", None, "", None
+    started, state, path, reason, cells, final = time.monotonic(), "already done", None, "", 0.0, job.final
+    lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
     try:
-        values, final = checked(job.notebook, job.parameters), job.final
-        lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if job.again or not job.is_done():
-                cells = _execute(job, values, final, show)
+                cells = _execute(job, final, show)
                 state = "done"
         path = final
     except InputError as e:
@@ -222,14 +221,15 @@ def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
         if not job.cells:
             report.update_index()
     seconds = time.monotonic() - started
-    return Outcome(job, state, seconds, path, reason, 0.0 if cells is None else seconds - cells)
+    return Outcome(job, state, seconds, path, reason, seconds - cells if state == "done" else 0.0)
 
 
-def _execute(job: Job, values: dict[str, Any], final: Path, show: Callable[[str], object]) -> float:
+def _execute(job: Job, final: Path, show: Callable[[str], object]) -> float:
     """Execute a notebook and write its page; returns the seconds that its cells took."""
     partial_, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
     target = str(partial_).replace("{", "{{").replace("}", "}}")  # papermill puts parameters where braces are
     how = {"engine_name": "vaelib", "kernel_name": "python3", "progress_bar": False, "cwd": notebooks_dir()}
+    values = checked(job.notebook, job.parameters)
     try:
         nb = pm.execute_notebook(job.source(), target, values, **how, show=show, page=job.page)
     except Exception as e:

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, writing
+from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, write_atomic, writing
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -40,13 +40,7 @@ EXPERIMENTS = {
     "hierarchy": ("03_conv_vae", ANY),
 }
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-def _only_audio(modality: str) -> str:
-    return one_of("modality", modality, ("audio",))
-
-
-Modality = Annotated[str, Option(callback=_only_audio, help="Only audio; as in the source document's commands.")]
+Modality = Annotated[str, Option(callback=lambda m: one_of("modality", m, ("audio",)), help="Only audio.")]
 Outputs = Annotated[Path | None, Option("--checkpoint-dir", "--checkpoint_dir", help="Folder of the runs.")]
 Changes = Annotated[list[str] | None, Option("--set", help="name=value instead of the plan's: epochs=2, seeds=0,1")]
 StoreOption = Annotated[Path | None, Option(help="Mel store; default: the newest in data/stores.")]
@@ -121,6 +115,8 @@ def preprocess(context: typer.Context, corpus: Path, profile: str = "compact") -
     value: --labels '{genre}/{artist}/{track}' says what the folders mean, --manifest names a CSV or Parquet table with
     a column path; --allow-outside, --segment-seconds, --hop-seconds, --split-seed, --windows.
     """
+    import pandas as pd
+
     from .batch import run_alone
     from .plans import make_corpus
     from .store import attributes
@@ -133,7 +129,7 @@ def preprocess(context: typer.Context, corpus: Path, profile: str = "compact") -
     for remark in attributes(found.store).get("notes", ()):
         typer.echo(f"- {remark}")
     rejected = found.store.with_suffix(".rejected.csv")
-    if files := len({row["path"] for row in csv.DictReader(rejected.read_text().splitlines())}):
+    if files := pd.read_csv(rejected, dtype=str, keep_default_na=False)["path"].nunique():
         typer.echo(f"- {files:,} files are left out, in whole or in part; the reasons are in {rejected}")
     typer.echo(found.store)
 
@@ -192,8 +188,8 @@ def test(
     from .runs import latest_run
 
     root, wanted, jobs, outcomes = checkpoint_dir or outputs_dir(), {"corpus": corpus}, [], []
-    given = {"traversal": {"dimension": dimension}, "generate": {"sample_class": sample_class, "n_samples": n_samples}}
-    special = {name: value for name, value in given.get(test, {}).items() if value is not None}
+    given = {"dimension": dimension, "sample_class": sample_class, "n_samples": n_samples}
+    special = {name: value for name, value in given.items() if value is not None}
     names = list(EXPERIMENTS) if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]
     if model and test != "all":
         one_of(f"model of test {test!r}", model, EXPERIMENTS[test][1])
@@ -211,9 +207,8 @@ def test(
             notebook, how = EXPERIMENTS[name][0], {"cells": ("setup", f"test-{name}"), "page": False, "again": True}
             try:
                 trained = latest_run(root, model=chosen, **about).folder
-                if special:  # its numbers are none of the ledger: they are kept with a copy
-                    left_out = shutil.ignore_patterns("results")
-                    trained = shutil.copytree(trained, Path(folder, trained.name), ignore=left_out)
+                if special:  # the numbers are not those of the ledger: they are kept with a copy of the run
+                    trained = shutil.copytree(trained, Path(folder, trained.name), ignore=lambda *_: ["results"])
                 jobs.append(Job(notebook, checked(notebook, {"trained": str(trained)} | special), name, **how))
             except InputError as e:
                 outcomes.append(Outcome(Job(notebook, {}, name), "refused", reason=str(e)))
@@ -243,9 +238,7 @@ def _found(outcome, keep: bool):
     words = ["".join(data.get("text/markdown") or data.get("text/plain", "")).rstrip() for data in said]
     picture = next(results.glob(f"{name}.png"), None)
     if picture and keep:
-        target = outputs_dir() / "comparison" / "tests"
-        target.mkdir(parents=True, exist_ok=True)
-        picture = Path(shutil.copy(picture, target))
+        picture = write_atomic(outputs_dir() / "comparison" / "tests" / picture.name, picture.read_bytes())
     printed = "\n".join(word for word in words if word and not word.startswith("<"))  # `<Figure size …>`
     return f"{printed}\nfigure: {picture}", Section(name, kept["text"], kept["numbers"], picture)
 
@@ -254,8 +247,7 @@ def _found(outcome, keep: bool):
 def compare(context: typer.Context, checkpoint_dir: Outputs = None, output: Output = None) -> None:
     """Compare all trained runs (notebook 07); prints the HTML report to open. --output: a copy of the Markdown one.
 
-    Any parameter of the notebook can be given as --name value: --corpus and profile of the runs, --epochs 20: only runs
-    of so many.
+    Any parameter of the notebook can be given as --name value: --corpus (and profile) of the runs, --epochs of them.
     """
     from .batch import Job, checked, run_alone
     from .runs import latest_run
@@ -265,10 +257,8 @@ def compare(context: typer.Context, checkpoint_dir: Outputs = None, output: Outp
     run_alone(Job("07_compare", {"outputs": str(root)} | given, again=True))
     folder = Path(given.get("target", root / "comparison"))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         text = (folder / "MODEL_COMPARISON_RESULTS.md").read_text()
-        output.write_text(text.replace("](visualizations/", f"]({folder / 'visualizations'}/"))
-        typer.echo(output)
+        typer.echo(write_atomic(output, text.replace("](visualizations/", f"]({folder / 'visualizations'}/")))
     typer.echo(folder / "model_comparison.html")
 
 
@@ -298,8 +288,7 @@ def embed(
         raise InputError("--run names one run: leave out --model and --condition")
     if output is not None:
         one_of(f"ending of {output}", output.suffix, embedding.ENDINGS)
-    newest = {"model": model or None, "condition": condition or None}
-    opened = open_run(run) if run else latest_run(checkpoint_dir, **newest)
+    opened = open_run(run) if run else latest_run(checkpoint_dir, model=model or None, condition=condition or None)
     table, failed = embedding.embed_files(opened, tqdm(files, unit="files", disable=len(files) == 1), per)
     for file, reason in failed.items():
         print(f"vaelib: {embedding.named(file)} {reason}", file=sys.stderr)

@@ -68,14 +68,6 @@ class Corpus:
         found = read_corpus(folder, **{k: given[k] for k in READING if k in given})
         return is_current(found, front_end(given["profile"]), **{k: given[k] for k in CUTTING if k in given})
 
-    def windows(self) -> float:
-        """Training windows of an epoch, in thousands of 64 × 64; 0: not known before somebody's own music is read."""
-        if self.store.is_dir():
-            opened = open_store(self.store)
-            return len(opened.rows("train")) * prod(opened.front_end.shape) / 4.1e6
-        given, genres = self.job.parameters, 1 if self.is_desk else len(load_tables().genres)
-        return 0.7 * given.get("clips_per_genre", 0) * genres * prod(front_end(given["profile"]).shape) / 4.1e6
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -213,13 +205,13 @@ def _runs(file: _File, corpora: Sequence[Corpus]) -> Iterator[tuple[str, list[st
 
 def _in_range(values: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a run; InputError: what its settings would refuse."""
+    known = {f.name for cls in (config.ModelConfig, config.TrainConfig) for f in fields(cls)} - {"condition"}
     for prefix in ("", "desk_"):
         own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-        config.TrainConfig(**{f.name: own[f.name] for f in fields(config.TrainConfig) if f.name in own})
-    of_model, of_training = config.read_settings(values.get("settings", ""))
-    config.TrainConfig.from_dict(of_training)
-    sizes = {f.name: values[f.name] for f in fields(config.ModelConfig) if f.name in values and f.name != "condition"}
-    config.ModelConfig.from_dict({"name": "", "input_shape": (1, 1)} | sizes | of_model)
+        own = {k: v for k, v in own.items() if k in known}
+        of_model, of_training = config.read_settings(values.get("settings", ""), **own)
+        config.ModelConfig(**{"name": "", "input_shape": (1, 1)} | of_model)
+        config.TrainConfig(**of_training)
     one_of("condition", values.get("condition", "genre"), ("language", "genre"))
     for prior in values.get("priors", "fixed").split(","):
         one_of("prior", prior, config.PRIORS)
@@ -296,16 +288,23 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
 
 def _seconds(plan: Plan, jobs: Sequence[Job]) -> float:
     """About how long one core takes for what is not done yet."""
-    windows, total = {str(corpus.store): corpus.windows() for corpus in plan.corpora}, 0.0
-    for corpus in (c for c in plan.corpora if not c.store.is_dir()):
-        total += REST + RENDER * windows[str(corpus.store)] * corpus.job.parameters.get("clip_seconds", 0)
+    size, total = {}, float(REST)  # of the training windows of a store, in thousands of 64 × 64
+    for corpus in plan.corpora:
+        if corpus.store.is_dir():
+            opened = open_store(corpus.store)
+            clips, shape = len(opened.rows("train")), opened.front_end.shape
+        else:  # how much there is of somebody's own music is not known before it is read
+            given, genres = corpus.job.parameters, 1 if corpus.is_desk else len(load_tables().genres)
+            clips, shape = 0.7 * given.get("clips_per_genre", 0) * genres, front_end(given["profile"]).shape
+            total += REST + RENDER * clips / 1000 * given.get("clip_seconds", 0)
+        size[str(corpus.store)] = clips * prod(shape) / 4.1e6
     for job in (j for j in jobs if j.notebook in EPOCH and not j.is_done()):
         values = defaults(job.notebook) | job.parameters
-        work = windows[values["store"]] * values["epochs"] * len(values.get("priors", "one").split(","))
+        work = size[values["store"]] * values["epochs"] * len(values.get("priors", "one").split(","))
         if desk := values.get("desk"):
-            work += windows[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
+            work += size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
         total += REST + EPOCH[job.notebook] * work
-    return total + REST
+    return total
 
 
 def too_few_classes(store: Path | str, label: str) -> str:

@@ -22,8 +22,7 @@ NOTEBOOK = "notebook"  # what a worker has one of: it executes one notebook at a
 THREADS = 2  # of a worker, at least: the notebook, and a task that the notebook itself asks for (preprocessing)
 SECONDS = 10  # that a scheduler may take to answer
 GONE = "the Dask scheduler went away; the same command continues on another one"
-# A notebook that has killed its worker twice is not tried a third time. A worker that does not come back within the
-# time given (15 s by default, busy machines need more) is given up for good.
+# A notebook that has killed its worker twice is not tried a third time; a worker has longer than 15 s to come back
 SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.deploy.lost-worker-timeout": "10 minutes"}
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TLS = {"CA_FILE": "tls_ca_file", "CLIENT__CERT": "tls_client_cert", "CLIENT__KEY": "tls_client_key"}
@@ -149,8 +148,7 @@ def executor(threads: int | None) -> Iterator[Executor]:
         yield pool
     except KilledWorker as e:
         where = getattr(e, "__notes__", ["the headers of the files"])[-1]
-        why = "too little memory, or a file that kills the decoder; the same command continues"
-        raise InputError(f"{e.allowed_failures + 1} workers died, one after the other, over {where}: {why}") from e
+        raise InputError(f"workers died over {where}: too little memory, or a file that kills the decoder") from e
     except (CancelledError, CommClosedError, TimeoutError) as e:
         raise InputError(GONE) from e
     finally:
