@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 20.0  # a killed run loses at most this much work, and the epoch it is in
 START_CLIPS = 4096  # training clips that codes and mixture start from, at most
-PACKAGES = "lightning-fabric librosa numpy scikit-learn soundfile torch umap-learn zarr"  # those that decide results
+PACKAGES = ("lightning-fabric", "librosa", "numpy", "scikit-learn", "soundfile", "torch", "umap-learn", "zarr")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -86,7 +86,7 @@ def environment() -> dict[str, str]:
         # the command that a person gave, which started the kernel of this notebook
         "command": os.environ.get("VAELIB_COMMAND") or shlex.join(sys.argv),
         "git": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES.split()),
+        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "platform": f"Python {platform.python_version()}, {platform.platform()}, {torch.get_num_threads()} threads",
     }
 
@@ -265,25 +265,17 @@ def train(config: RunConfig, store: Store, show: bool = True, devices: int = 1) 
         return config.folder
     batch = min(config.training.batch_size, len(store.rows("train")))
     if devices > 1 and (batch % devices or batch < 2 * devices):
-        raise InputError(
-            f"{devices} devices cannot share {batch} clips equally, two or more each: choose fewer devices"
-        )
+        raise InputError(f"{devices} devices cannot share {batch} clips equally, two or more each: choose fewer")
     bar = tqdm(bar_format=f"training {config.variant}: {{desc}}", file=sys.stdout, disable=not show)
-    say, lock = bar.set_description_str, FileLock(config.folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        say("another process is training this run; waiting for it")
-        lock.acquire()
-    try:
-        if not done.is_file():
-            _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
-    except KeyboardInterrupt:
-        words = f"training of {config.variant} stopped; run the same again, it continues from there"
-        raise TrainingInterruptedError(words) from None
-    finally:
-        lock.release()
-    bar.close()
+    say = bar.set_description_str
+    say("begins as soon as no other process trains this very run")
+    with bar, FileLock(config.folder / ".lock"):
+        try:
+            if not done.is_file():
+                _train_together(config, store, say, devices) if devices > 1 else Trainer(config, store, say).run()
+        except KeyboardInterrupt:
+            words = f"training of {config.variant} stopped; run the same again, it continues from there"
+            raise TrainingInterruptedError(words) from None
     return config.folder
 
 
