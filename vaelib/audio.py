@@ -26,22 +26,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # What is looked for in folders: all that is called sound or video. Whether it can be read, the content decides.
-AUDIO_SUFFIXES = (
-    *(".3g2", ".3ga", ".3gp", ".8svx", ".aa", ".aa3", ".aac", ".aax", ".ac3", ".adts", ".aif", ".aifc", ".aiff"),
-    *(".amr", ".ape", ".asf", ".at3", ".au", ".avi", ".awb", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".f4a", ".flac"),
-    *(".flv", ".gsm", ".iff", ".m2ts", ".m4a", ".m4b", ".m4p", ".m4r", ".m4v", ".mid", ".midi", ".mka", ".mkv", ".mlp"),
-    *(".mov", ".mp+", ".mp1", ".mp2", ".mp3", ".mp4", ".mpa", ".mpc", ".mpeg", ".mpg", ".mpga", ".mpp", ".oga", ".ofr"),
-    *(".ogg", ".ogm", ".ogv", ".ogx", ".oma", ".opus", ".qcp", ".ra", ".rf64", ".rm", ".sd2", ".shn", ".snd", ".sph"),
-    *(".spx", ".tak", ".thd", ".ts", ".tta", ".vob", ".voc", ".vox", ".vqf", ".w64", ".wav", ".wave", ".weba", ".webm"),
-    *(".wma", ".wmv", ".wv"),
+SUFFIXES = (
+    "3g2 3ga 3gp aa aa3 aac aax ac3 adts aif aifc aiff amr ape asf at3 au avi awb caf dff dsf dts eac3 f4a flac flv gsm "
+    "iff m2ts m4a m4b m4p m4r m4v mid midi mka mkv mlp mov mp+ mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mpp oga ofr ogg ogm "
+    "ogv ogx oma opus qcp ra rf64 rm sd2 shn snd sph spx tak thd ts tta vob voc vox vqf w64 wav wave weba webm wma wmv wv"
 )
+AUDIO_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES.split())
 # Formats that hold their own sound. Not play lists: one that is named .m4a would make FFmpeg open other files.
 FFMPEG = {
     "protocol_whitelist": "file",
     "format_whitelist": "aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,loas,matroska,mlp,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv",
 }
-LOCKED = {"drms", "drmi", "enca", "aavd"}  # codecs of what only its shop's player opens
 STREAMS = ("FLAC", "MP3", "OGG")  # what may be cut anywhere, or hold one stream after the other
 PADDING = 4 * 1152  # samples that an encoder may add
 
@@ -49,9 +45,8 @@ FLOOR = 1e-10  # power below which everything is silence: -100 dB
 RANGE_DB = 80.0  # dynamic range that the scaling keeps
 SHORT_BY = 0.02  # a clip may lack this share of a window (a 30-s file is often a few samples short); zeros fill it
 SILENT = 1e-5  # amplitude of a clip that holds nothing: -100 dBFS
-FULL_SCALE = 0.999  # samples beyond are counted as clipped
-LOUDEST = 2.0  # peak of what can be a level: +6 dBFS; beyond are floats of another scale
-CANCELLED = 0.05  # power of the mean of the channels, of what it is where they are unlike: they cancel each other
+FULL_SCALE, LOUDEST = 0.999, 2.0  # samples beyond are counted as clipped; are no levels (+6 dBFS), but of another scale
+CANCELLED = 0.05  # power of the mean of channels that cancel each other, of what it is where they are independent
 BLOCK_S, BLOCK_SILENT = 0.05, 1e-3  # a block of 50 ms whose root mean square is below -60 dBFS is silent
 SEGMENT_S = 30.0  # longer files are cut into pieces of this length
 FRAMES = 256  # transformed at a time: what fits in a cache
@@ -108,10 +103,9 @@ _thread = threading.local()  # its `open`: the file that this thread read last, 
 
 @_reasons()
 def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """Decode a file, or `seconds` of it (None: all that is left) from `start` on; UnreadableAudio: it cannot be.
+    """(samples, channels) float32 of `seconds` of a file (None: all that is left) from `start` on, full scale 1; Hz.
 
-    Returns:
-        (samples, channels) float32, full scale is 1; and the rate in Hz.
+    UnreadableAudio: it cannot be decoded.
     """
     key = _identify(path)
     known, sound = _thread.__dict__.pop("open", (None, None))  # put back if all goes well
@@ -136,37 +130,33 @@ def _identify(path: Path) -> tuple[Path, int, int]:
     """A file, its time and its size in bytes: what tells it from another of that name."""
     if not os.access(path, os.R_OK):
         raise UnreadableAudio("is not there, or may not be read; correct the manifest or the permissions")
-    about = path.stat()
-    if about.st_size == 0:
+    if (about := path.stat()).st_size == 0:
         raise UnreadableAudio("is empty (0 bytes); copy it again")
     return path, about.st_mtime_ns, about.st_size
 
 
-def _open(path: Path, *time_and_size: int) -> soundfile.SoundFile | _Track:
-    if not _libsndfile_reads(path, *time_and_size):
-        return _Track(path)
-    return soundfile.SoundFile(os.open(path, os.O_RDONLY))  # without a name, or some suffixes would be formats
+def _open(path: Path, *version: int) -> soundfile.SoundFile | _Track:
+    # without a name, or some suffixes would be formats to libsndfile
+    return soundfile.SoundFile(os.open(path, os.O_RDONLY)) if _is_whole(path, *version) else _Track(path)
 
 
 @lru_cache(maxsize=1 << 16)
-def _libsndfile_reads(path: Path, *_: int) -> bool:
+def _is_whole(path: Path, *version: int) -> bool:
     """Whether libsndfile reads a file to its end: the header's length may be unknown, a guess, or that of a part."""
     try:
         with soundfile.SoundFile(os.open(path, os.O_RDONLY)) as sound:
             if sound.format in STREAMS:
-                stream = _track_of(path, sound.format.lower())
+                stream = _stream(path, sound.format.lower())
                 ticks = sum(packet.duration or 0 for packet in stream.container.demux(stream))
                 if abs(sound.frames - ticks * stream.time_base * sound.samplerate) > PADDING:
                     return False
-            if sound.format == "MP3":  # a jump would make its decoder complain
-                return True
-            sound.seek(sound.frames - 1)
-            return len(sound.read(1)) == 1
+            # a jump would make the decoder of MP3 complain
+            return sound.format == "MP3" or (sound.seek(sound.frames - 1) >= 0 and len(sound.read(1)) == 1)
     except Exception:  # of many kinds
         return False
 
 
-def _track_of(path: Path, container: str | None = None) -> AudioStream:
+def _stream(path: Path, container: str | None = None) -> AudioStream:
     """The first sound track of a file, opened by FFmpeg."""
     import av
 
@@ -179,10 +169,10 @@ def _track_of(path: Path, container: str | None = None) -> AudioStream:
     file = av.open(f"file:{path}", format=container, options=FFMPEG, metadata_errors="ignore")
     if not file.streams.audio:
         raise UnreadableAudio("has no audio track; leave it out")
-    stream = file.streams.audio[0]
-    if stream.codec_context is None or ("mp4" in file.format.name and stream.codec_context.codec_tag in LOCKED):
+    codec = file.streams.audio[0].codec_context
+    if codec is None or ("mp4" in file.format.name and codec.codec_tag in ("drms", "drmi", "enca", "aavd")):
         raise UnreadableAudio("is copy-protected, or coded as no decoder knows; convert it where it can be played")
-    return stream
+    return file.streams.audio[0]
 
 
 class _Track:
@@ -193,50 +183,41 @@ class _Track:
     def __init__(self, path: Path) -> None:
         import av
 
-        self._stream, self._at, self._fifo = _track_of(path), 0, av.AudioFifo()
-        self._decoded = self._decode()
-        first = next(self._decoded, None)
-        if first is None:
+        self._stream, self._at, self._fifo = _stream(path), 0, av.AudioFifo()
+        self._frames = self._decode()
+        if (first := next(self._frames, None)) is None:
             raise UnreadableAudio("holds no sound; copy it again, or leave it out")
         self._fifo.write(first)
         self.samplerate, self.channels = first.sample_rate, len(first.layout.channels)
         self.format = self._stream.codec_context.codec.canonical_name.upper()
+        self.tell, self.close = lambda: self._at, self._stream.container.close
 
     def _decode(self) -> Iterator[AudioFrame]:
         """Frames of float32, all channels of a sample together; damaged packets are passed over."""
         import av
 
-        to_float, good, bad = av.AudioResampler("flt"), 0, 0
-        packets = self._stream.container.demux(self._stream)
-        while True:
+        to_float, packets = av.AudioResampler("flt"), self._stream.container.demux(self._stream)
+        good = bad = 0
+        while packet := next(packets, None):
             try:
-                for frame in next(packets).decode():
-                    good += 1
-                    for part in to_float.resample(frame):
-                        part.pts = None  # sound is where it stands, whatever the file says
-                        yield part
+                frames = packet.decode()
             except av.InvalidDataError:
                 bad += 1
-            except StopIteration:
-                break
+                continue
+            for part in (part for frame in frames for part in to_float.resample(frame)):
+                part.pts = None  # sound is where it stands, whatever the file says
+                yield part
+            good += len(frames)
         if bad > good:
             raise UnreadableAudio("is damaged: most of it cannot be decoded; copy it again")
 
     def read(self, count: int, **how: object) -> np.ndarray:
         """The next `count` samples (samples, channels) float32, or as many as there are."""
-        while self._fifo.samples < count and (frame := next(self._decoded, None)):
+        while self._fifo.samples < count and (frame := next(self._frames, None)):
             self._fifo.write(frame)
         count = min(count, self._fifo.samples)
         self._at += count
         return self._fifo.read(count).to_ndarray().reshape(-1, self.channels) if count else np.zeros((0, self.channels))
-
-    def tell(self) -> int:
-        """Number of samples that were read."""
-        return self._at
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.container.close()
 
 
 class Levels(NamedTuple):
@@ -258,11 +239,10 @@ def segments(seconds: float, fe: FrontEnd, length: float, step: float) -> list[t
     if not length or seconds <= 1.1 * length:
         return [(0.0, None)]
     pieces = [(i * step, length) for i in range(int((seconds - length) / step + 1e-6) + 1)]
-    last = pieces[-1][0]
-    rest = seconds - last - length
+    rest = seconds - pieces[-1][0] - length
     if step > length or rest < 1e-3:
         return pieces
-    return [*pieces[:-1], (last, None)] if rest <= 0.1 * length else [*pieces, (seconds - length, None)]
+    return [*pieces[:-1], (pieces[-1][0], None)] if rest <= 0.1 * length else [*pieces, (seconds - length, None)]
 
 
 def frames_of(seconds: float, fe: FrontEnd) -> int:
@@ -271,20 +251,28 @@ def frames_of(seconds: float, fe: FrontEnd) -> int:
 
 
 def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, Levels]:
-    """Decode a file, or a part of it, to mono at the front end's rate, and measure it.
+    """Decode a file, or a part of it, to mono (samples,) float32 at the front end's rate, and measure it.
 
-    (samples,) float32, full scale is 1, padded with zeros where it lacks a hair of one window; UnreadableAudio: it
-    cannot be decoded, holds NaN or infinite samples, is silent or too short.
+    Zeros fill what lacks a hair of one window. UnreadableAudio: it cannot be decoded, holds NaN, infinite or far too
+    large samples, is silent or too short, or its channels cancel each other.
     """
+    import soxr
     import torch
+    from torchaudio.functional import resample
 
     data, rate = samples(path, start, seconds)
     peak = float(np.abs(data).max(initial=0.0))
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
     _check_peak(peak)
-    wave = _mono(data)
-    wave = wave if rate == fe.sample_rate else _resample(wave, rate, fe.sample_rate)
+    wave, channels = data.mean(1), data.shape[1]
+    unlike = data.var(0).sum() / channels**2 if channels > 1 and len(data) else 0.0  # power if they were independent
+    if unlike > SILENT**2 and wave.var() < CANCELLED * unlike:
+        raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
+    if max(rate, fe.sample_rate) // math.gcd(rate, fe.sample_rate) > MOST_RATIO:
+        wave = soxr.resample(wave, rate, fe.sample_rate)
+    elif rate != fe.sample_rate:
+        wave = resample(torch.from_numpy(wave), rate, fe.sample_rate).numpy()
     _check_length(len(wave) / fe.sample_rate, fe)
     if np.ptp(wave) < 2 * SILENT:
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
@@ -300,36 +288,15 @@ def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     return read(path, fe, start, seconds)[0]
 
 
-def _mono(data: np.ndarray) -> np.ndarray:
-    """(samples,) mean of the channels; UnreadableAudio: they cancel each other."""
-    wave, channels = data.mean(1), data.shape[1]
-    if channels > 1 and len(wave):
-        unlike = data.var(0).sum() / channels**2  # power of the mean of channels that have nothing in common
-        if wave.var() < CANCELLED * unlike and unlike > SILENT**2:
-            raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
-    return wave
-
-
-def _check_peak(peak: float) -> None:
-    if peak > LOUDEST:
-        raise UnreadableAudio(f"holds samples up to {peak:,.0f}, where 1 is full scale; divide them by that, or export 16 bits")
-
-
-def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    import torch
-    from torchaudio.functional import resample
-
-    if max(rate, wanted) // math.gcd(rate, wanted) > MOST_RATIO:
-        import librosa
-
-        return librosa.resample(wave, orig_sr=rate, target_sr=wanted, fix=False)  # soxr's
-    return resample(torch.from_numpy(wave), rate, wanted).numpy()
-
-
 def _check_length(seconds: float, fe: FrontEnd) -> None:
     window = fe.min_samples / fe.sample_rate
     if seconds < (1 - SHORT_BY) * window - 1e-6:
         raise UnreadableAudio(f"is too short: {seconds:.2f} s, one {fe.name!r} window is {window:.2f} s; leave it out")
+
+
+def _check_peak(peak: float) -> None:
+    if peak > LOUDEST:
+        raise UnreadableAudio(f"holds samples up to {peak:,.0f}, where 1 is full scale; divide them, or export 16 bits")
 
 
 @lru_cache(maxsize=8)
