@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 # What is looked for in folders: all that is called sound or video. Whether it can be read, the content decides.
 SUFFIXES = (
-    "3g2 3ga 3gp aa aa3 aac aax ac3 adts aif aifc aiff amr ape asf at3 au avi awb caf dff dsf dts eac3 f4a flac flv gsm "
-    "iff m2ts m4a m4b m4p m4r m4v mid midi mka mkv mlp mov mp+ mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mpp oga ofr ogg ogm "
-    "ogv ogx oma opus qcp ra rf64 rm sd2 shn snd sph spx tak thd ts tta vob voc vox vqf w64 wav wave weba webm wma wmv wv"
+    "3g2 3ga 3gp aa aac aax ac3 adts aif aifc aiff amr ape asf at3 au avi awb caf dff dsf dts eac3 f4a flac flv gsm "
+    "iff m2ts m4a m4b m4p m4r m4v mid midi mka mkv mlp mov mp+ mp1 mp2 mp3 mp4 mpa mpc mpeg mpg mpga mpp oga ofr ogg "
+    "ogm ogv oma opus qcp ra rf64 rm sd2 shn snd sph spx tak thd ts tta vob voc vox w64 wav wave weba webm wma wmv wv"
 )
 AUDIO_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES.split())
 # Formats that hold their own sound. Not play lists: one that is named .m4a would make FFmpeg open other files.
@@ -68,7 +68,7 @@ class Header(NamedTuple):
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Turn what the decoders raise, of many kinds, into UnreadableAudio."""
+    """Turn what decoders raise, of many kinds, into UnreadableAudio."""
     try:
         yield
     except InputError:
@@ -186,7 +186,7 @@ class _Track:
         self._stream, self._at, self._fifo = _stream(path), 0, av.AudioFifo()
         self._frames = self._decode()
         if (first := next(self._frames, None)) is None:
-            raise UnreadableAudio("holds no sound; copy it again, or leave it out")
+            raise ValueError("no sound in it")
         self._fifo.write(first)
         self.samplerate, self.channels = first.sample_rate, len(first.layout.channels)
         self.format = self._stream.codec_context.codec.canonical_name.upper()
@@ -209,7 +209,7 @@ class _Track:
                 yield part
             good += len(frames)
         if bad > good:
-            raise UnreadableAudio("is damaged: most of it cannot be decoded; copy it again")
+            raise ValueError("most of it is damaged")
 
     def read(self, count: int, **how: object) -> np.ndarray:
         """The next `count` samples (samples, channels) float32, or as many as there are."""

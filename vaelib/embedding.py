@@ -34,8 +34,8 @@ def embed_files(run: Run, files: Iterable[Path | str], per: str = "file") -> tup
 
     Returns:
         A row for each file (or `per` segment of a long one): `file`, `start` and `seconds` of what was heard,
-        `segments`; `z0` …, posterior means averaged over windows, then over segments; `p_<class>` …, probabilities,
-        inferred (of a VaDE all windows share one component). And for each file that could not be used the reason.
+        `segments`; `z0` …, means over windows, then over segments; `p_<class>` …, inferred probabilities (of a VaDE
+        all windows share one component). And for each file that could not be used the reason.
     """
     rows, failed = [], {}
     for file in map(str, files):
