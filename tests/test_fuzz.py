@@ -54,9 +54,6 @@ def outcome(read, *given):
         return None
 
 
-# --- tables ---
-
-
 @pytest.fixture(scope="module")
 def music(tmp_path_factory):
     folder = tmp_path_factory.mktemp("music")
@@ -106,9 +103,6 @@ def tables(draw):
 @example(b"path\na\0b.wav\n")
 def test_a_manifest_of_any_table(music, content):
     corpus_of(music, content)
-
-
-# --- sounds ---
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typer import Option
 from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_dir, write_atomic, writing
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="Five variational autoencoders on a music collection: render, preprocess, train, measure, compare.",
 )  # fmt: skip
 ANY = ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")

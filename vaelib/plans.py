@@ -163,7 +163,7 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
     if kind == "folder":
         given, label, rendered = given | {"corpus": str(place)}, place.name, bool(read_record(place))
     else:
-        fixed = {"fixed": "+".join(_list(entry["fixed"]))} if "fixed" in entry else {}
+        fixed = {"fixed": "+".join(map(str, _list(entry["fixed"])))} if "fixed" in entry else {}
         wanted = checked("01_preprocess", {k: v for k, v in entry.items() if k in DIALS} | fixed)
         try:
             dials = Dials(**{k.replace("clip_seconds", "seconds"): v for k, v in wanted.items()})
@@ -207,8 +207,7 @@ def _in_range(values: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a run; InputError: what its settings would refuse."""
     known = {f.name for cls in (config.ModelConfig, config.TrainConfig) for f in fields(cls)} - {"condition"}
     for prefix in ("", "desk_"):
-        own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-        own = {k: v for k, v in own.items() if k in known}
+        own = {k: v for k in known if (v := values.get(f"{prefix}{k}")) is not None}
         of_model, of_training = config.read_settings(values.get("settings", ""), **own)
         config.ModelConfig(**{"name": "", "input_shape": (1, 1)} | of_model)
         config.TrainConfig(**of_training)
@@ -267,9 +266,8 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
     HTML report returned. InputError: a store or folder is not there (before anything runs); `batch.raise_failures`.
     """
     workers, outputs = workers or Workers(), outputs_dir().resolve()
-    current = [(corpus, corpus.is_current()) for corpus in plan.corpora]  # all of them before anything is done
-    again = [not is_there for corpus, is_there in current if corpus.job]
-    jobs = [replace(job, again=one) for job, one in itertools.zip_longest(plan.jobs, again, fillvalue=False)]
+    stale = [corpus.job.parameters for corpus in plan.corpora if not corpus.is_current()]  # before anything is done
+    jobs = [replace(job, again=job.parameters in stale) for job in plan.jobs]
     # the comparison of one corpus must not be replaced by that of several
     target = outputs / (f"comparison-{plan.name}" if len(plan.music) > 1 else "comparison")
     if compare:
@@ -310,8 +308,8 @@ def _seconds(plan: Plan, jobs: Sequence[Job]) -> float:
 def too_few_classes(store: Path | str, label: str) -> str:
     """Why there can be no conditional model of a label in a store; "" if there can."""
     classes = {*open_store(store).table[label]} - {UNLABELLED}
-    few = f"{Path(store).name} has fewer than two classes of {label}: a conditional model of it is left out"
-    return "" if len(classes) > 1 else few
+    why = f"{Path(store).name} has fewer than two classes of {label}: a conditional model of it is left out"
+    return "" if len(classes) > 1 else why
 
 
 def _nothing_to_compare(plan: Plan) -> str:
