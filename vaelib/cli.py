@@ -27,17 +27,12 @@ ANY = ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")
 EXPERIMENTS = {
     "smoothness": ("02_basic_vae", ("basic_vae", *ANY)),
     "filters": ("03_conv_vae", ("conv_vae", "beta_vae", "cvae", "vade")),
-    "reconstruction": ("03_conv_vae", ANY),
+    **dict.fromkeys(("reconstruction", "clustering", "hierarchy"), ("03_conv_vae", ANY)),
     "disentanglement": ("04_beta_vae", ("beta_vae", *ANY)),
     "traversal": ("04_beta_vae", ("beta_vae", "conv_vae", "basic_vae", "vade")),
-    "separation": ("05_conditional_vae", ("cvae",)),
-    "generate": ("05_conditional_vae", ("cvae",)),
-    "clustering_comparison": ("06_vade", ("vade",)),
-    "gmm_components": ("06_vade", ("vade",)),
-    "soft_clustering": ("06_vade", ("vade",)),
-    "cluster_contents": ("06_vade", ("vade",)),
-    "clustering": ("03_conv_vae", ANY),
-    "hierarchy": ("03_conv_vae", ANY),
+    **dict.fromkeys(("separation", "generate"), ("05_conditional_vae", ("cvae",))),
+    **dict.fromkeys(("clustering_comparison", "gmm_components"), ("06_vade", ("vade",))),
+    **dict.fromkeys(("soft_clustering", "cluster_contents"), ("06_vade", ("vade",))),
 }
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 Modality = Annotated[str, Option(callback=lambda m: one_of("modality", m, ("audio",)), help="Only audio.")]
