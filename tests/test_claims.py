@@ -55,7 +55,8 @@ def ledger(monkeypatch):
 
 @pytest.fixture
 def judged(ledger):
-    return lambda *args, **changes: ledger(*args, **changes).iloc[0].to_dict()  # its first line
+    """Its first line."""
+    return lambda *args, **changes: ledger(*args, **changes).iloc[0].to_dict()
 
 
 def test_what_is_kept_is_read_again_and_a_later_result_takes_its_place(make):
@@ -77,14 +78,12 @@ def test_what_is_kept_is_read_again_and_a_later_result_takes_its_place(make):
 
 def variants() -> set[str]:
     """Every variant that a plan can train, by the configuration's own word."""
-    found = set()
-    conditions = [("", "standard"), *itertools.product(("language", "genre"), PRIORS)]
-    for name, (condition, prior), beta, detilt, (sigma, start) in itertools.product(
-        MODELS, conditions, (1.0, 2.0, 4.0, 8.0, 16.0), (False, True), ((0, 0), (0.2, 0), (0.2, 5))
-    ):
+    conditions, found = [("", "standard"), *itertools.product(("language", "genre"), PRIORS)], set()
+    of_training = itertools.product((1.0, 2.0, 4.0, 8.0, 16.0), ((0, 0), (0.2, 0), (0.2, 5)))
+    trainings = [TrainConfig(beta=b, sigma=sigma, start_components=start) for b, (sigma, start) in of_training]
+    for name, (condition, prior), training, detilt in itertools.product(MODELS, conditions, trainings, (False, True)):
         if (name == "cvae") == bool(condition):
             model = ModelConfig(name, (16, 16), condition=condition, prior=prior)
-            training = TrainConfig(beta=beta, sigma=sigma, start_components=start)
             found.add(RunConfig("c", "f", None, model, training, detilt, code="x").variant)
     return found
 
@@ -103,9 +102,6 @@ def test_every_claim_of_the_source_document_has_a_row_that_is_well_formed():
         assert r["rung"] in (LADDER if r["run"] else [claims.NO_RUNG]), r
         assert r["null"] and (r["baseline"] or r["how"] != "value"), r
         assert all(r[k] for k in ("claim", "metric", "expected", "notebook")), r
-
-
-# --- verdicts ---
 
 
 def test_three_seeds_decide_one_decides_about_itself(make, judged):
@@ -203,16 +199,14 @@ def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make, ledger):
     assert ledger([])["verdict"].tolist() == ["not tested"]
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "phrase"),
-    [
-        (("supported", "supported", "supported"), "holds up to c"),
-        (("supported", "supported", "refuted"), "holds on a and b; breaks on c"),
-        (("refuted", "refuted", "refuted in this run"), "breaks on a and b and c"),
-        (("inconclusive", "refuted in this run", "not tested"), "breaks on b; undecided on a (in this run)"),
-        (("inconclusive", "inconclusive", "not tested"), "undecided on a and b"),
-        (("not tested",) * 3, "not tested"),
-    ],
-)
-def test_how_far_in_a_phrase(verdicts, phrase):
-    assert claims.how_far(dict(zip("abc", verdicts, strict=True))) == phrase
+def test_how_far_in_a_phrase():
+    phrases = {
+        ("supported", "supported", "supported"): "holds up to c",
+        ("supported", "supported", "refuted"): "holds on a and b; breaks on c",
+        ("refuted", "refuted", "refuted in this run"): "breaks on a and b and c",
+        ("inconclusive", "refuted in this run", "not tested"): "breaks on b; undecided on a (in this run)",
+        ("inconclusive", "inconclusive", "not tested"): "undecided on a and b",
+        ("not tested",) * 3: "not tested",
+    }
+    for verdicts, phrase in phrases.items():
+        assert claims.how_far(dict(zip("abc", verdicts, strict=True))) == phrase

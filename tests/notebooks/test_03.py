@@ -14,7 +14,7 @@ def test_reconstruction_is_compared_with_basic(notebooks):
     assert f"MSE {n['rec.mse']:.4f}" in notebooks.printed(NAME) and "than basic_vae:" in notebooks.printed(NAME)
 
 
-def test_filters_are_measured_beside_the_network_before_training(notebooks):
+def test_filters_are_measured_beside_the_network_before_training_and_the_tree_has_its_null(notebooks):
     found = notebooks.results(NAME)
     n = found.numbers
     kinds = ("band", "onset", "sweep", "mixed", "flat")
@@ -23,10 +23,6 @@ def test_filters_are_measured_beside_the_network_before_training(notebooks):
     assert n["filters.units"] == pytest.approx(sum(n[f"filters.units.layer{i}"] for i in range(1, 5)) / 4)
     for name in ("filters.kernels", "filters.units", "filters.spectral.init"):
         assert n[name] == pytest.approx(found.per_clip[name].mean())
-
-
-def test_the_tree_of_genres_has_its_null(notebooks):
-    n = notebooks.results(NAME).numbers
     assert -1 <= n["families.cophenetic"] <= 1 and 0 < n["families.p"] <= 1
     assert (n["families.cophenetic"] > n["families.null_p95"]) == (n["families.p"] < 0.05)
     assert (notebooks.trained(NAME).folder / "results" / "hierarchy.png").is_file()

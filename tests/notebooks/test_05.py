@@ -42,9 +42,8 @@ def test_codes_that_are_the_label_separate_and_codes_without_it_do_not(space, mo
 
     def embed_tracks(split, labels="inferred"):
         rows = run.rows(split, tracks=True)
-        z = known * np.eye(8)[run.store.codes(run.config.model.condition, rows)] + 0.01 * rng.normal(
-            size=(len(rows), 8)
-        )
+        z = known * np.eye(8)[run.store.codes(run.config.model.condition, rows)]
+        z += 0.01 * rng.normal(size=(len(rows), 8))
         return Embedding(z, np.zeros_like(z), np.zeros(8), rows)
 
     monkeypatch.setattr(run, "embed_tracks", embed_tracks)
