@@ -114,7 +114,7 @@ class Run:
     def encode_clip(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Of a clip's middle window: posterior mean (L,), the window (mel, frame), class index (0 if unconditional)."""
         q = self.posteriors(Clips.read(self.store, self.scaler, np.array([row])), 1)
-        label = 0 if q.class_logits is None else int(q.class_logits[0, 0].argmax())
+        label = 0 if q.class_logits is None else int(q.class_logits.argmax())
         return q.mean[0, 0].numpy(), self.middle_windows(np.array([row]))[0], label
 
     def middle_windows(self, rows: np.ndarray, block: int = 256) -> np.ndarray:
@@ -236,20 +236,17 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
 
     `among`: only these folders (of a plan); of a variant and seed then the one that was trained longest.
     """
-    folders, found = find_runs(root, **wanted), {}
-    if among is not None:
-        allowed = {Path(folder).resolve() for folder in among}
-        folders = [folder for folder in folders if folder.resolve() in allowed]
-    for folder in folders:
+    found, allowed = [], None if among is None else {Path(f).resolve() for f in among}
+    for folder in find_runs(root, **wanted):
         try:
-            run = open_run(folder)
+            if allowed is None or folder.resolve() in allowed:
+                found.append(open_run(folder))
         except InputError as e:  # one damaged run must not hide the others
             warnings.warn(f"left out: {e}", stacklevel=2)
-            continue
-        other = found.get(key := (list(MODELS).index(run.config.model.name), run.name, run.config.training.seed))
-        if among is None or not other or other.config.training.total_epochs <= run.config.training.total_epochs:
-            found[key] = run
-    return [found[key] for key in sorted(found)]
+    if among is not None:
+        found.sort(key=lambda r: r.config.training.total_epochs)
+    newest = {(list(MODELS).index(r.config.model.name), r.name, r.config.training.seed): r for r in found}
+    return [newest[key] for key in sorted(newest)]
 
 
 def describe(store: Store) -> str:
