@@ -36,7 +36,7 @@ def png(colour="red", size=(400, 300)) -> bytes:
 def sections(tmp_path):
     picture = tmp_path / "visualizations" / "a b.png"
     write_atomic(picture, png())
-    table = pd.DataFrame({EVIL: ["✓ supported", EVIL], "x": [0.123456, np.nan]})
+    table = pd.DataFrame({EVIL: ["✓ supported", EVIL], "x": [2137.56, np.nan]})
     folded = Section("Part", EVIL, {"mig.mean": 0.4218}, group="Folded")
     return [
         Section("First", "one\n\ntwo", table, picture),
@@ -52,7 +52,7 @@ def test_a_page_holds_everything_escaped_and_its_picture(sections, tmp_path):
     assert 'href="runs/index.html"' in page and page.count("<details") == 1
     entries = [unquote(entry) for entry in re.findall(r'href="#([^"]+)"', page)]
     assert entries == ["First", "Folded"] and all(f'id="{entry}"' in page for entry in entries)
-    assert "0.123" in page and "0.422" in page and "–" in page and report.SHADES["✓"] in page
+    assert ">2140<" in page and "0.422" in page and "–" in page and report.SHADES["✓"] in page
 
 
 def test_markdown_links_its_pictures_and_cannot_hold_a_tag(sections, tmp_path):

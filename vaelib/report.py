@@ -37,7 +37,7 @@ class Section:
 def table(numbers: pd.DataFrame | dict[str, float]) -> Styler:
     """A table as HTML: three digits, nothing is a dash, nothing is cut off, labels stay text, verdicts are coloured."""
     frame = pd.DataFrame(numbers.items(), columns=["id", "value"]) if isinstance(numbers, dict) else numbers
-    words = frame.map(lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)).mask(frame.isna(), "–")
+    words = frame.map(lambda v: f"{float(f'{v:.3g}'):g}" if isinstance(v, float) else str(v)).mask(frame.isna(), "–")
     style = words.reset_index(drop=True).style.hide(axis="index").format(escape="html")
     style = style.format_index(str, axis=1, escape="html")
     return style.map(lambda word: f"background:{SHADES[word[0]]}" if word[:1] in SHADES else "")
