@@ -176,9 +176,9 @@ def test_an_interrupt_says_that_the_same_command_continues(folder, many):
     call = "run([Job('waits')], Workers(1))" if many else "run_alone(Job('waits'))"
     script = f"from vaelib.batch import *\nfrom vaelib.workers import Workers\nif __name__ == '__main__': {call}"
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-    wait_for((folder / "notebooks" / "here1").exists, 120)
+    wait_for((folder / "notebooks" / "here1").exists, 300)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=300)[1]
     assert batch.INTERRUPTED in said and process.returncode and not list((folder / "runs").glob("*[0-9a-f].ipynb"))
 
 
