@@ -48,7 +48,8 @@ FULL = {"genre": GENRES, "factors": TEMPO}
 
 TABLES = {
     "plain": (PLAIN, FULL),
-    "semicolons": (lines("path;genre;tempo", genre, tempo, sep=";"), FULL | {"told": ["delimiter ';'", "decimal comma"]}),
+    "semicolons": (lines("path;genre;tempo", genre, tempo, sep=";"), FULL
+                   | {"told": ["delimiter ';'", "decimal comma"]}),
     "tabs": (lines("path\tgenre\ttempo", genre, tempo, sep="\t"), FULL),
     "pipes": (lines("path|genre|tempo", genre, tempo, sep="|"), FULL),
     "Excel's first line": ("sep=;\n" + lines("path;genre;tempo", genre, tempo, sep=";"), FULL),
@@ -59,13 +60,16 @@ TABLES = {
     "Latin-1": (lines("path,genre", "Rock çã").encode("cp1252"), {"genre": {"Rock çã": 12}, "told": ["cp1252"]}),
     "old Mac": (PLAIN.replace("\n", "\r"), FULL),
     "Windows": (PLAIN.replace("\n", "\r\n"), FULL),
-    "index": (lines("x,path,genre").replace("x,path,genre", ",path,genre").replace("\n0", "\n7,0").replace("\n1", "\n8,1")
-              .replace(".wav", ".wav,rock"), {"genre": {"rock": 12}, "factors": (), "told": ["without a name"]}),
-    "Unnamed": (lines("path,genre,Unnamed: 0", genre, int), {"genre": GENRES, "factors": (), "told": ["without a name"]}),
-    "empty columns": (lines("path,genre,,", genre, "", ""), {"genre": GENRES, "factors": (), "told": ["without a name"]}),
+    "index": (",path,genre\n" + "".join(f"{i},{n},rock\n" for i, n in enumerate(NAMES)),
+              {"genre": {"rock": 12}, "factors": (), "told": ["without a name"]}),
+    "Unnamed": (lines("path,genre,Unnamed: 0", genre, int),
+                {"genre": GENRES, "factors": (), "told": ["without a name"]}),
+    "empty columns": (lines("path,genre,,", genre, "", ""),
+                      {"genre": GENRES, "factors": (), "told": ["without a name"]}),
     "delimiter at row ends": (lines("path,genre,tempo", genre, int, ""), FULL),
     "empty rows": (PLAIN + ",,\n\n ,\n", FULL),
-    "capitals and blanks": (lines(" Path , GENRE ,Artist", genre, lambda i: f"B{i // 2}"), {"genre": GENRES, "artist": 6}),
+    "capitals and blanks": (lines(" Path , GENRE ,Artist", genre, lambda i: f"B{i // 2}"),
+                      {"genre": GENRES, "artist": 6}),
     "names of factors": (lines("path,Tempo BPM,a{b}=c,x.y,c/d,%", *[int] * 5),
                          {"factors": ("Tempo BPM", "a{b}=c", "x.y", "c∕d", "%")}),
     "twice a column": (lines("path,genre,Genre,tempo", genre, "x", int), FULL | {"told": ["there twice", "'genre'"]}),
@@ -95,15 +99,19 @@ TABLES = {
                      {"genre": {"unlabelled": 12}, "artist": 0, "told": ["'Various Artists' as artist"]}),
     "more placeholders": (lines("path,artist", lambda i: ("Unknown Artist", "VA", "<unknown>", "Compilations")[i % 4]),
                           {"artist": 0}),
-    "real names": (lines("path,artist", lambda i: ("!!!", "NaN", "Vá", "Unknown Mortal Orchestra")[i % 4]), {"artist": 4}),
-    "track numbers": (lines("path,genre,track", genre, lambda i: i % 3 + 1), {"tracks": 12, "told": ["no names: a file"]}),
+    "real names": (lines("path,artist", lambda i: ("!!!", "NaN", "Vá", "Unknown Mortal Orchestra")[i % 4]),
+                   {"artist": 4}),
+    "track numbers": (lines("path,genre,track", genre, lambda i: i % 3 + 1),
+                      {"tracks": 12, "told": ["no names: a file"]}),
     "track numbers of albums": (lines("path,artist,track", "A", lambda i: f"0{i % 3 + 1}/12"), {"tracks": 12}),
     "track names": (lines("path,track", lambda i: f"Song {i // 3}"), {"tracks": 4}),
     "numbers that name songs": (lines("path,track", lambda i: 1000 + i // 3), {"tracks": 4}),
-    "small classes": (lines("path,genre", lambda i: "rock" if i else "jazz"), {"told": ["1 of 2 classes of genre", "'jazz'"]}),
+    "small classes": (lines("path,genre", lambda i: "rock" if i else "jazz"),
+                      {"told": ["1 of 2 classes of genre", "'jazz'"]}),
     "a split": (lines("path,Split", lambda i: ("Training", "val", "TEST")[i % 3]),
                 {"split": {"train": 4, "validation": 4, "test": 4}, "told": ["is used"]}),
-    "a split of two": (lines("path,split", lambda i: "test" if i < 2 else "train"), {"split": {"train": 9, "validation": 1, "test": 2}}),
+    "a split of two": (lines("path,split", lambda i: "test" if i < 2 else "train"),
+                      {"split": {"train": 9, "validation": 1, "test": 2}}),
     "a split of nothing": (lines("path,split", lambda i: i % 5), {"told": ["is not used"]}),
 }  # fmt: skip
 
@@ -139,8 +147,9 @@ def check(found, want):
     [
         ("file;genre\n00.wav;x\n", "no rows with a `path` column .*'file', 'genre'"),
         (",album,album,track\n,title,type,title\ntrack_id,,,\n2,a,b,c\n", "no rows with a `path` column"),
-        ("My songs\n\npath,genre\n00.wav,x\n", "line 3 has 2 cells, the first has 1: let the first line name"),
+        ("My songs\n\npath,genre\n00.wav,x\n", "no rows with a `path` column .its first line is 'My songs'"),
         ("path,genre,tempo\n00.wav,rock,90,5\n", "line 2 has 4 cells, the first has 3: .* quote"),
+        ("path,genre\n/no/00.wav,x\n", "line 2: '/no/00.wav' leaves the corpus .*'00.wav' is there"),
         ("path,genre\nx.wav,a\ny.wav,b\n", "no row of .* names a file: x.wav is not there"),
         (b"PK\3\4\0\0\0\0\0\0", "no readable table .*no text"),
         ("", "no rows"),
@@ -205,43 +214,59 @@ def test_the_same_file_however_its_path_is_written(tmp_path, monkeypatch, spell)
 
 
 def test_what_is_not_found_says_what_differs(tmp_path):
-    songs(tmp_path, "a/Song.flac", "b.wav", "c.wav")
-    (tmp_path / "manifest.csv").write_text("path\nsong.mp3\nd.wav\nc.wav\nd.wav\n")
+    songs(tmp_path, "a/Song.flac", "b, or c.wav", "c.wav")
+    (tmp_path / "manifest.csv").write_text("path\nsong.mp3\nd.wav\nc.wav\nd.wav\nb, or c.wav\n")
     found = read_corpus(tmp_path)
-    assert found.table["path"].tolist() == ["c.wav"]
+    assert found.table["path"].tolist() == ["b, or c.wav", "c.wav"]
     reasons = dict(found.left_out)
-    assert len(reasons) == len(found.left_out) == 4  # two rows, two files
-    assert "but 'a/Song.flac' is, in another folder or with another suffix" in reasons["song.mp3"]
+    assert len(reasons) == len(found.left_out) == 3  # two rows and a file
+    assert reasons["song.mp3"] == "is not there; but 'a/Song.flac' is there; correct the manifest"
     assert reasons["d.wav"] == "is not there; correct the manifest"
 
 
 GTZAN = [f"genres_original/{g}/{g}.{i:05d}.wav" for g in ("blues", "rock") for i in range(3)]
-ITUNES = [f"Music/{a}/{b}/{c:02d} {t}.m4a" for a, b in (("Abba", "Gold"), ("Abba", "More"), ("Bjork", "Post"), ("Cher", "It"))
-          for c, t in ((1, "Intro"), (2, "Yes"))]  # fmt: skip
+ALBUMS = (("Abba", "Gold"), ("Abba", "More"), ("Bjork", "Post"), ("Cher", "It"))
+ITUNES = [f"Music/{artist}/{album}/{song}.m4a" for artist, album in ALBUMS for song in ("01 Intro", "02 Yes")]
 FOLDERS = {
-    "labels": ([f"en/{g}/{i} x.wav" for g in ("rock", "soul") for i in range(3)], "", {"genre": {"rock": 3, "soul": 3}, "told": []}),
-    "numbered songs of genres": ([f"{g}/{i:02d} Song {i}.wav" for g in ("rock", "jazz", "funk", "hip-hop") for i in range(3)], "",
+    "labels": ([f"en/{g}/{i} x.wav" for g in ("rock", "soul") for i in range(3)], "",
+               {"genre": {"rock": 3, "soul": 3}, "told": []}),
+    "numbered songs of genres": ([f"{g}/{i:02d} Song {i}.wav" for g in ("rock", "jazz", "funk",
+                      "hip-hop") for i in range(3)], "",
                                  {"genre": {"rock": 3, "jazz": 3, "funk": 3, "hip-hop": 3}}),
-    "numbered takes of classes": ([f"{g}/{i:03d}_{g}.wav" for g in ("ney", "oud", "qanun", "riq") for i in range(3)], "",
+    "numbered takes of classes": ([f"{g}/{i:03d}_{g}.wav" for g in ("ney", "oud", "qanun", "riq") for i in range(3)],
+                      "",
                                   {"genre": {"ney": 3, "oud": 3, "qanun": 3, "riq": 3}}),
-    "GTZAN": (GTZAN, "", {"genre": {"blues": 3, "rock": 3}, "language": {"unlabelled": 6}, "told": ["a folder for everything"]}),
+    "GTZAN": (GTZAN, "",
+              {"genre": {"blues": 3, "rock": 3}, "language": {"unlabelled": 6}, "told": ["a folder for everything"]}),
     "numbers": ([f"{i:03d}/{i:03d}{k:03d}.mp3" for i in range(3) for k in range(4)], "",
                 {"genre": {"unlabelled": 12}, "told": ["look like numbers", "'000', '001', '002'", "--labels"]}),
     "numbers that are labels": ([f"{i:03d}/{k}.mp3" for i in range(3) for k in range(4)], "{genre}/{x}",
                                 {"genre": {"000": 4, "001": 4, "002": 4}}),
     "splits": ([f"{s}/{g}/{i}.wav" for s in ("train", "test") for g in ("rock", "jazz") for i in range(3)], "",
-               {"genre": {"rock": 6, "jazz": 6}, "language": {"unlabelled": 12}, "told": ["look like splits", "{split}"]}),
+               {"genre": {"rock": 6, "jazz": 6}, "language": {"unlabelled": 12}, "told": ["look like splits",
+               "{split}"]}),
     "splits below": ([f"{s}/{i}.wav" for s in ("fold1", "fold2", "fold10") for i in range(3)], "",
                      {"genre": {"unlabelled": 9}, "told": ["look like splits"]}),
     "a split by folders": ([f"{s}/{g}/{i}.wav" for s in ("train", "valid", "test") for g in "ab" for i in range(3)],
-                           "{split}/{genre}/{track}", {"split": {"train": 6, "validation": 6, "test": 6}, "genre": {"a": 9, "b": 9}}),
-    "albums": (ITUNES, "", {"genre": {"unlabelled": 8}, "language": {"unlabelled": 8}, "told": ["artists or albums", "--labels"]}),
-    "albums with years": ([f"A{i}/Name (19{i}5)/x{k}.mp3" for i in range(7, 10) for k in range(5)], "", {"genre": {"unlabelled": 15}}),
+                           "{split}/{genre}/{track}",
+                      {"split": {"train": 6, "validation": 6, "test": 6}, "genre": {"a": 9, "b": 9}}),
+    "albums": (ITUNES, "",
+               {"genre": {"unlabelled": 8}, "language": {"unlabelled": 8}, "told": ["artists or albums", "--labels"]}),
+    "albums with years": ([f"A{i}/Name (19{i}5)/x{k}.mp3" for i in range(7, 10) for k in range(5)], "",
+                      {"genre": {"unlabelled": 15}}),
+    "artists below genres": ([f"{g}/{a}/{a} {k}/{i:02d} {t}.mp3" for g, a in (("Rock", "Q"), ("Jazz",
+                      "M")) for k in (1, 2)
+                              for i, t in ((1, "A"), (2, "B"))], "", {"genre": {"unlabelled": 8}}),
+    "iTunes": (["iTunes Media/Music/Abba/Gold/1-01 A.m4a", "iTunes Media/Music/Compilations/Hits/x.m4a"], "",
+               {"genre": {"unlabelled": 2}, "told": ["artists or albums"]}),
     "many artists": ([f"Artist {i}/x.mp3" for i in range(30)], "", {"genre": {"unlabelled": 30}}),
-    "unknown": ([f"{g}/{i}.wav" for g in ("Rock", "rock", "Unknown") for i in range(3)], "", {"genre": {"Rock": 6, "unlabelled": 3}}),
-    "numbers for tracks": ([f"{g}/{i:02d} x{k}.wav" for g in ("a", "b") for i in range(3) for k in range(2)], "{genre}/{track} {title}",
+    "unknown": ([f"{g}/{i}.wav" for g in ("Rock", "rock", "Unknown") for i in range(3)], "",
+                {"genre": {"Rock": 6, "unlabelled": 3}}),
+    "numbers for tracks": ([f"{g}/{i:02d} x{k}.wav" for g in ("a", "b") for i in range(3) for k in range(2)],
+                      "{genre}/{track} {title}",
                            {"tracks": 12, "told": ["no names: a file"]}),
-    "a table that is not read": (["rock/a.wav", "jazz/b.wav", "songs.csv"], "", {"told": ["tables that are not read", "'songs.csv'"]}),
+    "a table that is not read": (["rock/a.wav", "jazz/b.wav", "songs.csv"], "",
+                      {"told": ["tables that are not read", "'songs.csv'"]}),
 }  # fmt: skip
 
 
@@ -259,11 +284,13 @@ def test_a_given_split_that_tears_songs_apart_is_told():
 
 
 COMMANDS = {
-    "table": ([f"{i:02d}.wav" for i in range(12)], lines(" Path;Genre;Tempo {BPM}=;x", genre, tempo, sep=";") + "no.wav;x;1\n",
+    "table": ([f"{i:02d}.wav"
+              for i in range(12)], lines(" Path;Genre;Tempo {BPM}=;x", genre, tempo, sep=";") + "no.wav;x;1\n",
               {"genre": {"rock": 6, "jazz": 6}, "factors": ["Tempo {BPM}="]},
               ["with the delimiter ';'", "decimal comma", "1 files are left out"]),
     "split": ([f"{s}/{g}/{i:02d}.wav" for s in ("train", "test") for g in ("rock", "jazz") for i in range(3)], "",
-              {"genre": {"rock": 6, "jazz": 6}, "language": {"unlabelled": 12}}, ["look like splits", "'test', 'train'"]),
+              {"genre": {"rock": 6, "jazz": 6}, "language": {"unlabelled": 12}}, ["look like splits",
+              "'test', 'train'"]),
     "albums": ([f"Artist {i}/Album (199{i})/01 Song.wav" for i in range(6)], "",
                {"genre": {"unlabelled": 6}, "language": {"unlabelled": 6}}, ["look like artists or albums"]),
 }  # fmt: skip

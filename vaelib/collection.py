@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_complex_dtype, is_float_dtype, is_numeric_dtype
+from pandas.api.types import is_any_real_numeric_dtype, is_float_dtype
 
 from .audio import AUDIO_SUFFIXES, UnreadableAudio, frames_of, header, segments
 from .config import FrontEnd, InputError
@@ -42,7 +42,7 @@ OWN = (  # columns that the store makes; a manifest's are left out
     "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel",
 )  # fmt: skip
 # Numbers that describe no sound: of a rendered clip, or those that number the rows
-NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|index|number|nr|no|row)", re.I)
+NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|index|number|nr|no|n|row|disc)", re.I)
 HIDDEN = re.compile(r"\.(?!\.)")  # .cache, and ._song.mp3, a Mac's notes on a song; not ...And Justice for All
 PLACEHOLDER = re.compile(
     r"[\s\-–—_?.]*|\W?(unlabelled|unknown|unspecified|undefined|n/a|n\.a\.|various|va|v\.a\.|compilations?)"
@@ -55,7 +55,8 @@ SPLIT = re.compile(
     r"|fold[\W_]*\d+)(?:[\W_].*)?", re.I,
 )  # fmt: skip
 WRAPPER = re.compile(r".*(genre|audio|music|song|data|wav|mp3|flac|track|clip|media|sound|collection|library).*", re.I)
-ALBUM = re.compile(r".*\b((19|20)\d\d|album|itunes|ep|(cd|disc) ?\d)\b.*", re.I)
+ALBUM = re.compile(r".*\b((19|20)\d\d|album|ep|(cd|disc) ?\d)\b.*", re.I)
+ARTISTS = re.compile(r"(?:^|/)(?:itunes|compilations|(?:unknown|various) (?:artist|album)s?/)", re.I)
 GENRE = re.compile(
     r"(.*[\W_])?(blues|classical|country|dance|disco|electronic|folk|funk|gospel|hip.?hop|indie|jazz|latin|metal|pop"
     r"|punk|rap|reggae|rock|soul|techno|house|trance|world)([\W_].*)?", re.I,
@@ -86,13 +87,13 @@ class Corpus:
         return total.hexdigest()
 
 
-def _file_digest(path: Path, ends: int = 16_384) -> bytes:
+def _file_digest(path: Path) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            content = size.to_bytes(8, "big") + file.read(ends)
-            file.seek(max(size - ends, 0))
-            content += file.read(ends)
+            content = size.to_bytes(8, "big") + file.read(16_384)
+            file.seek(max(size - 16_384, 0))
+            content += file.read(16_384)
     except OSError:
         content = b"unreadable"
     return hashlib.blake2b(content, digest_size=8).digest()
@@ -190,7 +191,7 @@ def _read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     names = [" ".join(re.sub(r"[/\\]", "∕", str(c)).split()).strip(".")[:80] for c in table]
     names = [n.lower() if n.lower() in (*WORDS, *OWN) else n for n in names]
     if "path" not in names or table.empty:
-        found = f"its columns are {_listed(names)}" if len(table) else "it has no rows"
+        found = f"its first line is {_listed(names)}" if len(table) else "it has no rows"
         raise InputError(f"{source} has no rows with a `path` column ({found}); name the column of files `path`")
     named = pd.Series(names)
     unused = named.str.casefold().duplicated() | named.str.match(r"$|Unnamed: |__") | named.isin(OWN)
@@ -212,7 +213,7 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
     if "\0" in text:
         raise ValueError("it is no text")
     text = re.sub(r"\A(sep=.)?\s*?^", "", text, flags=re.M)  # Excel's own first line
-    heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in ",;\t|"}
+    heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in "\x1f,;\t|"}
     delimiter = max(heads, key=lambda d: ("path" in [h.strip().lower() for h in heads[d]], len(heads[d])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -221,8 +222,8 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
         if any(cell.strip() for cell in row[len(head) :]):
             todo = f"let the first line name the columns, and quote cells that hold {delimiter!r}"
             raise ValueError(f"line {line} has {len(row)} cells, the first has {len(head)}: {todo}")
-    if encoding != "utf-8-sig" or delimiter != ",":
-        remarks.append(f"{source.name} is read as {encoding} with the delimiter {delimiter!r}")
+    if encoding != "utf-8-sig" or delimiter not in "\x1f,":
+        remarks.append(f"{source.name} is read as {encoding.removesuffix('-sig')} with the delimiter {delimiter!r}")
     cells = [(row + [""] * len(head))[: len(head)] for row in cells]
     return pd.DataFrame(cells, columns=head, index=lines[1:], dtype=object)
 
@@ -240,15 +241,16 @@ def _locate(
         ways = _spellings(given, roots)
         path = next((known[k] for k in (*ways, *map(_key, ways)) if k in known), None)
         path = path or next((w for w in ways if os.path.isfile(os.path.join(roots[0], w))), None)
+        other = stems.get(_key(Path(ways[-1]).stem))
+        hint = f"; but {other!r} is there" if other and not path else ""
         whole = os.path.realpath(os.path.join(roots[0], path or ways[-1]))
         if not allow_outside and not whole.startswith(f"{roots[0]}{os.sep}"):
-            raise InputError(f"{where} leaves the corpus folder; use a path inside it, or allow it (--allow-outside)")
+            todo = f"use a path inside it, or allow it (--allow-outside){hint}"
+            raise InputError(f"{where} leaves the corpus folder; {todo}")
         if path:
             found[line] = path
         else:
-            other = stems.get(_key(Path(ways[-1]).stem))
-            hint = f"but {other!r} is, in another folder or with another suffix; " if other else ""
-            lost[given] = f"is not there; {hint}correct the manifest"
+            lost[given] = f"is not there{hint}; correct the manifest"
     if not found:
         raise InputError(f"no row of {source} names a file: {' '.join(next(iter(lost.items())))}")
     table = table.loc[list(found)].assign(path=list(found.values()))
@@ -259,7 +261,7 @@ def _locate(
 
 def _key(path: str) -> str:
     """What spellings have in common that differ in case, composed or decomposed letters, or blanks at the ends."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold()).strip()
+    return unicodedata.normalize("NFC", path.casefold()).strip()
 
 
 def _spellings(given: str, roots: tuple[str, str]) -> list[str]:
@@ -276,7 +278,7 @@ def _spellings(given: str, roots: tuple[str, str]) -> list[str]:
 def _folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[str]) -> pd.DataFrame:
     """Labels from the names of folders and files, a row per file."""
     if not files:
-        raise InputError(f"no audio in {root}: looked for {', '.join(AUDIO_SUFFIXES)} in it and its subfolders")
+        raise InputError(f"no audio in {root} and its subfolders: give a folder of sound files")
     if others := [n for n in sorted(os.listdir(root)) if n.lower().endswith((".csv", ".tsv", ".parquet", ".xlsx"))]:
         remarks.append(f"tables that are not read, unless --manifest names one: {_listed(others)}")
     stems = pd.Series(files).map(lambda path: os.path.splitext(path)[0])
@@ -304,10 +306,11 @@ def _folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[s
 def _no_label(folders: pd.Series, stems: pd.Series) -> str:
     """What the folders of some files look like, and the pattern that would use them; "": labels."""
     names, sizes = pd.Series(folders.unique()), folders.value_counts()
-    songs = stems.str.extract(r"^(.*?)/?(?:\d{1,2}[-.])?(\d{1,3})[\W_]+([^/]*[^\W\d][^/]*)$")  # Album/01 Song
+    songs = stems.str.extract(r"^(.*/)?(?:\d{1,2}[-.])?(\d{1,3})(?:[^\w/]|_)+([^/]*[^\W\d][^/]*)$")  # Album/01 Song
     numbered = songs.notna().all(axis=1).mean() >= MOST and not any(songs[[0, c]].duplicated().any() for c in (1, 2))
     many = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3)
-    albums = many or (numbered and len(names) >= 4 and sizes.median() <= 25) or names.str.fullmatch(ALBUM).mean() > 0.5
+    albums = many or (numbered and len(names) > 1 and sizes.median() <= 25) or stems.str.contains(ARTISTS).any()
+    albums = albums or names.str.fullmatch(ALBUM).mean() > 0.5
     if names.str.fullmatch(NUMBER).mean() >= MOST:
         seen, pattern = "numbers", "{genre}/{track}"
     elif names.str.fullmatch(SPLIT).mean() >= MOST:
@@ -349,9 +352,9 @@ def _described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, t
         why = "used" if used else "not used: each file needs one of train, validation and test, with some in both ends"
         remarks.append(f"the given split ({_listed(given.unique())}) is {why}")
     for column in table.columns.drop(list(WORDS), errors="ignore"):
-        if not is_numeric_dtype(table[column]) or is_complex_dtype(table[column]):
+        if not is_any_real_numeric_dtype(table[column]):
             table[column] = _numbers(_words(table, column), remarks)
-    numeric = [c for c in table if is_numeric_dtype(table[c]) and not NOT_FACTORS.fullmatch(c)]
+    numeric = [c for c in table if is_any_real_numeric_dtype(table[c]) and not NOT_FACTORS.fullmatch(c)]
     factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
     if others := [c for c in table if c not in (*WORDS, *factors)]:
         remarks.append(f"neither labels nor factors (words, row numbers, or the same everywhere): {_listed(others)}")
@@ -359,7 +362,7 @@ def _described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, t
         sizes = table[table[label] != UNLABELLED].groupby(label)["track"].nunique()
         if len(few := sizes.index[sizes < 3]):
             remarks.append(f"{len(few):,} of {len(sizes):,} classes of {label} have one or two songs: {_listed(few)}")
-    return table, factors
+    return table.copy(), factors  # in one piece
 
 
 def _words(table: pd.DataFrame, column: str) -> pd.Series:
@@ -406,7 +409,9 @@ def _numbers(words: pd.Series, remarks: list[str]) -> pd.Series:
     left = left[~left.str.fullmatch(PLACEHOLDER) & ~left.str.lower().isin(["nan", "na", "none", "null"])]
     if (comma := left[left.str.contains(",")]).any():  # the last of both marks is the decimal one
         english = comma.str.contains(r",.*\.").any()
-        plain = comma.str.replace(",", "") if english else comma.str.replace(".", "").str.replace(",", ".")
+        plain = (
+            comma.str.replace(",", "") if english else comma.str.replace(r"[\s.]", "", regex=True).str.replace(",", ".")
+        )
         numbers = numbers.fillna(pd.to_numeric(plain, errors="coerce"))
         left = left[numbers[left.index].isna()]
     if numbers.count() < 4 * len(left):

@@ -21,7 +21,7 @@ from ..plots import class_styles
 from ..runs import Run
 from ..store import Store
 
-FEW, BINS = 60, 8  # a column with more names than this is no field; into how many classes numbers are divided
+FEW, BINS = 60, 8  # names of a column, and factors, that become fields; classes that numbers are divided into
 SYMBOLS = dict(zip("osD^vX", ("circle", "square", "diamond", "triangle", "inverted_triangle", "hex"), strict=True))
 PITCHES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
@@ -58,7 +58,7 @@ def fields_of(store: Store, table: pd.DataFrame, factors: Sequence[str]) -> list
     few = [c for c in (*sorted(others), "split") if table[c].nunique() <= min(FEW, len(table) - 1)]
     found = [class_field(c, table[c].fillna("").astype(str)) for c in (*LABELS, *few)]
     units = store.units | {"level_db": "dB", "tilt_db": "dB"}
-    found += [number_field(c, table[c], units.get(c, "")) for c in (*factors, "level_db", "tilt_db")]
+    found += [number_field(c, table[c], units.get(c, "")) for c in (*factors[:FEW], "level_db", "tilt_db")]
     return [f for f in found if len(f["classes"]) > 1]
 
 
