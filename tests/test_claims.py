@@ -135,13 +135,17 @@ def test_a_difference_is_paired_by_seed_and_against_the_hardest(make, judged):
     assert low["run"] == "conv_vae against basic_vae" and low["verdict"] == "refuted"
 
 
-def test_against_other_numbers_of_the_same_run_and_multiples(make, judged):
+def test_other_numbers_multiples_and_the_first_variant_that_is_there_or_the_best(make, judged):
     runs = [make(seed=s, x=1.0 + s / 10, y=0.3, z=0.4) for s in range(3)]
     assert judged(runs, how="difference", against_number="y|z|gone")["baseline"] == pytest.approx(0.4)
     assert judged(runs, how="difference", against_number="y", times="2")["baseline"] == pytest.approx(0.6)
     best = judged(runs, number="z|y", null="y")
     assert best["run"] == "conv_vae (z)" and best["value"] == pytest.approx(0.4)
     assert judged(runs, how="ratio", against_number="y", low=2.0, high=2.0)["verdict"] == "supported"
+    runs = [make("beta_vae", x=0.2), make("beta_vae-b8", x=0.5)]
+    assert judged(runs, run="vade>beta_vae")["run"] == "beta_vae"
+    assert judged(runs, run="beta_vae|beta_vae-b8")["run"] == "beta_vae-b8"
+    assert judged(runs, run="beta_vae|beta_vae-b8", direction="below")["run"] == "beta_vae"
 
 
 def test_one_against_one_is_fair_only_if_trained_as_long_and_by_seeds_in_common(make, judged):
@@ -150,13 +154,6 @@ def test_one_against_one_is_fair_only_if_trained_as_long_and_by_seeds_in_common(
     assert found["reason"] == "conv_vae shares no seed with basic_vae trained as long: train one"
     found = judged([*runs[:1], make("vade", seed=1, x=1)], how="difference", against_run="vade")
     assert found["reason"] == "no finished run of vade with seed 0" and np.isnan(found["value"])
-
-
-def test_the_first_variant_that_is_there_or_the_best(make, judged):
-    runs = [make("beta_vae", x=0.2), make("beta_vae-b8", x=0.5)]
-    assert judged(runs, run="vade>beta_vae")["run"] == "beta_vae"
-    assert judged(runs, run="beta_vae|beta_vae-b8")["run"] == "beta_vae-b8"
-    assert judged(runs, run="beta_vae|beta_vae-b8", direction="below")["run"] == "beta_vae"
 
 
 @pytest.mark.parametrize(

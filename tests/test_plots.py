@@ -20,12 +20,6 @@ HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_mse": [0.3, 0.2, 0.1], "valid
 FORMULA = "a $\\frac{ b$ <img src=x onerror=alert(1)>"  # two dollar signs that enclose no formula
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 def every(text: str) -> dict:
     """Each function, called with `text` wherever it takes words."""
     classes, tree = np.array([text, "b", "c"] * 2), linkage([[0.0], [1], [5]])
@@ -47,6 +41,7 @@ def test_a_label_is_drawn_as_it_is_whatever_it_is(name, text):
     figure, _ = every(text)[name]()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
+    plt.close(figure)
     every_text = figure.findobj(matplotlib.text.Text)
     drawn = [t for t in every_text if t.get_text().replace(r"\$", "$").strip() == text.strip()]
     assert drawn and not any(t._preprocess_math(t.get_text())[1] for t in drawn)  # read as text, not as a formula
