@@ -10,7 +10,7 @@ from conftest import TINY, model_config
 
 from vaelib import windows
 from vaelib.models import build
-from vaelib.windows import Clips, encode_windows, load_data, own_part
+from vaelib.windows import Clips, encode_windows, load_data
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,6 @@ def test_processes_share_the_batches_of_one(clips):
     for (x, i), *shares in zip(whole, *parts, strict=True):
         assert torch.equal(x, torch.cat([part[0] for part in shares]))
         assert torch.equal(i, torch.cat([part[1] for part in shares]))
-    assert own_part(10, (1, 2)) == slice(5, 10)
 
 
 def test_of_a_store_from_the_start_every_window_is_the_first(store, clips):

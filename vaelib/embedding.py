@@ -75,10 +75,9 @@ def _segments(run: Run, file: Path) -> list[tuple[float, float, Posterior]]:
             failed = e
             continue
         db = audio.log_mel(wave, fe).numpy()
-        level, tilt = (np.float32([v]) for v in audio.level_and_tilt(db))
         # float16 twice: in decibels as a store keeps them, then scaled as `Clips` does
-        mel = run.scaler.transform(db[None].astype(np.float16), level, tilt).astype(np.float16)
-        mel = torch.from_numpy(mel[..., : run.store.heard_frames])
+        mel = run.scaler.transform(db[None].astype(np.float16), *np.float32(audio.level_and_tilt(db))[:, None])
+        mel = torch.from_numpy(mel[..., : run.store.heard_frames].astype(np.float16))
         clip = Clips(mel, torch.tensor([mel.shape[2]]), fe.frames, np.zeros(1, int))
         q = run.posteriors(clip, run.config.training.eval_windows)
         found.append((start, start + len(wave) / fe.sample_rate, q))
@@ -121,8 +120,8 @@ def text_of(run: Run, table: pd.DataFrame, neighbours: Sequence[pd.DataFrame]) -
     """For a terminal: each file with what was heard and its likeliest classes, below it distances and nearest songs."""
     lines = []
     for (_, row), songs in zip(table.iterrows(), neighbours, strict=True):
-        heard = f"{row['start']:.1f}–{row['start'] + row['seconds']:.1f} s"
-        lines.append("  ".join([named(row["file"]), heard, likeliest(run, row)]).rstrip())
+        start, seconds = row["start"], row["seconds"]
+        lines.append(f"{named(row['file'])}  {start:.1f}–{start + seconds:.1f} s  {likeliest(run, row)}".rstrip())
         lines += [f"{distance:10.3f}  {' · '.join(words)}" for *words, distance in songs.to_numpy()]
     return "\n".join(lines)
 
@@ -155,6 +154,6 @@ def _page(run: Run, table: pd.DataFrame, path: Path, neighbours: Sequence[pd.Dat
             sounds = f"<p>{explore.wave_player(wave.numpy(), fe.sample_rate)._repr_html_()}</p>"
             for store_row, name in songs["path"].items():
                 sounds += f"<p>{html.escape(name)}</p>{explore.player(run.store, store_row)._repr_html_()}"
-            text, near = f"Likeliest: {likeliest(run, row) or '–'}", None if songs.empty else songs
-            sections.append(report.Section(named(Path(row["file"]).name), text, near, picture, markup=sounds))
+            said = f"Likeliest: {likeliest(run, row) or '–'}", None if songs.empty else songs, picture
+            sections.append(report.Section(named(Path(row["file"]).name), *said, markup=sounds))
         return report.write(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")

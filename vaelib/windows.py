@@ -24,14 +24,8 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 16 << 20  # float32 of the clips that are read and scaled at a time
 ENCODED = 64  # clips that are encoded at a time
-WHOLE = (0, 1)  # the share of a process that is alone
+WHOLE = (0, 1)  # the share of a process (its number, of how many) that is alone
 Device = torch.device | str
-
-
-def own_part(n: int, share: tuple[int, int]) -> slice:
-    """Which of `n` examples belong to process `share[0]` of `share[1]`: equal parts, one after the other."""
-    rank, processes = share
-    return slice(rank * n // processes, (rank + 1) * n // processes)
 
 
 @dataclass
@@ -78,8 +72,7 @@ class Clips:
         places = (self.n_frames[index] - self.width + 1).to(torch.float64)
         draws = torch.rand(len(index), dtype=torch.float64, pin_memory=places.is_cuda)  # a GPU takes it without a wait
         start = (draws.to(places.device, non_blocking=True) * places).long()
-        own = own_part(len(index), share)
-        return self.cut(index[own], start[own])
+        return self.cut(*(part.tensor_split(share[1])[share[0]] for part in (index, start)))
 
     def even_windows(self, index: Tensor, per_clip: int) -> Tensor:
         """(B, per_clip, 1, mel, width): evenly spaced windows from the first to the last possible one."""
@@ -95,7 +88,8 @@ class Clips:
         """
         order, padded = torch.randperm(len(self)), -(-len(self) // size) * size
         for index in order[torch.arange(padded) % len(self)].to(self.mel.device).split(size):
-            yield self.random_windows(index, per_clip, share), index[own_part(len(index), share)].to(self.device)
+            own = index.tensor_split(share[1])[share[0]]
+            yield self.random_windows(index, per_clip, share), own.to(self.device)
 
     def some(self, most: int) -> Clips:
         """At most so many clips, evenly chosen."""
@@ -147,8 +141,8 @@ def load_data(
     if len(train) < 2:
         raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
     need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
-    free = psutil.virtual_memory().available / processes  # of the machine; a GPU is a process's own
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free
+    cuda = device.type == "cuda"  # a GPU is a process's own, memory is the machine's
+    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available / processes
     clips = Clips.read(store, scaler, train, device, None if need < 0.5 * free else folder)
     y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
     return Data(clips, Clips.read(store, scaler, validation, device), *(torch.as_tensor(v, device=device) for v in y))
