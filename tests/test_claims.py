@@ -190,7 +190,7 @@ def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make, ledger):
     runs = [make(rung=r, x=[v, v + 0.01]) for r, v in (("composed", -1.0), ("loops", 1.0), ("desk", 1.0))]
     found = ledger(runs)
     assert found["rung"].tolist() == ["loops", "composed"]
-    assert set(found["how_far"]) == {"holds on loops; breaks on composed (in this run)"}
+    assert set(found["how_far"]) == {"holds on loops; fails on composed (in this run)"}
     assert ledger(runs, rung="desk")["rung"].tolist() == ["desk", "loops", "composed"]
     assert list(claims.by_rung([make(rung="my music"), *runs])) == ["desk", "loops", "composed", "my music"]
     assert ledger([])["verdict"].tolist() == ["not tested"]
@@ -199,9 +199,9 @@ def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make, ledger):
 def test_how_far_in_a_phrase():
     phrases = {
         ("supported", "supported", "supported"): "holds up to c",
-        ("supported", "supported", "refuted"): "holds on a and b; breaks on c",
-        ("refuted", "refuted", "refuted in this run"): "breaks on a and b and c",
-        ("inconclusive", "refuted in this run", "not tested"): "breaks on b; undecided on a (in this run)",
+        ("supported", "supported", "refuted"): "holds on a and b; fails on c",
+        ("refuted", "refuted", "refuted in this run"): "fails on a and b and c",
+        ("inconclusive", "refuted in this run", "not tested"): "fails on b; undecided on a (in this run)",
         ("inconclusive", "inconclusive", "not tested"): "undecided on a and b",
         ("not tested",) * 3: "not tested",
     }

@@ -18,7 +18,7 @@ from .metrics.statistics import MIN_SEEDS, judge
 from .runs import Run
 
 NO_RUNG = "–"  # of what is counted or timed, on whatever corpus
-OUTCOMES = {"supported": "holds", "refuted": "breaks", "inconclusive": "undecided"}  # verdict → its word on a rung
+OUTCOMES = {"supported": "holds", "refuted": "fails", "inconclusive": "undecided"}  # verdict → its word on a rung
 LINE = """id claim metric expected how direction notebook rung threshold_low threshold_high n run value low high
 baseline null verdict reason how_far"""
 
