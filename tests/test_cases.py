@@ -12,9 +12,8 @@ from conftest import RATE, tone
 from typer.testing import CliRunner
 
 from vaelib.cli import app
-from vaelib.collection import read_corpus
+from vaelib.collection import choose_split, read_corpus
 from vaelib.config import InputError
-from vaelib.splits import choose_split
 from vaelib.store import open_store
 
 NAMES = [f"{i:02d}.wav" for i in range(12)]

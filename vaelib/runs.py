@@ -19,7 +19,7 @@ from .audio import Scaler
 from .config import DEFAULT_BETA, InputError, RunConfig, one_of, outputs_dir, read_settings
 from .losses import gaussian_kl
 from .models import MODELS, VAE, Posterior, VaDE, build
-from .splits import SPLITS
+from .collection import SPLITS
 from .store import Store, open_store
 from .training import read_checkpoint, train
 from .windows import Clips, encode_windows

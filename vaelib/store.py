@@ -24,10 +24,20 @@ from filelock import FileLock
 from tqdm import tqdm
 from zarr.codecs import BloscCodec
 
-from . import audio, splits
-from .collection import LABELS, LADDER, UNLABELLED, Corpus, Rejected, quarantine, read_corpus, require_seen
+from . import audio, collection
+from .collection import (
+    LABELS,
+    LADDER,
+    SPLITS,
+    UNLABELLED,
+    Corpus,
+    Rejected,
+    choose_split,
+    quarantine,
+    read_corpus,
+    require_seen,
+)
 from .config import ROOT, FrontEnd, InputError, data_dir, digest, one_of, write_atomic, writing
-from .splits import SPLITS, choose_split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +82,8 @@ def _identity(
     """Where a store lies, and the attributes that tell it from others; arguments as of `build_store`."""
     shortest = fe.min_samples / fe.sample_rate
     if (segment_seconds and not segment_seconds >= shortest - 1e-3) or not 0 <= hop_seconds < float("inf"):
-        raise InputError(
-            f"segments of {segment_seconds:g} s with a hop of {hop_seconds:g} s cannot be cut: a segment has at least "
-            f"{shortest:.2f} s (one window; 0: files stay whole), a hop is positive (0: segments lie end to end)"
-        )
+        what = f"segments of {segment_seconds:g} s with a hop of {hop_seconds:g} s cannot be cut"
+        raise InputError(f"{what}: a segment has at least {shortest:.2f} s (0: no cut), a hop is not negative")
     rendered, cut = bool(corpus.record), (float(segment_seconds), float(hop_seconds or segment_seconds))
     path, windows = store_path(corpus.name, fe.name, windows, rendered), windows or USUAL[rendered]
     # Another split, or another cut, is another store to a run: its test clips may be those it was trained on.
@@ -94,9 +102,6 @@ def _identity(
         "rendered": rendered,
         "rung": corpus.record["rungs"][windows] if rendered else own,
     }
-
-
-# --- reading ---
 
 
 @dataclass(frozen=True)
@@ -200,9 +205,6 @@ def open_store(path: Path | str) -> Store:
     return Store(path, table[table["split"] != REJECTED], group["log_mel"], dict(group.attrs))
 
 
-# --- making ---
-
-
 def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | None = None, **how: Any) -> Path:
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
@@ -245,7 +247,7 @@ def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor
         group = zarr.open_group(unfinished, mode="w", zarr_format=3)
         group.create_array(
             "log_mel", shape=(n, fe.n_mels, frames), chunks=(chunk, fe.n_mels, frames), dtype="float16",
-            # Smaller than Zarr's default, in a third of its time (full front end: 0.87 instead of 0.88 of the raw size)
+            # smaller than Zarr's default, in a third of its time
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2), fill_value=-100.0,
             dimension_names=("clip", "mel", "frame"), attributes={"units": "dB re full scale, power"},
         )  # fmt: skip
@@ -263,7 +265,7 @@ def _write_rejected(path: Path, rows: list[Rejected]) -> None:
     reasons: dict[str, list[str]] = {}
     for name, reason in rows:
         reasons.setdefault(name, []).append(reason)
-    once = [(name, f"{r[0]}; so {len(r) - 1} more parts" if len(r) > 1 else r[0]) for name, r in reasons.items()]
+    once = [(name, r[0] + (f"; parts set aside: {len(r)}" if len(r) > 1 else "")) for name, r in reasons.items()]
     write_atomic(path, pd.DataFrame(once, columns=["path", "reason"]).to_csv(index=False))
 
 
@@ -302,8 +304,9 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
         db = audio.log_mel(wave, fe)[:, : row.shape[1]].numpy()
         row[:, : db.shape[1]] = db
         values = db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels
-        mark = splits.fingerprint(db).tobytes().hex()
-        found.append({**dict(zip(MEASURED, values, strict=True)), "fingerprint": mark})
+        found.append(
+            dict(zip(MEASURED, values, strict=True)) | {"fingerprint": collection.fingerprint(db).tobytes().hex()}
+        )
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
@@ -324,9 +327,11 @@ def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], 
     table = table.assign(split=REJECTED, duplicate_of="")
     usable = table[good].reset_index(drop=True)
     if not corpus.record:  # rendered clips are each other's near copies by design
-        prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"][good])), np.uint8).reshape(-1, splits.BYTES)
-        same = splits.groups(prints, usable["seconds"].to_numpy())
-        usable["duplicate_of"] = splits.duplicate_of(usable["path"].tolist(), same)
+        prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"][good])), np.uint8).reshape(
+            -1, collection.BYTES
+        )
+        same = collection.groups(prints, usable["seconds"].to_numpy())
+        usable["duplicate_of"] = collection.duplicate_of(usable["path"].tolist(), same)
     usable["split"], note = choose_split(usable, wanted["split_seed"])
     table.loc[good, ["duplicate_of", "split"]] = usable[["duplicate_of", "split"]].to_numpy()
     group = zarr.open_group(path, mode="a")
