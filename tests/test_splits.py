@@ -11,9 +11,9 @@ import soxr
 import torch
 from conftest import RATE, TINY, tone
 
-from vaelib import audio, splits
+from vaelib import audio, collection
+from vaelib.collection import SPLITS, choose_split, split_clips
 from vaelib.config import COMPACT, FULL, InputError
-from vaelib.splits import SPLITS, choose_split, split_clips
 
 
 def melody(seed: int, seconds: float = 7.0) -> np.ndarray:
@@ -42,7 +42,7 @@ CHANGES = {
 
 def print_of(wave, rate=RATE, fe=COMPACT):
     wave = soxr.resample(wave, rate, RATE)
-    return splits.fingerprint(audio.log_mel(torch.as_tensor(wave, dtype=torch.float32), fe).numpy())
+    return collection.fingerprint(audio.log_mel(torch.as_tensor(wave, dtype=torch.float32), fe).numpy())
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def clips():
 @pytest.mark.parametrize(("change", "fe"), [*((c, COMPACT) for c in CHANGES), ("MP3", FULL)], ids=str)
 def test_the_same_audio_is_found_again_and_nothing_else(clips, change, fe):
     prints = [print_of(w, fe=fe) for w in clips] + [print_of(*CHANGES[change](w), fe=fe) for w in clips]
-    found = splits.groups(np.array(prints), np.full(2 * len(clips), 7.0))
+    found = collection.groups(np.array(prints), np.full(2 * len(clips), 7.0))
     assert found.tolist() == 2 * list(range(len(clips)))
 
 
@@ -61,29 +61,31 @@ def test_what_has_no_clear_sign_equals_nothing(clips):
     quiet = np.zeros(8 * RATE, np.float32)
     prints = [print_of(np.r_[quiet, w[:RATE]]) for w in clips] + [print_of(quiet)] * 2 + [print_of(quiet + 0.001)]
     prints += [print_of(tone(220, seed=s), fe=TINY) for s in range(5)]  # steady tones that differ in their noise only
-    assert splits.groups(np.array(prints), np.full(len(prints), 9.0)).tolist() == list(range(len(prints)))
+    assert collection.groups(np.array(prints), np.full(len(prints), 9.0)).tolist() == list(range(len(prints)))
 
 
 def test_lengths_must_agree_and_the_number_of_rows_does_not_matter():
     rng = np.random.default_rng(1)
-    prints = rng.integers(0, 256, (1000, splits.BYTES), np.uint8) | np.r_[np.zeros(64, "u1"), np.full(64, 0xCC, "u1")]
+    prints = (
+        rng.integers(0, 256, (1000, collection.BYTES), np.uint8) | np.r_[np.zeros(64, "u1"), np.full(64, 0xCC, "u1")]
+    )
     turned = np.packbits(rng.random((500, 512)) < 0.1, axis=1)  # a tenth of the signs, which then are unclear
     prints[500:, :64], prints[500:, 64:] = prints[:500, :64] ^ turned, prints[:500, 64:] & ~turned
     seconds = np.r_[np.full(700, 10.0), np.full(300, 11.0)]
-    found = splits.groups(prints, seconds)
+    found = collection.groups(prints, seconds)
     assert found[:700].tolist() == [*range(500), *range(200)] and found[700:].tolist() == list(range(700, 1000))
-    assert splits.groups(np.repeat(prints[:1], 300, axis=0), np.ones(300)).tolist() == [0] * 300
-    assert splits.groups(prints[:0], seconds[:0]).tolist() == []
+    assert collection.groups(np.repeat(prints[:1], 300, axis=0), np.ones(300)).tolist() == [0] * 300
+    assert collection.groups(prints[:0], seconds[:0]).tolist() == []
 
 
 def test_a_copy_agrees_place_by_place_in_half_of_its_segments():
     paths = ["a"] * 4 + ["b"] * 4 + ["c"] * 4 + ["d"] * 2 + ["e"]
     found = np.array([0, 1, 2, 3, 0, 1, 6, 7, 1, 0, 10, 11, 0, 13, 0])
     # b: two of four; c: the same two, but in another order; d and e: one of a's four
-    assert splits.duplicate_of(paths, found).tolist() == [""] * 4 + ["a"] * 4 + [""] * 7
-    assert splits.duplicate_of(["x", "y", "z"], np.array([0, 0, 0])).tolist() == ["", "x", "x"]
-    assert splits.duplicate_of(["a", "a", "a"], np.zeros(3, int)).tolist() == ["", "", ""]  # a repeated passage
-    assert splits.duplicate_of([], np.zeros(0, int)).tolist() == []
+    assert collection.duplicate_of(paths, found).tolist() == [""] * 4 + ["a"] * 4 + [""] * 7
+    assert collection.duplicate_of(["x", "y", "z"], np.array([0, 0, 0])).tolist() == ["", "x", "x"]
+    assert collection.duplicate_of(["a", "a", "a"], np.zeros(3, int)).tolist() == ["", "", ""]  # a repeated passage
+    assert collection.duplicate_of([], np.zeros(0, int)).tolist() == []
 
 
 def clips_of(genres=5, per_genre=40, per_artist=0, seed=0) -> pd.DataFrame:

@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 from .audio import Scaler
+from .collection import SPLITS
 from .config import DEFAULT_BETA, InputError, RunConfig, one_of, outputs_dir, read_settings
 from .losses import gaussian_kl
 from .models import MODELS, VAE, Posterior, VaDE, build
-from .collection import SPLITS
 from .store import Store, open_store
 from .training import read_checkpoint, train
 from .windows import Clips, encode_windows

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..audio import Scaler
+from ..collection import groups_of
 from ..config import InputError
 from ..descriptors import describe
 from ..metrics.clustering import nearest, project
 from ..runs import Run, labels_of
-from ..collection import groups_of
 from ..store import Store
 from .fields import fields_of, model_fields
 from .page import UNREADABLE, WIDTH, Explorer, data_uri, figure_setup, mp3, picture
