@@ -25,18 +25,7 @@ from tqdm import tqdm
 from zarr.codecs import BloscCodec
 
 from . import audio, collection
-from .collection import (
-    LABELS,
-    LADDER,
-    SPLITS,
-    UNLABELLED,
-    Corpus,
-    Rejected,
-    choose_split,
-    quarantine,
-    read_corpus,
-    require_seen,
-)
+from .collection import LABELS, LADDER, SPLITS, UNLABELLED, Corpus, Rejected, choose_split
 from .config import ROOT, FrontEnd, InputError, data_dir, digest, one_of, write_atomic, writing
 
 if TYPE_CHECKING:
@@ -214,7 +203,7 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
     segment to the next (0: end to end); `windows` (`WINDOWS`, `USUAL`).
     InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
     """
-    corpus = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    corpus = corpus if isinstance(corpus, Corpus) else collection.read_corpus(corpus)
     path, wanted = _identity(corpus, fe, **how)
     if _is(path, wanted):
         return path
@@ -232,7 +221,7 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
 def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor) -> None:
     """Build under another name, from where an interrupted call left it; what is rejected is written down early."""
     unfinished, rejected = path.with_suffix(".partial.zarr"), path.with_suffix(".rejected.csv")
-    table, bad = quarantine(corpus, fe, *(wanted[name] for name in CUT), pool.map)
+    table, bad = collection.quarantine(corpus, fe, *(wanted[name] for name in CUT), pool.map)
     _write_rejected(rejected, bad)
     if table.empty:
         raise InputError(f"none of the {len(bad)} files of {corpus.root} is usable; the reasons are in {rejected}")
@@ -287,8 +276,8 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
     """Write the log-mels of some rows, a whole chunk, and to `done` what became of them."""
     import torch  # here: a second that reading a store need not wait for
 
-    require_seen(root)
-    require_seen(path)
+    collection.require_seen(root)
+    collection.require_seen(path)
     torch.set_num_threads(1)  # the workers are the parallelism
     # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
@@ -304,9 +293,8 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
         db = audio.log_mel(wave, fe)[:, : row.shape[1]].numpy()
         row[:, : db.shape[1]] = db
         values = db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels
-        found.append(
-            dict(zip(MEASURED, values, strict=True)) | {"fingerprint": collection.fingerprint(db).tobytes().hex()}
-        )
+        mark = {"fingerprint": collection.fingerprint(db).tobytes().hex()}
+        found.append(dict(zip(MEASURED, values, strict=True)) | mark)
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
@@ -327,10 +315,8 @@ def _finish(path: Path, corpus: Corpus, table: pd.DataFrame, clips: list[Clip], 
     table = table.assign(split=REJECTED, duplicate_of="")
     usable = table[good].reset_index(drop=True)
     if not corpus.record:  # rendered clips are each other's near copies by design
-        prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"][good])), np.uint8).reshape(
-            -1, collection.BYTES
-        )
-        same = collection.groups(prints, usable["seconds"].to_numpy())
+        prints = np.frombuffer(bytes.fromhex("".join(found["fingerprint"][good])), np.uint8)
+        same = collection.groups(prints.reshape(len(usable), -1), usable["seconds"].to_numpy())
         usable["duplicate_of"] = collection.duplicate_of(usable["path"].tolist(), same)
     usable["split"], note = choose_split(usable, wanted["split_seed"])
     table.loc[good, ["duplicate_of", "split"]] = usable[["duplicate_of", "split"]].to_numpy()
