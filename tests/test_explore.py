@@ -60,7 +60,7 @@ def runs(store, folders):
 @pytest.fixture
 def named(monkeypatch):
     """Three live dimensions; the second is a fader that falls when z rises."""
-    found = {3: Meaning("energy", 0.3), 1: Meaning("drums", 0.8, "dB", -6.0, -4.0), 0: Meaning("", 0.0)}
+    found = {3: Meaning("energy"), 1: Meaning("drums", "dB", -6.0, -4.0), 0: Meaning()}
     monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
     monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ortho_group
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import balanced_accuracy_score, mutual_info_score, r2_score
 from sklearn.neighbors import NearestCentroid
@@ -76,7 +77,7 @@ def test_a_constant_factor_is_left_out_and_a_single_dimension_measured_against_n
 def test_what_each_clip_adds_has_the_mig_as_its_mean():
     codes, factors = continuous(400, 3)
     factors = factors | {"level": (codes[:, 0] > 0).astype(int), "constant": np.zeros(400)}
-    for seen in (codes, codes @ d.random_rotations(3, 1)[0], codes[:, :1]):
+    for seen in (codes, codes @ ortho_group.rvs(3, random_state=1), codes[:, :1]):
         score = d.mig(seen, factors)
         parts = d.mig_by_clip(seen, factors, score)
         assert parts.shape == (400,) and parts.mean() == pytest.approx(score.mean)
@@ -143,8 +144,7 @@ def test_a_dimension_is_named_after_the_one_factor_that_it_knows():
     codes, factors = continuous(2000, 3)
     seen = np.c_[codes[:, 0], codes[:, 1] + codes[:, 2], np.random.default_rng(1).normal(size=2000)]
     found = d.best_known(d.mig(seen, factors), d.permuted_scores(seen, factors, 0), np.arange(3))
-    assert [name for name, _ in found.values()] == ["f0", "", ""]
-    assert found[0][1] == pytest.approx(1) and 0.05 < found[1][1] < 0.5 and found[2][1] < 0.05
+    assert found == {0: "f0", 1: "", 2: ""}
 
 
 def test_main_share_of_pure_even_and_idle_directions():
@@ -161,17 +161,17 @@ def test_main_share_of_pure_even_and_idle_directions():
 def test_scores_of_aligned_and_of_turned_codes():
     codes, factors = continuous(1500, 3)
     part = np.arange(1500) % 3 == 0
-    turned = codes @ d.random_rotations(3, 1, 5)[0]
+    turned = codes @ ortho_group.rvs(3, random_state=5)
     found = {}
     for name, z in (("aligned", codes), ("turned", turned)):
         padded = np.c_[z, np.zeros((1500, 4))]  # dead dimensions
         found[name], clips = d.disentanglement_scores(padded, factors, np.arange(3), ~part, part, {"pca": z[:, :2]})
         assert found[name]["mig.mean"] == pytest.approx(clips["mig.mean"].mean()) == d.mig(z, factors).mean
         assert found[name]["mig.null_p95"] < 0.05 and set(clips) == {"mig.mean", "mig.pca"}
-    assert d.separates(found["aligned"]) and "mean more than chance" in d.axes_verdict(found["aligned"])
+    assert "mean more than chance" in d.axes_verdict(found["aligned"])
     assert found["aligned"]["live.own"] == 3 and found["aligned"]["mig.of.f0"] > 0.9
     assert found["aligned"]["dci.disentanglement"] > 0.9 > found["aligned"]["dci.rotated"]
-    assert not d.separates(found["turned"]) and "random directions" in d.axes_verdict(found["turned"])
+    assert "random directions" in d.axes_verdict(found["turned"])
     one, _ = d.disentanglement_scores(codes[:, :1], {"f0": factors["f0"]}, np.arange(1), ~part, part, {})
     assert one["mig.rotated_p95"] == pytest.approx(one["mig.of.f0"])  # one dimension cannot turn
 
@@ -190,18 +190,19 @@ def mixes(n: int, seed: int = 0):
 
 
 def test_levels_of_patterns_are_read_in_their_own_units_and_nothing_else_is():
-    reader = d.Reader(*mixes(60))
-    x, levels = mixes(40, seed=1)
-    np.testing.assert_allclose(reader.read(x)["two"], levels["two"], atol=0.3)
-    r2 = {name: r2_score(levels[name], reader.read(x)[name]) for name in levels}
-    assert r2["one"] > 0.99 and r2["two"] > 0.99 and r2["none"] < 0.2
-    change = (reader.read(x + 0.01 * PATTERNS[0]) - reader.read(x))[["one", "two"]]
+    reader, (x, levels) = d.linear_reader(*mixes(60)), mixes(40, seed=1)
+    np.testing.assert_allclose(reader.predict(x)[:, 1], levels["two"], atol=0.3)
+    one, two, none = r2_score(np.stack([*levels.values()], 1), reader.predict(x), multioutput="raw_values")
+    assert one > 0.99 and two > 0.99 and none < 0.2
+    change = (reader.predict(x + 0.01 * PATTERNS[0]) - reader.predict(x))[:, :2]
     np.testing.assert_allclose(change, np.tile([0.1, 0], (40, 1)), atol=0.02)
+    assert d.linear_reader(x, {"one": levels["one"]}).predict(x).shape == (40, 1)
 
 
 def test_fine_spectrograms_are_averaged():
     x = np.random.default_rng(0).uniform(size=(2, 128, 1293))
     found = d.coarse(x)
-    assert found.shape == (2, 64, 64) and d.coarse(found) is found
-    np.testing.assert_allclose(found[0, 0, 0], x[0, :2, :20].mean())
+    assert found.shape == (2, 64 * 64)
+    np.testing.assert_allclose(d.coarse(found.reshape(2, 64, 64)), found)
+    np.testing.assert_allclose(found[0, 0], x[0, :2, :20].mean())
     np.testing.assert_allclose(found.mean(), x.mean(), rtol=1e-2)

@@ -1,10 +1,10 @@
-"""Probes on separable and random codes; judges that hear the class, and one that cannot; trees of known families."""
+"""Probes on separable and random codes; trees of known families."""
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from vaelib.metrics.judges import balanced_values, cophenetic_agreement, fit_judge, linear_probe
+from vaelib.metrics.judges import balanced_values, cophenetic_agreement, linear_probe
 
 NAMES = np.array(["arab", "metal", "salsa"])
 
@@ -27,10 +27,8 @@ def test_probe_reads_what_is_there_and_only_that():
     assert score.balanced_accuracy == pytest.approx(norm.cdf(0.75), abs=0.05) and score.chance == 0.5
 
 
-def test_probe_of_single_classes_collapsed_codes_and_unseen_classes():
+def test_probe_of_collapsed_codes_and_unseen_classes():
     x, y = codes(3)
-    assert np.isnan(linear_probe(x, np.full(240, "arab"), x, y).balanced_accuracy)
-    assert np.isnan(linear_probe(x, y, x, np.full(240, "arab")).balanced_accuracy)
     collapsed = linear_probe(np.zeros((240, 6)), y, np.zeros((240, 6)), y)
     assert collapsed.balanced_accuracy == pytest.approx(collapsed.chance)
     unseen = linear_probe(x[y != "metal"], y[y != "metal"], x, y)  # a class that train lacks cannot be found
@@ -40,13 +38,6 @@ def test_probe_of_single_classes_collapsed_codes_and_unseen_classes():
 def test_balanced_values_are_those_of_the_mean_recall():
     found = balanced_values(np.array(["a", "a", "b", "b"]), np.array(["a", "a", "a", "b"]))
     assert found == pytest.approx([2 / 3, 2 / 3, 0, 2]) and found.mean() == pytest.approx((2 / 3 + 1) / 2)
-
-
-def test_a_judge_of_many_features_sees_the_class_among_its_principal_components():
-    (x, y), (other, truth) = codes(9, 90), codes(9, 60, seed=1)
-    many = np.random.default_rng(0).normal(size=(6, 300))
-    answers = fit_judge(x @ many, y, components=5).predict(other @ many)
-    assert balanced_values(answers, truth).mean() > 0.95
 
 
 def test_tree_that_follows_two_pairs_exactly():
@@ -66,7 +57,7 @@ def test_tree_of_many_families_is_significant_and_a_random_one_is_not():
     families = np.repeat(np.arange(4), 3)
     good = cophenetic_agreement(10 * np.eye(4)[families] + rng.normal(size=(12, 4)), families)
     assert good.correlation > 0.9 and good.p_value < 0.01
-    assert good.null_mean == pytest.approx(0, abs=0.05) and 0 < good.null_p95 < good.correlation
+    assert 0 < good.null_p95 < good.correlation
     p_values = [cophenetic_agreement(rng.normal(size=(12, 4)), families).p_value for _ in range(20)]
     assert np.mean(np.array(p_values) < 0.05) < 0.2 and np.mean(p_values) == pytest.approx(0.5, abs=0.2)
 

@@ -74,16 +74,6 @@ def wave(turns) -> np.ndarray:
     return 0.5 + 0.5 * np.cos(2 * np.pi * turns)
 
 
-def test_ripples_cover_both_axes_and_both_directions_once():
-    found = s.ripples((64, 64))
-    assert found.images.shape == (6 + 6 + 2 * 6 * 6, 4, 64, 64) and found.images.dtype == np.float32
-    pairs = set(zip(found.temporal, found.spectral, strict=True))
-    assert len(pairs) == len(found.temporal) and (0, 0) not in pairs
-    assert {(t, -f) for t, f in pairs if t} == {(t, f) for t, f in pairs if t}
-    falls = found.images[(found.temporal == 1) & (found.spectral == 1)][0, 0]
-    assert falls[:, 0].argmax() == 0 and falls[:, 1].argmax() == 63  # a positive spectral modulation falls
-
-
 CASES = {
     "partials of no whole number": (wave(5.5 * FREQ), "frequency band"),
     "vertical stripe": (np.abs(TIME - 0.3) < 0.06, "onset"),

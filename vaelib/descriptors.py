@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import librosa
@@ -28,6 +29,7 @@ FFT, HOP = 2048, 512  # samples
 KEY_FFT = 4096  # samples; half as long, a window does not part the semitones around middle C
 BLOCK = 128  # clips between two writings of the cache
 MAIN_FACTORS = ("tempo", "key", "energy", "brightness", "vocal_level")  # of the claims
+MOST_FACTORS = 20  # that are scored: trees and nulls of hundreds would take hours
 LIVE_KL = 0.05  # nats, mean over test clips; below this a dimension carries next to nothing
 
 # Perceived fit of C, C#, … B in C major and in C minor: Krumhansl & Kessler 1982, Psychological Review 89(4), 334-368.
@@ -63,18 +65,12 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     found["onset_rate"] = count * rate / len(wave)
     if count > 1:
         found["tempo"] = float(librosa.feature.tempo(onset_envelope=envelope, sr=rate, hop_length=HOP).item())
-    found["key"], found["key_strength"] = _key(wave, rate)
-    return found
-
-
-def _key(wave: np.ndarray, rate: int) -> tuple[float, float]:
-    """The key's tonic and the correlation of its profile with the mean chroma; 0 where that is even."""
     spectrum = np.abs(librosa.stft(wave, n_fft=KEY_FFT, hop_length=KEY_FFT // 2, center=False))
     # weighted around 310 Hz, where the notes are: higher up are their overtones, the fifth first among them
     chroma = librosa.feature.chroma_stft(S=spectrum, sr=rate, n_fft=KEY_FFT, tuning=0.0, ctroct=3.5, octwidth=1.0)
     profiles, heard = [np.roll(mode, tonic) for mode in (_C_MAJOR, _C_MINOR) for tonic in range(12)], chroma.mean(1)
     fit = np.corrcoef(heard, profiles)[0, 1:] if heard.std() > 1e-9 else np.zeros(24)
-    return float(fit.argmax() % 12), float(fit.max().clip(0, 1))
+    return found | {"key": float(fit.argmax() % 12), "key_strength": float(fit.max().clip(0, 1))}
 
 
 def describe(store: Store) -> pd.DataFrame:
@@ -87,26 +83,24 @@ def describe(store: Store) -> pd.DataFrame:
     made += [librosa.__version__, code_version(("audio", "descriptors"))]
     made += [store.table[[c for c in ("path", "start_s", "asked_s") if c in store.table]].to_dict()]
     cache = store.path.with_suffix(f".descriptors-{digest(made)}.csv")
-    known = pd.DataFrame(columns=list(NAMES), dtype=float)
+    known, failed = pd.DataFrame(columns=list(NAMES), dtype=float), {}
     if cache.is_file():
         known = pd.read_csv(cache, index_col="row", dtype=dict.fromkeys(NAMES, float))
-    todo, reasons = store.rows()[~np.isin(store.rows(), known.index)].tolist(), {}
-    if todo:
+    if todo := store.rows()[~np.isin(store.rows(), known.index)].tolist():
         measure(np.random.default_rng(0).standard_normal(FFT * 8), 22_050)  # librosa compiles, in one thread
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in tqdm(range(0, len(todo), BLOCK), "descriptors", unit="block", file=sys.stdout):
                 rows = todo[start : start + BLOCK]
-                found = dict(zip(rows, pool.map(lambda row: _measure_row(store, row), rows), strict=True))
-                reasons |= {row: why for row, why in found.items() if isinstance(why, str)}
-                values = [pd.Series(v, name=row) for row, v in found.items() if row not in reasons]
-                known = pd.concat([known, pd.DataFrame(values, dtype=float)]) if values else known
+                found = pd.DataFrame([*pool.map(partial(_measure_row, store), rows)], rows, [*NAMES, "failed"])
+                failed |= found["failed"].dropna().to_dict()
+                known = pd.concat([known, found.loc[found["failed"].isna(), list(NAMES)].astype(float)])
                 write_atomic(cache, known.to_csv(index_label="row"))
-    if reasons:
-        first, reason = min(reasons.items())
+    if failed:
+        row, reason = min(failed.items())
         message = (
-            f"{len(reasons)} of {len(store.table)} clips of {store.path.name} have no descriptors, the first "
-            f"{store.audio_path(first)}, which {reason.partition(';')[0]}: put the audio back, or preprocess the "
-            "corpus as it is now"
+            f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors, the first "
+            f"{store.audio_path(row)}, which {reason.partition(';')[0]}: put the audio back, or preprocess the corpus "
+            "as it is now"
         )
         if known.empty:
             raise InputError(message)
@@ -114,14 +108,14 @@ def describe(store: Store) -> pd.DataFrame:
     return known.reindex(store.table.index)
 
 
-def _measure_row(store: Store, row: int) -> dict[str, float] | str:
-    """The descriptors of one clip, or why there are none."""
+def _measure_row(store: Store, row: int) -> dict:
+    """The descriptors of one clip, or why it `failed`."""
     try:
         wave = store.load(row).numpy()
     except audio.UnreadableAudio as e:
-        return str(e)
+        return {"failed": str(e)}
     if min(len(wave) // store.front_end.hop + 1, store.log_mel.shape[2]) != store.table.loc[row, "n_frames"]:
-        return "has another length than when it was preprocessed"
+        return {"failed": "has another length than when it was preprocessed"}
     return measure(wave, store.front_end.sample_rate)
 
 
@@ -148,22 +142,20 @@ class Factors(NamedTuple):
 class Meaning(NamedTuple):
     """What a live dimension stands for."""
 
-    factor: str  # that it is named after, in words, or "" where none stands clear
-    information: float  # with the factor it knows most about, share of that factor's entropy
+    factor: str = ""  # that it is named after, in words, or "" where none stands clear
     unit: str = ""  # of the factor
     slope: float = 0.0  # the factor is about slope · z + offset; 0 where a line says less than half of it
     offset: float = 0.0
 
 
 def factors_of(run: Run) -> Factors:
-    """Factors that every clip has and that vary: the main ones if some are there, else all, else the descriptors.
+    """Factors that every clip has and that vary: the main ones if some are there, else the first `MOST_FACTORS`.
 
-    InputError: nothing could be measured.
+    Without any, audio descriptors of the clips that have them. InputError: nothing could be measured.
     """
     table, source = run.store.table.loc[run.store.rows()], "true"
-    there = [f for f in run.store.factors if f in table and table[f].notna().all() and table[f].nunique() > 1]
-    if there:
-        table = table[[f for f in MAIN_FACTORS if f in there] or there]
+    if there := [f for f in run.store.factors if table[f].notna().all() and table[f].nunique() > 1]:
+        table = table[[f for f in MAIN_FACTORS if f in there] or there[:MOST_FACTORS]]
     else:
         table, source = describe(run.store).loc[run.store.rows()], "measured"
         table = table.loc[:, table.notna().mean() > 0.5].dropna()
@@ -173,20 +165,17 @@ def factors_of(run: Run) -> Factors:
             "manifest, or use clips that are neither silent nor shorter than a fifth of a second"
         )
     values = {name: table[name].to_numpy() for name in table}
-    if "key" in values:
+    if "key" in values and table["key"].nunique() <= 24:
         values["key"] = values["key"].round().astype(int)  # a class: B lies next to C
     return Factors(values, source, table.index.to_numpy())
 
 
 def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
     """(clip, L) posterior means of the clips `rows`, or one draw from each posterior."""
-    embedding = run.embed(None)
-    at = np.searchsorted(embedding.rows, rows)
-    means = embedding.means[at]
-    if not sampled:
-        return means
+    every = run.embed(None)
+    means, logvars = (values[np.searchsorted(every.rows, rows)] for values in (every.means, every.logvars))
     noise = np.random.default_rng(run.config.training.seed).standard_normal(means.shape)
-    return means + noise * np.exp(0.5 * embedding.logvars[at])
+    return means + noise * np.exp(0.5 * logvars) if sampled else means
 
 
 def live_dimensions(run: Run) -> np.ndarray:
@@ -197,24 +186,23 @@ def live_dimensions(run: Run) -> np.ndarray:
 
 def meanings(run: Run) -> dict[int, Meaning]:
     """What each live dimension stands for (`best_known`): the names of sliders, and of the rows of every matrix."""
-    live = live_dimensions(run)
+    found = {int(d): Meaning() for d in live_dimensions(run)}
     try:
         factors = factors_of(run)
     except InputError:
-        return {int(d): Meaning("", 0.0) for d in live}
-    codes, values, found = codes_of(run, factors.rows), factors.values, {}
+        return found
+    codes, values = codes_of(run, factors.rows), factors.values
     permuted = dis.permuted_scores(codes, values, run.config.training.seed)
-    for d, (name, known) in dis.best_known(dis.mig(codes, values), permuted, live).items():
-        found[d] = Meaning("", known)
+    for d, name in dis.best_known(dis.mig(codes, values), permuted, np.array([*found])).items():
         if name:
             z, v = codes[:, d], values[name].astype(float)
             straight = name != "key" and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
             line = np.polyfit(z, v, 1).tolist() if straight else (0.0, 0.0)
-            found[d] = Meaning(factors.text(name), known, run.store.units.get(name, ""), *line)
+            found[d] = Meaning(factors.text(name), run.store.units.get(name, ""), *line)
     return found
 
 
 def label(dimension: int, found: dict[int, Meaning]) -> str:
     """`z17 · drums`, or `z17` where no factor stands clear (or the dimension is dead)."""
-    factor = found[dimension].factor if dimension in found else ""
+    factor = found.get(dimension, Meaning()).factor
     return f"z{dimension} · {factor}" if factor else f"z{dimension}"

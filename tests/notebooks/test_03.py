@@ -1,6 +1,10 @@
 """Notebook 03 as executed: reconstruction beside Basic, filters beside initialisation, the tree of genres."""
 
+import nbformat
+import numpy as np
 import pytest
+
+from vaelib.config import notebooks_dir
 
 NAME = "03_conv_vae"
 
@@ -26,3 +30,15 @@ def test_filters_are_measured_beside_the_network_before_training_and_the_tree_ha
     assert -1 <= n["families.cophenetic"] <= 1 and 0 < n["families.p"] <= 1
     assert (n["families.cophenetic"] > n["families.null_p95"]) == (n["families.p"] < 0.05)
     assert (notebooks.trained(NAME).folder / "results" / "hierarchy.png").is_file()
+
+
+def test_ripples_cover_both_axes_and_both_directions_once():
+    cells, space = nbformat.read(notebooks_dir() / f"{NAME}.ipynb", 4).cells, {"np": np}
+    exec(next(c.source for c in cells if "images = " in c.source).partition("\n\n\n")[0], space)
+    images, temporal, spectral = (space[name] for name in ("images", "temporal", "spectral"))
+    assert images.shape == (6 + 6 + 2 * 6 * 6, 4, 64, 64) and images.dtype == np.float32
+    pairs = set(zip(temporal, spectral, strict=True))
+    assert len(pairs) == len(temporal) and (0, 0) not in pairs
+    assert {(t, -f) for t, f in pairs if t} == {(t, f) for t, f in pairs if t}
+    falls = images[(temporal == 1) & (spectral == 1)][0, 0]
+    assert falls[:, 0].argmax() == 0 and falls[:, 1].argmax() == 63  # a positive spectral modulation falls

@@ -7,21 +7,27 @@ values than bins are continuous, everything else (integers, text, few levels) is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import entropy, ortho_group
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.feature_selection import r_regression
 from sklearn.linear_model import RidgeCV
-from sklearn.metrics import r2_score, recall_score
+from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vaelib.metrics.statistics import Scores, bootstrap_interval, mean_known
+from vaelib.metrics.statistics import Scores, bootstrap_interval
 
 Factors = Mapping[str, np.ndarray]
 BINS = 20  # of every dimension and every continuous factor, as in Locatello et al. 2019, arXiv:1811.12359
 PERMUTATIONS, ROTATIONS = 20, 40
 KNOWN = 0.1  # share of a factor's entropy, beyond chance, that a dimension named after it must know
+DEAD = 1e-12  # variance of a dimension that predicts nothing, as in disentanglement_lib
 
 
 class GapScore(NamedTuple):
@@ -61,10 +67,11 @@ def mutual_information(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
     return np.maximum(h_code + entropy(np.bincount(factor)) - h_joint, 0.0)  # rounding dips below 0
 
 
-def _gap(matrix: np.ndarray, names: Sequence[str]) -> GapScore:
-    ranked = np.sort(np.vstack([np.zeros(matrix.shape[1]), matrix]), axis=0)  # a single dimension: its gap is against 0
-    gaps = ranked[-1] - ranked[-2]  # nan columns stay nan
-    return GapScore(mean_known(gaps), dict(zip(names, gaps.tolist(), strict=True)), matrix)
+def _gap(columns: Sequence[np.ndarray], factors: Factors) -> GapScore:
+    matrix = np.stack(columns, axis=1)
+    ranked = np.sort(np.vstack([np.zeros(len(columns)), matrix]), axis=0)  # a single dimension: its gap is against 0
+    gaps = pd.Series(ranked[-1] - ranked[-2], list(factors))  # nan columns stay nan
+    return GapScore(float(gaps.mean()), gaps.to_dict(), matrix)
 
 
 def mig(codes: np.ndarray, factors: Factors) -> GapScore:
@@ -78,7 +85,7 @@ def mig(codes: np.ndarray, factors: Factors) -> GapScore:
         levels = _levels(values)
         h = entropy(np.bincount(levels))
         columns.append(mutual_information(bins, levels) / (h if h > 0 else np.nan))
-    return _gap(np.stack(columns, axis=1), list(factors))
+    return _gap(columns, factors)
 
 
 def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndarray:
@@ -92,8 +99,7 @@ def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndar
             continue
         v, known = _levels(values), []
         for z in discretize(codes[:, np.argsort(-column, kind="stable")[:2]]).T:
-            joint = np.zeros((BINS, v.max() + 1))
-            np.add.at(joint, (z, v), 1)
+            joint = np.histogram2d(z, v, (np.arange(BINS + 1), np.arange(v.max() + 2)))[0]  # (bin, level)
             known.append(np.log(joint[z, v] * len(z) / (joint.sum(1)[z] * joint.sum(0)[v])))
         parts.append((known[0] - sum(known[1:])) / entropy(np.bincount(v)))
     return np.mean(parts, axis=0) if parts else np.full(len(codes), np.nan)
@@ -105,27 +111,18 @@ def sap(codes: np.ndarray, factors: Factors) -> GapScore:
     Kumar et al. 2018, arXiv:1711.00848. Continuous factors: R² of a linear fit. Discrete ones: balanced accuracy above
     chance of the nearest class mean; the paper's linear SVM cannot single out a middle class on one axis.
     """
-    matrix = np.zeros((codes.shape[1], len(factors)))
-    for k, v in enumerate(factors.values()):
-        levels = _levels(v)
-        for d, z in enumerate(np.asarray(codes, dtype=float).T):
-            if not levels.any():  # constant
-                matrix[d, k] = np.nan
-            elif z.var() <= 1e-12:  # disentanglement_lib's bound: a dead dimension predicts nothing
-                continue
-            elif is_continuous(v):
-                matrix[d, k] = np.corrcoef(z, v)[0, 1] ** 2
-            else:
-                means = np.bincount(levels, z) / np.bincount(levels)
-                matrix[d, k] = _above_chance(levels, np.abs(z[:, None] - means).argmin(1))
-    return _gap(matrix, list(factors))
+    codes = np.asarray(codes, dtype=float)
+    found = [r_regression(codes, v) ** 2 if is_continuous(v) else _nearest_mean(codes, v) for v in factors.values()]
+    return _gap([np.multiply(column, codes.var(0) > DEAD) for column in found], factors)
 
 
-def _above_chance(truth: np.ndarray, guess: np.ndarray) -> float:
-    """Balanced accuracy, rescaled so that chance is 0 and perfect 1."""
-    classes = np.unique(truth)
-    accuracy = recall_score(truth, guess, labels=classes, average="macro")
-    return max(0.0, (accuracy - 1 / len(classes)) / (1 - 1 / len(classes)))
+def _nearest_mean(codes: np.ndarray, values: np.ndarray) -> list[float] | float:
+    classes, y = np.unique(values, return_inverse=True)
+    if len(classes) < 2:
+        return np.nan
+    means = pd.DataFrame(codes).groupby(y).mean().to_numpy()  # (C, L)
+    guesses = [np.abs(z[:, None] - means[:, d]).argmin(1) for d, z in enumerate(codes.T)]
+    return [max(0.0, balanced_accuracy_score(y, guess, adjusted=True)) for guess in guesses]
 
 
 def dci(
@@ -140,18 +137,17 @@ def dci(
     """
     importances, scores = [], []
     for name, y in factors_train.items():
-        y_test, kind = factors_test[name], ExtraTreesRegressor
+        y_test, kind, score = factors_test[name], ExtraTreesRegressor, r2_score
         if len(np.unique(y)) < 2 or len(np.unique(y_test)) < 2:
             continue
         if not is_continuous(y):  # a float with few levels is a set of classes, which trees would refuse
-            y, y_test, kind = np.asarray(y).astype(str), np.asarray(y_test).astype(str), ExtraTreesClassifier
+            y, y_test = np.asarray(y).astype(str), np.asarray(y_test).astype(str)
+            kind, score = ExtraTreesClassifier, partial(balanced_accuracy_score, adjusted=True)
         # Every dimension at every split: drawn subsets would hand importance to noise dimensions. One thread: several
         # sum the trees in the order in which they finish.
         trees = kind(50, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=1, random_state=seed)
-        guess = trees.fit(codes_train, y).predict(codes_test)
+        scores.append(max(0.0, score(y_test, trees.fit(codes_train, y).predict(codes_test))))
         importances.append(trees.feature_importances_)
-        classes = kind is ExtraTreesClassifier
-        scores.append(_above_chance(y_test, guess) if classes else max(0.0, float(r2_score(y_test, guess))))
     if not scores:
         return np.nan, np.nan, np.nan
     known = np.stack(importances, axis=1)  # (L, factors that vary)
@@ -168,13 +164,6 @@ def _concentration(rows: np.ndarray) -> np.ndarray:
     return 1 - entropy(share, axis=1) / np.log(rows.shape[1])
 
 
-def random_rotations(dim: int, n: int, seed: int = 0) -> np.ndarray:
-    """`n` uniformly random orthogonal matrices, (n, dim, dim); one dimension cannot turn."""
-    if dim == 1:
-        return np.ones((n, 1, 1))
-    return ortho_group.rvs(dim, size=n, random_state=np.random.default_rng(seed)).reshape(n, dim, dim)
-
-
 def permuted_scores(codes: np.ndarray, factors: Factors, seed: int) -> list[GapScore]:
     """`PERMUTATIONS` times the MIG with the factors of other clips: what chance and the bias of binning give."""
     rng = np.random.default_rng(seed)
@@ -182,47 +171,36 @@ def permuted_scores(codes: np.ndarray, factors: Factors, seed: int) -> list[GapS
     return [mig(codes, {k: v[order] for k, v in factors.items()}) for order in orders]
 
 
-def separates(numbers: Mapping[str, float]) -> bool:
-    """Whether the axes mean more than chance: over clips, MIG above permuted factors and above random rotations."""
-    return numbers["mig.low"] > max(numbers["mig.null_p95"], numbers["mig.rotated_p95"])
-
-
 def axes_verdict(numbers: Mapping[str, float]) -> str:
-    """What the nulls say of the axes, in a sentence: rotations decide."""
+    """What the nulls say of the axes, in a sentence: over clips, the MIG must exceed chance and random rotations."""
     if numbers["mig.low"] <= numbers["mig.null_p95"]:
         return "That is not told apart from chance."
-    if not separates(numbers):
+    if numbers["mig.low"] <= numbers["mig.rotated_p95"]:
         return "The space knows the factors, but its axes are not told apart from random directions."
     return "The axes mean more than chance: turned at random, the same space separates less."
 
 
-def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) -> dict[int, tuple[str, float]]:
-    """The factor after which each `live` dimension may be named ("" for most), and what it knows of its best one.
+def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) -> dict[int, str]:
+    """The factor after which each `live` dimension may be named, "" for most.
 
-    It is named only where their mutual information exceeds what `permuted` factors reach (95th percentile of the
-    largest of all), and is, beyond the mean under permutation (bias), at least `KNOWN` of the factor's entropy and
-    twice what the dimension knows of any other factor.
+    Their mutual information must exceed what `permuted` factors reach (95th percentile of the largest of all), and be,
+    beyond the mean under permutation (bias), at least `KNOWN` of the factor's entropy and twice what the dimension
+    knows of any other factor.
     """
-    names = list(score.per_factor)
+    names, found = list(score.per_factor), {}
     chance = np.percentile([np.nanmax(p.matrix[live]) for p in permuted], 95)
-    excesses, found = score.matrix - np.mean([p.matrix for p in permuted], axis=0), {}
+    excesses = score.matrix - np.mean([p.matrix for p in permuted], axis=0)
     for d in live:
         best, excess = int(np.nan_to_num(score.matrix[d]).argmax()), excesses[d]  # nan: a factor that is constant here
-        known = float(score.matrix[d, best])
-        unclear = known <= chance or excess[best] < KNOWN or np.any(np.delete(excess, best) > excess[best] / 2)
-        found[int(d)] = ("" if unclear else names[best], known)
+        unclear = score.matrix[d, best] <= chance or excess[best] < KNOWN
+        found[int(d)] = "" if unclear or np.any(np.delete(excess, best) > excess[best] / 2) else names[best]
     return found
 
 
 def disentanglement_scores(
-    codes: np.ndarray,
-    factors: Factors,
-    live: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    others: Mapping[str, np.ndarray],
-    seed: int = 0,
-) -> Scores:
+    codes: np.ndarray, factors: Factors, live: np.ndarray, train: np.ndarray, test: np.ndarray,
+    others: Mapping[str, np.ndarray], seed: int = 0,
+) -> Scores:  # fmt: skip
     """MIG (per clip too), SAP and DCI of codes (N, L), with permuted factors, random rotations and other codes.
 
     MIG and SAP are of every clip: nothing is fitted, and few clips in 20 × 20 bins are mostly bias. DCI is fitted on
@@ -231,28 +209,20 @@ def disentanglement_scores(
     """
     score, permuted, alive = mig(codes, factors), permuted_scores(codes, factors, seed), codes[:, live]
     null = [p.mean for p in permuted]
-    rotated = [mig(alive @ q, factors).mean for q in random_rotations(len(live), ROTATIONS, seed)]
+    rotations = ortho_group.rvs(len(live), size=ROTATIONS, random_state=np.random.default_rng(seed))  # (rotation, D, D)
+    rotated = [mig(alive @ q, factors).mean for q in rotations]
     fit, held = ({k: v[part] for k, v in factors.items()} for part in (train, test))
-    turns = np.eye(len(live)), random_rotations(len(live), 1, seed)[0]
-    straight, turned = (dci(alive[train] @ q, fit, alive[test] @ q, held, seed) for q in turns)
-    spaces = {"mean": codes, **others}
-    scores = {name: mig(z, factors) for name, z in spaces.items()}
-    per_clip = {f"mig.{name}": mig_by_clip(spaces[name], factors, s) for name, s in scores.items()}
-    own = [name for name, _ in best_known(score, permuted, live).values() if name]
-    numbers = {
-        **{f"mig.{name}": s.mean for name, s in scores.items()},
-        "mig.low": bootstrap_interval(per_clip["mig.mean"][None]).low,
-        "mig.null_mean": np.mean(null),
-        "mig.null_p95": np.percentile(null, 95),
-        "mig.rotated_p95": np.percentile(rotated, 95),
-        "mig.factors": len(factors),
-        **{f"mig.of.{name}": gap for name, gap in score.per_factor.items()},
-        "sap.mean": sap(codes, factors).mean,
-        **dict(zip(("dci.disentanglement", "dci.completeness", "dci.informativeness"), straight, strict=True)),
-        "dci.rotated": turned[0],
-        "live.named": len(own),
-        "live.own": sum(own.count(name) == 1 for name in set(own)),
-    }
+    straight, turned = (dci(z[train], fit, z[test], held, seed) for z in (alive, alive @ rotations[0]))
+    scores = {"mean": score} | {name: mig(z, factors) for name, z in others.items()}
+    per_clip = {f"mig.{n}": mig_by_clip({"mean": codes, **others}[n], factors, s) for n, s in scores.items()}
+    own = [name for name in best_known(score, permuted, live).values() if name]
+    numbers = {f"mig.{name}": s.mean for name, s in scores.items()}
+    numbers |= {f"mig.of.{name}": gap for name, gap in score.per_factor.items()} | {"mig.factors": len(factors)}
+    numbers |= {"mig.low": bootstrap_interval(per_clip["mig.mean"][None]).low, "mig.null_mean": np.mean(null)}
+    numbers |= {"mig.null_p95": np.percentile(null, 95), "mig.rotated_p95": np.percentile(rotated, 95)}
+    numbers |= dict(zip(("dci.disentanglement", "dci.completeness", "dci.informativeness"), straight, strict=True))
+    numbers |= {"dci.rotated": turned[0], "sap.mean": sap(codes, factors).mean}
+    numbers |= {"live.named": len(own), "live.own": sum(own.count(name) == 1 for name in set(own))}
     return {name: float(value) for name, value in numbers.items()}, per_clip
 
 
@@ -260,48 +230,35 @@ def disentanglement_scores(
 
 
 def coarse(x: np.ndarray) -> np.ndarray:
-    """(N, F, T) → (N, ≤ 64, ≤ 64): means over neighbouring bands and frames."""
+    """(N, F, T) → (N, ≤ 64 · 64): means over neighbouring bands and frames, one row per spectrogram."""
     for axis in (1, 2):
         if x.shape[axis] > 64:
             edges = np.linspace(0, x.shape[axis], 65).astype(int)
             widths = np.diff(edges).reshape((-1, 1) if axis == 1 else (-1,))
             x = np.add.reduceat(x, edges[:-1], axis=axis) / widths
-    return x
+    return x.reshape(len(x), -1)
 
 
-class Reader:
-    """Ridge regression, fitted on real spectrograms (at most 2000) and their factors; it then reads decoded ones."""
-
-    def __init__(self, x: np.ndarray, factors: Factors) -> None:
-        picked = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).astype(int))
-        values = pd.DataFrame(factors).astype(float).iloc[picked]
-        self.mean, self.spread = values.mean(), values.std(ddof=0).clip(1e-12)
-        ridge = RidgeCV(np.logspace(-2, 4, 13), alpha_per_target=True)
-        self.fitted = ridge.fit(self._bins(x[picked]), ((values - self.mean) / self.spread).to_numpy())
-
-    def read(self, x: np.ndarray) -> pd.DataFrame:
-        """(n, factor) readings of spectrograms (n, F, T), in the factors' own units."""
-        found = self.fitted.predict(self._bins(x)).reshape(len(x), -1)
-        return pd.DataFrame(found, columns=self.mean.index) * self.spread + self.mean
-
-    @staticmethod
-    def _bins(x: np.ndarray) -> np.ndarray:
-        return coarse(np.asarray(x, np.float32)).reshape(len(x), -1)
+def linear_reader(x: np.ndarray, factors: Factors) -> Pipeline:
+    """Ridge regression from real spectrograms (at most 2000) to their factors; `predict` reads decoded ones, (n, K)."""
+    picked = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).astype(int))
+    values = pd.DataFrame(factors).astype(float).iloc[picked].to_numpy()
+    ridge = RidgeCV(np.logspace(-2, 4, 13), alpha_per_target=True)
+    reader = TransformedTargetRegressor(ridge, transformer=StandardScaler())
+    return make_pipeline(FunctionTransformer(coarse), reader).fit(x[picked], values)
 
 
 def main_share(effects: np.ndarray) -> np.ndarray:
-    """How pure directions are: the share that the main factor takes of effects (D, S, K) averaged over starts.
+    """How pure directions are: the share that the main factor takes of effects (D, S, K) averaged over S ≥ 2 starts.
 
     (S,) values whose mean is the mean share over directions, and whose spread is that of its jackknife over starts.
     """
 
-    def mean_share(moved: np.ndarray) -> float:
-        effect = np.abs(moved.mean(1))
-        total = effect.sum(1)  # a direction that moves nothing moves all factors alike
-        return np.where(total > 1e-6, effect.max(1) / np.maximum(total, 1e-6), 1 / effect.shape[1]).mean()
+    def mean_share(starts: np.ndarray) -> float:
+        effect = np.abs(effects[:, starts].mean(1))  # (D, K)
+        total = effect.sum(1, keepdims=True)  # a direction that moves nothing moves all factors alike
+        return np.where(total > 1e-6, effect / np.maximum(total, 1e-6), 1 / effect.shape[1]).max(1).mean()
 
-    whole, n = mean_share(effects), effects.shape[1]
-    if n < 2:
-        return np.array([whole])
-    without = np.array([mean_share(np.delete(effects, i, axis=1)) for i in range(n)])
-    return whole + (n - 1) * (without.mean() - without)
+    n = effects.shape[1]
+    without = np.array([mean_share(others) for others in ~np.eye(n, dtype=bool)])
+    return mean_share(np.arange(n)) + (n - 1) * (without.mean() - without)

@@ -5,11 +5,10 @@ Spectrograms are (N, F, T): clips, mel bands, frames, scaled to [0, 1].
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+import pandas as pd
 
-from vaelib.metrics.statistics import Scores, mean_known, ratio_values
+from vaelib.metrics.statistics import Scores, ratio_values
 
 OBLIQUE = np.tan(np.pi / 8)  # a modulation within 22.5° of an axis counts as lying on it: four equal sectors
 FLAT = 1e-3  # standard deviation under which a pattern in [0, 1] shows nothing
@@ -26,8 +25,7 @@ def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
     scale_a, scale_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     live = (scale_a > 1e-9) & (scale_b > 1e-9)  # float noise of a flat envelope is no onset
     found = np.where(live, (a * b).sum(1) / np.where(live, scale_a * scale_b, 1), 0.0)
-    found[scale_a <= 1e-9] = np.nan
-    return found
+    return np.where(scale_a > 1e-9, found, np.nan)
 
 
 def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> Scores:
@@ -40,44 +38,14 @@ def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.
     x, xhat = np.asarray(x, dtype=float), np.asarray(xhat, dtype=float)  # a mean of millions of float32 bins drifts
     error = (x - xhat) ** 2
     mse, spread = error.mean((1, 2)), ((x - np.asarray(mean_spectrogram, dtype=float)) ** 2).mean((1, 2))
-    values = {"rec.mse": mse, "rec.r2": 1 - ratio_values(mse, spread)}
+    values = {"rec.mse": mse, "rec.r2": 1 - ratio_values(mse, spread), "rec.onset_r": onset_correlations(x, xhat)}
     for name, axis in {"rec.edges_time": 2, "rec.edges_freq": 1}.items():
-        theirs, ours = ((np.diff(each, axis=axis) ** 2).sum((1, 2)) for each in (xhat, x))
-        values[name] = ratio_values(theirs, ours)
-    values["rec.onset_r"] = onset_correlations(x, xhat)
-    numbers = {name: float(v.mean()) for name, v in values.items()}
-    numbers |= {"rec.onset_r": mean_known(values["rec.onset_r"]), "rec.mse_mean": float(spread.mean())}
+        edges, kept = ((np.diff(each, axis=axis) ** 2).sum((1, 2)) for each in (x, xhat))
+        values[name] = ratio_values(kept, edges)
+    numbers = pd.DataFrame(values).mean().to_dict() | {"rec.mse_mean": float(spread.mean())}
     for part, bands in zip(("low", "middle", "high"), np.array_split(error.mean((0, 2)), 3), strict=True):
         numbers[f"rec.mse_{part}"] = float(bands.mean())
     return numbers, {name: v for name, v in values.items() if not np.isnan(v).any()}
-
-
-# A modulation is a pair of frequencies on the (mel, frame) grid, in cycles per window: along time (rhythm) and along
-# frequency (bands, partials). A positive spectral modulation falls over time, a negative one rises.
-
-
-class Ripples(NamedTuple):
-    """Dynamic ripples (modulation, phase, mel, frame) in [0, 1]; `temporal`, `spectral`: (modulation,) cycles."""
-
-    images: np.ndarray
-    temporal: np.ndarray
-    spectral: np.ndarray
-
-
-def ripples(shape: tuple[int, int]) -> Ripples:
-    """Spectro-temporal gratings 0.5 + 0.5 cos(2π(ω_t t + ω_f f) + φ) of a shape, mel bands and frames (8 or more).
-
-    Six frequencies of each axis, whole cycles spaced by ratio from 1 to 3/8 of the bins, in both directions and along
-    one axis only; four phases. Chi et al. 1999 (doi:10.1121/1.428100), Elliott & Theunissen 2009
-    (doi:10.1371/journal.pcbi.1000302).
-    """
-    f_cycles, t_cycles = (np.unique(np.geomspace(1, 3 * n / 8, 6).round()) for n in shape)
-    both = np.r_[-f_cycles[::-1], 0, f_cycles]
-    temporal, spectral = np.array([(t, f) for t in t_cycles for f in both] + [(0, f) for f in f_cycles]).T
-    f, t = (np.arange(n) / n for n in shape)
-    turns = temporal[:, None, None] * t + spectral[:, None, None] * f[:, None]  # (modulation, mel, frame)
-    angles = 2 * np.pi * (turns[:, None] + (np.arange(4) / 4)[:, None, None])
-    return Ripples((0.5 + 0.5 * np.cos(angles)).astype(np.float32), temporal, spectral)
 
 
 def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
@@ -92,9 +60,9 @@ def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
     bands, frames = x.shape
     power = np.abs(np.fft.rfft2(x - x.mean())) ** 2 / x.size**2  # (spectral, temporal ≥ 0) modulations
     power[:, 1 : (frames + 1) // 2] *= 2  # their mirror images at negative temporal modulations
-    spectral, t = np.fft.fftfreq(bands, 1 / bands), np.fft.rfftfreq(frames, 1 / frames)  # cycles per window
     if power.sum() < FLAT**2:
         return "silent" if np.abs(x).max() < FLAT else "flat"
+    spectral, t = np.fft.fftfreq(bands, 1 / bands), np.fft.rfftfreq(frames, 1 / frames)  # cycles per window
     share, f = power / power.sum(), np.abs(spectral)[:, None]
     if share[t < OBLIQUE * f].sum() > 0.5 and share[:, 0].sum() > 0.25:
         return "frequency band"
@@ -109,10 +77,7 @@ def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
 
 
 def _period(course: np.ndarray) -> int:
-    """Frames after which a time course repeats, at least twice in the window; 0 if it does not.
-
-    The highest autocorrelation (circular) after its first zero; an onset, which happens once, has no such peak.
-    """
+    """Frames after which a time course repeats: the highest autocorrelation (circular) after its first zero, or 0."""
     r = np.fft.irfft(np.abs(np.fft.rfft(course - course.mean())) ** 2, len(course))[: len(course) // 2 + 1]
     start = int((r < 0).argmax())
     lag = start + int((r[start:] > r[start:].max() - 1e-9 * r[0]).argmax())  # of equal peaks the first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
@@ -10,6 +10,8 @@ from scipy.stats import beta, norm, t
 
 MIN_SEEDS = 3
 RESAMPLES = 2000
+# Numbers by id (`rec.mse`, `ari.pca`, …), and for some of them values (N,) per clip (see `claims.Results`)
+Scores = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
 class Interval(NamedTuple):
@@ -19,16 +21,6 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
-
-
-# Numbers by id (`rec.mse`, `ari.pca`, …), and for some of them values (N,) per clip (see `claims.Results`)
-Scores = tuple[dict[str, float], dict[str, np.ndarray]]
-
-
-def mean_known(values: np.ndarray) -> float:
-    """Mean of the values (N,) that are not nan; nan without any."""
-    known = np.asarray(values)[~np.isnan(values)]
-    return float(known.mean()) if len(known) else np.nan
 
 
 def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -50,15 +42,14 @@ def bootstrap_interval(values: np.ndarray, bounds: tuple[float, float] | None = 
     percentiles of 3 values cover at best 75 %, so the arms are widened by sqrt(m / (m - 1)) · t / z (after Hesterberg
     2015, doi:10.1080/00031305.2015.1089789), within `bounds` (of a share: 0 and 1) on the logit scale. Clips all at a
     bound get Jeffreys' interval (Brown, Cai & DasGupta 2001, doi:10.1214/ss/1009213286). The ends are nan for a single
-    number, and equal to the mean if that is nan or infinite.
+    number, and equal to the mean if that is nan or infinite. Skewed shares are covered less often: means of Beta(19, 1)
+    in 92 % with 3 seeds and 90 % with 5 (BCa: 68 and 80 %; a t interval on the logit scale: 93 %, but wider).
     """
     x = np.asarray(values, dtype=float).reshape(len(values), -1)  # (S, N)
-    seeds, clips = x.shape
-    mean = float(x.mean())
-    if not np.isfinite(mean):
-        return Interval(mean, mean, mean, seeds)
-    if x.size == 1:
-        return Interval(mean, np.nan, np.nan, 1)
+    (seeds, clips), mean = x.shape, float(x.mean())
+    if x.size == 1 or not np.isfinite(mean):
+        end = np.nan if np.isfinite(mean) else mean
+        return Interval(mean, end, end, seeds)
     rng = np.random.default_rng(0)
     rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds  # (resample, S)
     columns = rng.multinomial(clips, np.full(clips, 1 / clips), size=RESAMPLES) / clips  # (resample, N)
@@ -68,67 +59,51 @@ def bootstrap_interval(values: np.ndarray, bounds: tuple[float, float] | None = 
     if bounds is None:
         return Interval(mean, *(mean + widen * (ends - mean)).tolist(), seeds)
     least, span = bounds[0], bounds[1] - bounds[0]
-    share = np.clip((np.array([mean, *ends]) - least) / span, 0, 1)  # rounding can leave the bounds
-    if share[0] in (0, 1):
-        count = share[0] * clips
-        jeffreys = beta.ppf([0.025, 0.975], count + 0.5, clips - count + 0.5) if clips > 1 else share[:1].repeat(2)
-        ends = np.array([0.0, jeffreys[1]] if share[0] == 0 else [jeffreys[0], 1.0])
+    share, *ends = np.clip((np.array([mean, *ends]) - least) / span, 0, 1)  # rounding can leave the bounds
+    if 0 < share < 1:
+        ends = expit(logit(share) + widen * (logit(ends) - logit(share)))
     else:
-        middle, *arms = logit(share)
-        ends = expit(middle + widen * (np.array(arms) - middle))
+        count = share * clips
+        ends = beta.ppf([0.025, 0.975], count + 0.5, clips - count + 0.5) if clips > 1 else np.full(2, share)
+        ends[int(share)] = share
     return Interval(mean, *(least + span * ends).tolist(), seeds)
 
 
 def judge(
-    values: np.ndarray,
-    against: np.ndarray | None = None,
-    how: Literal["value", "difference", "ratio"] = "value",
-    direction: Literal["above", "below", "within"] = "above",
-    threshold: tuple[float, float] = (0.0, 0.0),
-    share: bool = False,
-    exact: bool = False,
-    turns: bool = False,
-) -> tuple[Interval, str]:
+    values: np.ndarray, against: np.ndarray | None = None, how: str = "value", direction: str = "above",
+    threshold: tuple[float, float] = (0.0, 0.0), share: bool = False, exact: bool = False, turns: bool = False,
+) -> tuple[Interval, str]:  # fmt: skip
     """Interval, and the verdict: supported, refuted (both also `in this run`), inconclusive or not tested (nan).
 
     Values are one number per seed, (S,), or per seed and test clip, (S, N); `against` are those of the baseline, paired
     by seed, for a `difference` or `ratio` (a geometric mean). From three seeds on the interval is over seeds, and over
     clips too. With fewer it is over clips, and what it decides holds `in this run`. The whole interval must be on one
-    side of the `threshold` (twice the same; of `within` the ends of the range). The interval of a `share`, or score of
-    at most 1, stays in [0, 1] or [-1, 1]. `exact`: counted, one value decides. `turns` of a stopwatch are no seeds.
+    side, `above` or `below`, of the `threshold` (twice the same), or `within` its two ends. The interval of a `share`,
+    or score of at most 1, stays in [0, 1] or [-1, 1]. `exact`: counted, one value decides. `turns` of a stopwatch are
+    no seeds.
     """
-    x = np.asarray(values, dtype=float)
+    x, bounds = np.asarray(values, dtype=float), None
     if how == "difference":
         x = x - against
     elif how == "ratio":
         x = _log_ratio(x, np.asarray(against, dtype=float))
-    bounds = None
     if share and how != "ratio":
         bounds = (0.0, 1.0) if how == "value" and x.mean() >= 0 else (-1.0, 1.0)
     seeds, of_this_run = len(x), turns or (len(x) < MIN_SEEDS and x.ndim > 1)
     if exact:
-        found = Interval(*[float(x.mean())] * 3, 1)
+        ends = [float(x.mean())] * 3
     else:
-        found = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds)
-    ends = np.exp(found[:3]).tolist() if how == "ratio" else found[:3]
-    found = Interval(*ends, seeds)
-    if np.isnan(found.mean):
-        return found, "not tested"
-    side = _side(found, threshold, direction) if exact or of_this_run or seeds >= MIN_SEEDS else "inconclusive"
-    return found, side + (" in this run" if of_this_run and side != "inconclusive" else "")
-
-
-def _side(found: Interval, threshold: tuple[float, float], direction: str) -> str:
-    """Which side of the threshold the whole interval is on; nan ends are on none."""
+        ends = bootstrap_interval(x.mean(0, keepdims=True) if of_this_run and x.ndim > 1 else x, bounds)[:3]
+    mean, low, high = np.exp(ends).tolist() if how == "ratio" else ends
     least, most = threshold
-    over, under = found.low > most, found.high < least
-    if direction == "within":
-        yes, no = least <= found.low and found.high <= most, over or under
-    else:
-        yes, no = (over, under) if direction == "above" else (under, over)
-    if yes:
-        return "supported"
-    return "refuted" if no else "inconclusive"
+    holds = {"above": low > most, "below": high < least, "within": least <= low and high <= most}[direction]
+    fails = {"above": high < least, "below": low > most, "within": high < least or low > most}[direction]
+    verdict = "inconclusive"  # ends that are nan lie on no side
+    if np.isnan(mean):
+        verdict = "not tested"
+    elif (holds or fails) and (exact or of_this_run or seeds >= MIN_SEEDS):
+        verdict = ("supported" if holds else "refuted") + (" in this run" if of_this_run else "")
+    return Interval(mean, low, high, seeds), verdict
 
 
 def _log_ratio(x: np.ndarray, against: np.ndarray) -> np.ndarray:
