@@ -149,7 +149,7 @@ def check(found, want):
         ("My songs\n\npath,genre\n00.wav,x\n", "no rows with a `path` column .its first line is 'My songs'"),
         ("path,genre,tempo\n00.wav,rock,90,5\n", "line 2 has 4 cells, the first has 3: .* quote"),
         ("path,genre\n/no/00.wav,x\n", "line 2: '/no/00.wav' leaves the corpus .*'00.wav' is there"),
-        ("path,genre\nx.wav,a\ny.wav,b\n", "no row of .* names a file: x.wav is not there"),
+        ("path,genre\nx.wav,a\ny.wav,b\n", "no row of .* names a file: 'x.wav' and 1 more is not there"),
         (b"PK\3\4\0\0\0\0\0\0", "no readable table .*no text"),
         ("", "no rows"),
         ("path,genre\n", "no rows"),

@@ -28,7 +28,7 @@ GIVEN_SPLIT = "given_split"  # column of a split that somebody made before; the 
 WORDS = ("path", *LABELS, "artist", "track", "title", "album", "split", GIVEN_SPLIT)  # columns that hold no numbers
 OWN = (  # columns that the store makes; a manifest's are left out
     "n_frames", "level_db", "tilt_db", "start_s", "seconds", "peak", "clipped", "silent", "rms_db", "rate", "asked_s",
-    "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel",
+    "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel", GIVEN_SPLIT,
 )  # fmt: skip
 # Numbers that describe no sound: of a rendered clip, or those that number the rows
 NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|index|number|nr|no|n|row|disc)", re.I)
@@ -136,7 +136,7 @@ def locate(
         else:
             lost[given] = f"is not there{hint}; correct the manifest"
     if not found:
-        raise InputError(f"no row of {source} names a file: {' '.join(next(iter(lost.items())))}")
+        raise InputError(f"no row of {source} names a file: {_listed(lost, 1)} {next(iter(lost.values()))}")
     table = table.loc[list(found)].assign(path=list(found.values()))
     if len(again := table["path"][table["path"].duplicated()]):
         remarks.append(f"{len(again):,} rows name a file again and are not read: {_listed(again.unique())}")
