@@ -205,7 +205,7 @@ def _no_label(folders: pd.Series, stems: pd.Series) -> str:
         seen, pattern = "a folder for everything", "{language}/{genre}/{track}"
     else:
         return ""
-    return f"{seen}, not like labels: they are used as --labels says, e.g. '{pattern}', or a table gives labels"
+    return f"{seen}, not like labels, and are not used; --labels '{pattern}' would, and a table can give others"
 
 
 def _pattern(labels: str) -> re.Pattern[str]:
