@@ -48,6 +48,7 @@ def test_own_music_with_every_fault_is_reported(tmp_path, monkeypatch):
     how = {"cwd": notebooks_dir(), "progress_bar": False, "kernel_name": "python3"}
     text = printed(papermill.execute_notebook(source, target, {"corpus": str(folder)}, **how))
     sentences = """13 files in music $x$ <b>
+        what was seen, and what was made of it
         1 files rejected
         There is one language only, 'en'
         3 of 12 files have no genre
