@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,11 +36,13 @@ AUDIO_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES.split())
 # Formats that hold their own sound. Not play lists: one that is named .m4a would make FFmpeg open other files.
 FFMPEG = {
     "protocol_whitelist": "file",
+    "ignore_length": "1",  # of WAV
     "format_whitelist": "aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,loas,matroska,mlp,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv",
 }
 STREAMS = ("FLAC", "MP3", "OGG")  # what may be cut anywhere, or hold one stream after the other
 PADDING = 4 * 1152  # samples that an encoder may add
+CHUNK = re.compile(rb"[\w ]{4}")  # begins what may follow the samples of a WAV; else these go on
 
 FLOOR = 1e-10  # power below which everything is silence: -100 dB
 RANGE_DB = 80.0  # dynamic range that the scaling keeps
@@ -144,14 +147,18 @@ def _open(path: Path, *version: int) -> soundfile.SoundFile | _Track:
 def _is_whole(path: Path, *version: int) -> bool:
     """Whether libsndfile reads a file to its end: the header's length may be unknown, a guess, or that of a part."""
     try:
-        with soundfile.SoundFile(os.open(path, os.O_RDONLY)) as sound:
+        file = os.open(path, os.O_RDONLY)
+        with soundfile.SoundFile(file) as sound:
             if sound.format in STREAMS:
                 stream = _stream(path, sound.format.lower())
                 ticks = sum(packet.duration or 0 for packet in stream.container.demux(stream))
                 if abs(sound.frames - ticks * stream.time_base * sound.samplerate) > PADDING:
                     return False
-            # a jump would make the decoder of MP3 complain
-            return sound.format == "MP3" or (sound.seek(sound.frames - 1) >= 0 and len(sound.read(1)) == 1)
+            if sound.format == "MP3":  # a jump would make its decoder complain
+                return True
+            sound.seek(sound.frames - 1)
+            last, after = sound.read(1), os.read(file, 5).lstrip(b"\0")
+            return len(last) == 1 and ("WAV" not in sound.format or not after or bool(CHUNK.match(after)))
     except Exception:  # of many kinds
         return False
 
