@@ -1,24 +1,30 @@
-"""Clusters against labels, soft clusters, spaces without any training, and neighbours in a space.
+"""Classes in a space: clusters, probes, trees, soft clusters; spaces without any training; neighbours.
 
-What is fitted is fitted on train and read on test. Notebook 03 explains the scores, 02 computes the ARI by hand, 06 the
-calibration.
+What is fitted is fitted on train and read on test. Notebook 03 explains scores and trees, 02 computes the ARI by hand,
+05 explains the probe, 06 the calibration.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.fft import dct
 from scipy.optimize import linear_sum_assignment, minimize_scalar
+from scipy.spatial.distance import pdist
 from scipy.special import softmax
 from sklearn import metrics
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.metrics.cluster import contingency_matrix
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from vaelib.metrics.statistics import Scores
 
@@ -26,13 +32,12 @@ DISTANCES = ("euclidean", "cosine")
 KINDS, BLOCKS = 500, 100  # of clips that are left out in turn: each kind; of more kinds, random blocks
 
 
-def adjusted_mutual_info(labels: np.ndarray, assignments: np.ndarray) -> float:
-    """Adjusted mutual information (Vinh, Epps & Bailey 2010) of (N,) classes and clusters, without rounding noise."""
-    return round(metrics.adjusted_mutual_info_score(labels, assignments), 10) + 0.0  # clips all in groups of one: 0
-
-
-# The two scores of which a random clustering gets 0 on average; ARI: Hubert & Arabie 1985
-ADJUSTED = {"ari": metrics.adjusted_rand_score, "ami": adjusted_mutual_info}
+# The two scores of which a random clustering gets 0 on average: Hubert & Arabie 1985; Vinh, Epps & Bailey 2010, rounded
+# so that it is 0 and not 1e-12 where every clip is a class of its own
+ADJUSTED = {
+    "ari": metrics.adjusted_rand_score,
+    "ami": lambda labels, clusters: round(metrics.adjusted_mutual_info_score(labels, clusters), 10) + 0.0,
+}
 
 
 def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, float]:
@@ -103,6 +108,60 @@ def clustering_scores(
 def kmeans_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int) -> np.ndarray:
     """K-Means fitted on train (N, D), N ≥ k; clusters (M,) of test (M, D), fewer than `k` of points that coincide."""
     return KMeans(k, n_init=10, random_state=seed).fit(np.asarray(train, float)).predict(np.asarray(test, float))
+
+
+# --- classes read from a code, and joined to families ---
+
+
+class ProbeScore(NamedTuple):
+    """Balanced accuracy on test, and that of a constant answer, 1 / classes of test."""
+
+    balanced_accuracy: float
+    chance: float
+
+
+class Agreement(NamedTuple):
+    """Correlation in [-1, 1], its p-value, and the 95th percentile under permuted families; nan: undefined."""
+
+    correlation: float = np.nan
+    p_value: float = np.nan
+    null_p95: float = np.nan
+
+
+def balanced_values(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Values (N,) whose mean is the mean recall over the classes of `truth`, both (N,); 0 where the guess is wrong."""
+    classes, of_class, count = np.unique(truth, return_inverse=True, return_counts=True)
+    return (np.asarray(guess) == truth) * len(truth) / (len(classes) * count[of_class])
+
+
+def linear_probe(
+    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, seed: int = 0
+) -> ProbeScore:
+    """How well a linear classifier, fitted on train, reads one of two or more classes (N,) from codes (N, D)."""
+    logistic = LogisticRegression(max_iter=1000, class_weight="balanced", random_state=seed)
+    guess = make_pipeline(StandardScaler(), logistic).fit(train_x, train_y).predict(test_x)
+    return ProbeScore(float(balanced_values(guess, test_y).mean()), 1 / len(np.unique(test_y)))
+
+
+def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> Agreement:
+    """Whether the tree of class centroids (C, D) joins classes of one family, (C,), before others.
+
+    Correlation of the cophenetic distances (Sokal & Rohlf 1962) of average linkage with 0 for two classes of one family
+    and 1 for two of different ones; the null shuffles the families over the classes (a Mantel test, 1967). nan if it is
+    undefined: one family, only families of one class, or centroids that all coincide.
+    """
+    kinds, families = np.unique(families, return_inverse=True)
+    if not 1 < len(kinds) < len(families):
+        return Agreement()
+    tree = cophenet(linkage(pdist(np.asarray(centroids, dtype=float)), "average"))  # (C (C-1) / 2,)
+    if np.ptp(tree) <= 1e-12 * tree.max():
+        return Agreement()
+    first, second = np.triu_indices(len(families), k=1)  # pdist's order of pairs
+    rng = np.random.default_rng(0)
+    orders = [families, *(rng.permutation(families) for _ in range(1000))]
+    observed, *null = (np.corrcoef(tree, order[first] != order[second])[0, 1] for order in orders)
+    p_value = (1 + np.sum(np.array(null) >= observed - 1e-12)) / (1 + len(null))  # the observed order is one of them
+    return Agreement(float(observed), float(p_value), float(np.percentile(null, 95)))
 
 
 # --- soft clusters: is a mixture's confidence honest? ---

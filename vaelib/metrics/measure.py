@@ -20,7 +20,6 @@ from vaelib.config import InputError
 from vaelib.descriptors import LIVE_KL, MOST_FACTORS, codes_of, factors_of, label, live_dimensions, meanings
 from vaelib.metrics import clustering as clu
 from vaelib.metrics.disentanglement import axes_verdict, coarse, disentanglement_scores, mig
-from vaelib.metrics.judges import linear_probe
 from vaelib.metrics.spectrogram import reconstruction_scores
 from vaelib.models import VaDE, build
 from vaelib.runs import Run
@@ -65,7 +64,7 @@ def clustering(run: Run) -> claims.Results:
         own = run.log_responsibilities("test", True).argmax(1) if mixture else clu.kmeans_assign(train, test, k, seed)
         baselines = {name: clu.kmeans_assign(a, b, k, seed)[scored] for name, (a, b) in spaces.items()}
         found, values = clu.clustering_scores(truth[scored], own[scored], test[scored], baselines)
-        probe = linear_probe(train[there], y[there], test[scored], truth[scored], seed)
+        probe = clu.linear_probe(train[there], y[there], test[scored], truth[scored], seed)
         found |= {"k": float(k), "probe": probe.balanced_accuracy, "chance": probe.chance}
         numbers |= {f"{kind}.{name}": v for name, v in found.items()}
         per_clip |= {f"{kind}.{name}": v for name, v in values.items()}

@@ -20,12 +20,9 @@ def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
     The envelope is the rectified spectral flux summed over bands (Böck & Widmer 2013, DAFx, without their maximum
     filter). A reconstruction without any onset scores 0: it kept nothing. A clip whose original has none is nan.
     """
-    a, b = (np.maximum(np.diff(each, axis=2), 0).sum(axis=1) for each in (x, xhat))  # (N, T - 1)
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    scale_a, scale_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    live = (scale_a > 1e-9) & (scale_b > 1e-9)  # float noise of a flat envelope is no onset
-    found = np.where(live, (a * b).sum(1) / np.where(live, scale_a * scale_b, 1), 0.0)
-    return np.where(scale_a > 1e-9, found, np.nan)
+    a, b = (pd.DataFrame(np.maximum(np.diff(each, axis=2), 0).sum(axis=1)).T for each in (x, xhat))  # (T - 1, N)
+    heard, kept = a.std() > 1e-10, b.std() > 1e-10  # float noise of a flat envelope is no onset
+    return a.corrwith(b).where(kept, 0.0).where(heard).to_numpy()
 
 
 def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.ndarray) -> Scores:
