@@ -1,6 +1,7 @@
 // Sliders and lists beside a figure: the live widget and the saved page. After figure.js.
 
 const PAUSE = 100; // ms without a move before a sound is asked for
+const FEW = 60; // choices that a drop-down list holds; among more one searches
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // ask("scene", values) → {start, values of each control}, ask("frames", [values, …]), ask("sound", values, tile): promises;
@@ -81,12 +82,20 @@ function view(root, setup, ask, saved = false) {
 
   const controls = setup.controls.map((c, i) => { // → a function that shows what a control is set to
     const row = add(panel, "label", { textContent: c.label }), digits = c.values.every(Number.isInteger) ? 0 : 2;
-    const input = add(row, c.slider ? "input" : "select", c.slider ? { type: "range" } : {}), output = add(row, "output");
+    const searched = !saved && !c.slider && c.values.length > FEW;
+    const input = c.slider || searched ? add(row, "input", { type: c.slider ? "range" : "search" }) : add(row, "select");
+    const output = add(row, "output"), list = add(row, "datalist", { id: `vaelib-${Math.random()}` });
     let filled = null;
     input.oninput = () => {
-      const value = scene.values[i][input.value];
-      move(c.scene ? { ...now, [c.name]: value } : moved(c.name, value), c.scene);
+      const value = searched ? input.value : scene.values[i][input.value];
+      if (scene.values[i].includes(value)) move(c.scene ? { ...now, [c.name]: value } : moved(c.name, value), c.scene);
     };
+    if (searched) { // an empty field offers all
+      input.setAttribute("list", list.id);
+      list.replaceChildren(...c.values.map((value) => new Option("", value)));
+      input.onfocus = () => { input.value = ""; };
+      input.onblur = () => { input.value = now[c.name]; };
+    }
     input.onchange = () => {
       clearTimeout(timer);
       if (aloud.checked) timer = setTimeout(() => hear(shown.tile), PAUSE);
@@ -98,6 +107,11 @@ function view(root, setup, ask, saved = false) {
     }
     return () => {
       const values = scene.values[i], place = values.indexOf(now[c.name]);
+      if (searched) {
+        input.placeholder = `${now[c.name]} (type to search)`;
+        if (document.activeElement !== input) input.value = now[c.name];
+        return;
+      }
       if (!c.slider && filled !== scene) input.replaceChildren(...values.map((text, k) => new Option(text, k)));
       filled = scene;
       input.max = values.length - 1;
