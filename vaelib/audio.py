@@ -86,8 +86,8 @@ def _reasons() -> Iterator[None]:
 def header(path: Path) -> Header:
     """Length, rate, channels and format of a sound file, by its content, whatever its suffix.
 
-    What libsndfile does not read to the end is decoded by FFmpeg to find how long it is. UnreadableAudio: the file is
-    not there, holds no sound that either can decode, or samples that are no levels.
+    What libsndfile does not read to the end FFmpeg decodes to find how long it is. UnreadableAudio: the file is not
+    there, holds nothing that either can decode, or samples that are no levels.
     """
     with closing(_open(*_identify(path))) as sound:
         frames = sound.frames
@@ -113,6 +113,8 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
     key = _identify(path)
     known, sound = _thread.__dict__.pop("open", (None, None))  # put back if all goes well
     if known != key or sound.tell() > round(start * sound.samplerate):
+        if sound is not None:
+            sound.close()
         sound = _open(*key)
     first = min(round(start * sound.samplerate), sound.frames)
     # FFmpeg, and a decoder of MP3, cannot jump well: from front to back, and left open for the next part
@@ -139,7 +141,7 @@ def _identify(path: Path) -> tuple[Path, int, int]:
 
 
 def _open(path: Path, *version: int) -> soundfile.SoundFile | _Track:
-    # without a name, or some suffixes would be formats to libsndfile
+    # without a name, or some suffixes would be formats
     return soundfile.SoundFile(os.open(path, os.O_RDONLY)) if _is_whole(path, *version) else _Track(path)
 
 
@@ -151,11 +153,11 @@ def _is_whole(path: Path, *version: int) -> bool:
         with soundfile.SoundFile(file) as sound:
             if sound.format in STREAMS:
                 stream = _stream(path, sound.format.lower())
-                ticks = sum(packet.duration or 0 for packet in stream.container.demux(stream))
-                if abs(sound.frames - ticks * stream.time_base * sound.samplerate) > PADDING:
-                    return False
-            if sound.format == "MP3":  # a jump would make its decoder complain
-                return True
+                with stream.container as container:
+                    ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+                near = abs(sound.frames - ticks * stream.time_base * sound.samplerate) <= PADDING
+                if not near or sound.format == "MP3":  # a jump would make its decoder complain
+                    return near
             sound.seek(sound.frames - 1)
             last, after = sound.read(1), os.read(file, 5).lstrip(b"\0")
             return len(last) == 1 and ("WAV" not in sound.format or not after or bool(CHUNK.match(after)))
@@ -174,12 +176,14 @@ def _stream(path: Path, container: str | None = None) -> AudioStream:
         if kind in (b"RIFF", b"FORM") and file.read(4) == kind and file.read(8)[4:] == form:
             raise UnreadableAudio("holds several recordings, of which programs play the first; cut it into files")
     file = av.open(f"file:{path}", format=container, options=FFMPEG, metadata_errors="ignore")
-    if not file.streams.audio:
-        raise UnreadableAudio("has no audio track; leave it out")
-    codec = file.streams.audio[0].codec_context
-    if codec is None or ("mp4" in file.format.name and codec.codec_tag in ("drms", "drmi", "enca", "aavd")):
+    stream = next(iter(file.streams.audio), None)
+    codec = stream and stream.codec_context
+    if codec and not ("mp4" in file.format.name and codec.codec_tag in ("drms", "drmi", "enca", "aavd")):
+        return stream
+    file.close()
+    if stream:
         raise UnreadableAudio("is copy-protected, or coded as no decoder knows; convert it where it can be played")
-    return file.streams.audio[0]
+    raise UnreadableAudio("has no audio track; leave it out")
 
 
 class _Track:
@@ -203,18 +207,19 @@ class _Track:
         """Frames of float32, all channels of a sample together; damaged packets are passed over."""
         import av
 
-        to_float, packets = av.AudioResampler("flt"), self._stream.container.demux(self._stream)
-        good = bad = 0
-        while packet := next(packets, None):
-            try:
-                frames = packet.decode()
-            except av.InvalidDataError:
-                bad += 1
-                continue
-            for part in (part for frame in frames for part in to_float.resample(frame)):
-                part.pts = None  # sound is where it stands, whatever the file says
-                yield part
-            good += len(frames)
+        to_float, good, bad = av.AudioResampler("flt"), 0, 0
+        with self._stream.container as container:
+            packets = container.demux(self._stream)
+            while packet := next(packets, None):
+                try:
+                    frames = packet.decode()
+                except av.InvalidDataError:
+                    bad += 1
+                    continue
+                for part in (part for frame in frames for part in to_float.resample(frame)):
+                    part.pts = None  # sound is where it stands, whatever the file says
+                    yield part
+                good += len(frames)
         if bad > good:
             raise ValueError("most of it is damaged")
 
