@@ -82,6 +82,13 @@ def test_quarantine_lists_reasons_and_goes_on(tmp_path):
     assert bad == [("b, x.wav", "is empty (0 bytes); copy it again")]
 
 
+def test_a_file_that_was_cut_off_is_used_and_named(tmp_path):
+    soundfile.write(tmp_path / "a.flac", tone(220, 10), RATE)
+    (tmp_path / "a.flac").write_bytes((whole := (tmp_path / "a.flac").read_bytes())[: len(whole) // 2])
+    table, bad = quarantine(read_corpus(tmp_path), TINY, 0, 0)
+    assert table["path"].tolist() == [bad[0][0]] and "before its header says" in bad[0][1]
+
+
 NAMES = [
     "with space.wav", "new\nline.wav", "it's \"quoted\".wav", "🎵 emoji.wav", "שיר.wav", "أغنية.wav",
     "<b onclick=x>.wav", "a,b;c\t.wav", "-rf.wav", "%2e%2e.wav", "CASE.wav", "case.wav", "..dots...wav",

@@ -40,6 +40,7 @@ FFMPEG = {
     "format_whitelist": "aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,loas,matroska,mlp,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv",
 }
+GUESSED = ("aac", "ac3", "amr", "dts", "eac3", "loas", "mp3", "mpegts")  # their length is a guess from the bit rate
 STREAMS = ("FLAC", "MP3", "OGG")  # what may be cut anywhere, or hold one stream after the other
 PADDING = 4 * 1152  # samples that an encoder may add
 CHUNK = re.compile(rb"[\w ]{4}")  # begins what may follow the samples of a WAV; else these go on
@@ -67,6 +68,7 @@ class Header(NamedTuple):
     rate: int  # Hz
     channels: int
     format: str  # container or codec: FLAC, MP3, AAC, …
+    lost: float  # seconds that the file says it holds beyond those: it was cut off
 
 
 @contextmanager
@@ -98,7 +100,9 @@ def header(path: Path) -> Header:
                 peak = max(peak, np.abs(block[np.isfinite(block)]).max(initial=0.0))
             _check_peak(peak)
         codec = sound.subtype if sound.format == "OGG" else sound.format  # Ogg holds Vorbis, Opus, …
-        return Header(frames / sound.samplerate, sound.samplerate, sound.channels, codec)
+        seconds = frames / sound.samplerate
+        lost = getattr(sound, "claimed", 0.0) - seconds
+        return Header(seconds, sound.samplerate, sound.channels, codec, lost if lost > 0.02 * seconds + 0.1 else 0.0)
 
 
 _thread = threading.local()  # its `open`: the file that this thread read last, after what identifies it
@@ -195,6 +199,8 @@ class _Track:
         import av
 
         self._stream, self._at, self._fifo = _stream(path), 0, av.AudioFifo()
+        file = self._stream.container
+        self.claimed = 0.0 if file.format.name in GUESSED else (file.duration or 0) / av.time_base  # seconds
         self._frames = self._decode()
         if (first := next(self._frames, None)) is None:
             raise ValueError("no sound in it")

@@ -179,7 +179,9 @@ def _cut(root: Path, fe: FrontEnd, length: float, step: float, paths: list[str])
         try:
             about = header(root / path)
             for start, seconds in segments(about.seconds, fe, length, step):
-                rows.append((path, start, seconds, frames_of(seconds or about.seconds - start, fe), *about[1:]))
+                rows.append((path, start, seconds, frames_of(seconds or about.seconds - start, fe), *about[1:4]))
+            if about.lost:  # what is there is used
+                bad.append((path, f"ends {about.lost:.1f} s before its header says; copy it again"))
         except UnreadableAudio as e:
             bad.append((path, str(e)))
     return rows, bad
