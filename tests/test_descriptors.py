@@ -32,9 +32,6 @@ def clicks(bpm: float) -> np.ndarray:
     return wave[: len(T)]
 
 
-# --- one clip ---
-
-
 @pytest.mark.parametrize("bpm", [70, 128])
 def test_a_click_track_has_its_tempo_and_its_onsets(bpm):
     found = measure(clicks(bpm), RATE)
@@ -62,9 +59,6 @@ def test_what_cannot_be_measured_is_nan_without_a_warning():
             warnings.simplefilter("error")
             found = measure(wave, RATE)
         assert found.pop("loudness") == pytest.approx(loudness, nan_ok=True) and np.isnan(list(found.values())).all()
-
-
-# --- a store ---
 
 
 @pytest.fixture
@@ -151,9 +145,6 @@ def test_clips_that_cannot_be_read_are_nan_with_one_warning(own, measured):
     assert len(measured) == 1
 
 
-# --- factors, and dimensions that know them ---
-
-
 def embedding(means, kl=None) -> Embedding:
     means = np.asarray(means, float)
     kl = np.ones(means.shape[1]) if kl is None else np.asarray(kl, float)
@@ -204,8 +195,13 @@ def test_main_factors_are_preferred_one_with_gaps_is_left_out_and_a_key_is_a_nam
     run.store.table["key"] = np.arange(400.0) % 24
     run.store.factors = ["key", "loudness"]
     assert descriptors.factors_of(run).values["key"].dtype.kind == "i" and descriptors.factors_of(run).source == "true"
-    run.store.factors = ["loudness"]
-    assert list(descriptors.factors_of(run).values) == ["loudness"]
+    run.store.table, run.store.factors = (
+        pd.DataFrame(np.eye(400)[:, :300]).add_prefix("f"),
+        [f"f{i}" for i in range(300)],
+    )
+    assert list(descriptors.factors_of(run).values) == [
+        f"f{i}" for i in range(20)
+    ]  # of hundreds, as many as can be scored
 
 
 def test_measured_descriptors_stand_in_and_without_those_the_reason_is_given(monkeypatch):

@@ -103,8 +103,6 @@ def test_kmeans_finds_blobs_on_clips_it_did_not_see_and_survives_collapse():
     assert len(np.unique(c.kmeans_assign(np.zeros((30, 4)), np.zeros((10, 4)), 5, 0))) == 1
 
 
-# --- classes read from a code, and joined to families ---
-
 NAMES = np.array(["arab", "metal", "salsa"])
 
 
@@ -168,9 +166,6 @@ def test_agreement_is_nan_where_undefined():
         assert np.isnan(c.cophenetic_agreement(apart[: len(families)], np.array(families))).all()
 
 
-# --- spaces without training ---
-
-
 def test_principal_components_are_those_of_scikit_learn_averaged_over_windows():
     train, test = (np.random.default_rng(0).uniform(size=(n, w, 6, 5)) for n, w in ((20, 3), (7, 2)))
     exact = PCA(30, svd_solver="full").fit(train.reshape(60, 30))
@@ -190,9 +185,6 @@ def test_the_cepstrum_is_librosas_and_windows_are_pooled():
     several = np.random.default_rng(1).uniform(size=(2, 3, 6, 5))
     joined = np.concatenate(list(several.transpose(1, 0, 2, 3)), axis=2)[:, None]  # a clip's windows after each other
     np.testing.assert_allclose(c.mfcc_statistics(several), c.mfcc_statistics(joined), atol=1e-5)
-
-
-# --- neighbours and maps ---
 
 
 @pytest.fixture
@@ -225,9 +217,6 @@ def test_a_map_of_few_clips_is_linear(points):
     flat = c.project(points[:5], "umap")
     np.testing.assert_allclose(abs(flat), abs(PCA(2).fit_transform(points[:5])), atol=1e-9)
     assert c.project(points, "tsne").shape == (40, 2) and c.project(np.zeros((3, 1)), "pca").shape == (3, 2)
-
-
-# --- soft clusters ---
 
 
 def test_calibration_error_by_hand():

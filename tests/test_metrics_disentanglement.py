@@ -38,9 +38,6 @@ def test_bins_are_those_of_disentanglement_lib_and_mutual_information_that_of_sk
     np.testing.assert_allclose(d.mutual_information(z, v), [mutual_info_score(a, v) for a in z.T], atol=1e-12)
 
 
-# --- MIG ---
-
-
 def test_mig_by_hand_of_perfect_padded_and_halved_codes():
     codes, factors = grid()
     assert d.mig(codes, factors).mean == pytest.approx(1)
@@ -82,9 +79,6 @@ def test_what_each_clip_adds_has_the_mig_as_its_mean():
         parts = d.mig_by_clip(seen, factors, score)
         assert parts.shape == (400,) and parts.mean() == pytest.approx(score.mean)
     assert np.isnan(d.mig_by_clip(codes, {"c": np.zeros(400)}, d.mig(codes, {"c": np.zeros(400)}))).all()
-
-
-# --- SAP and DCI ---
 
 
 def test_sap_scores_against_sklearn():
@@ -137,9 +131,6 @@ def test_dci_tells_a_split_factor_from_a_shared_dimension():
     assert np.isnan(dci(codes, {"one": np.ones(600, int)})).all()
 
 
-# --- controls ---
-
-
 def test_a_dimension_is_named_after_the_one_factor_that_it_knows():
     codes, factors = continuous(2000, 3)
     seen = np.c_[codes[:, 0], codes[:, 1] + codes[:, 2], np.random.default_rng(1).normal(size=2000)]
@@ -175,8 +166,6 @@ def test_scores_of_aligned_and_of_turned_codes():
     one, _ = d.disentanglement_scores(codes[:, :1], {"f0": factors["f0"]}, np.arange(1), ~part, part, {})
     assert one["mig.rotated_p95"] == pytest.approx(one["mig.of.f0"])  # one dimension cannot turn
 
-
-# --- reading decoded spectrograms ---
 
 PATTERNS = np.random.default_rng(9).uniform(size=(2, 8, 10))
 

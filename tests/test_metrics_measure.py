@@ -1,6 +1,7 @@
 """What every model's notebook measures: kept with the run under its ids, or why it cannot be there."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib
 
@@ -51,6 +52,12 @@ def test_clips_without_a_label_are_not_scored_and_without_labels_the_reason_is_k
     table[["genre", "language"]] = measure.UNLABELLED
     assert "fewer than two genres" in measure.clustering(run).skipped["clustering"]
     assert "genre.ari" not in claims.read(run).numbers and "clustering" in claims.read(run).skipped
+
+
+def test_of_thousands_of_genres_the_most_frequent_are_scored():
+    genres = np.array([f"g{i}" for i in (*range(3000), *range(700, 956))] + 9 * [measure.UNLABELLED])
+    run = SimpleNamespace(labels=lambda split, label, tracks=False: genres)
+    assert set(genres[measure.known(run, "test", "genre")]) == {f"g{i}" for i in range(700, 956)}
 
 
 def test_the_untrained_network_is_the_one_that_the_run_started_from(run):

@@ -6,8 +6,6 @@ from scipy.ndimage import gaussian_filter1d
 
 from vaelib.metrics import spectrogram as s
 
-# --- reconstruction ---
-
 
 @pytest.fixture
 def x():
@@ -62,8 +60,6 @@ def test_all_scores_of_a_reconstruction_by_id(x):
     assert numbers["rec.r2"] == pytest.approx(1 - numbers["rec.mse"] / numbers["rec.mse_mean"])
     assert all(v.mean() == pytest.approx(numbers[name]) and v.shape == (6,) for name, v in per_clip.items())
 
-
-# --- patterns ---
 
 N = 48
 FREQ, TIME = np.indices((N, N)) / N  # band and frame as shares of the window

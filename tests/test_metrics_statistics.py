@@ -80,8 +80,6 @@ def test_the_mean_of_ratio_values_is_the_ratio_of_the_means():
     assert parts.mean() == pytest.approx(1.5) and parts.tolist() == [0.5, 1, 3]
 
 
-# --- verdicts worked out by hand: the percentile interval of three seeds and its widening are small enough for that ---
-
 WIDER = np.sqrt(3 / 2) * t.ppf(0.975, 2) / norm.ppf(0.975)  # three seeds
 
 

@@ -1,7 +1,6 @@
 """The factors of a collection, and which of them each latent dimension of a run knows; explained in notebook 04.
 
-Where a corpus has no true factors, audio descriptors stand in: what librosa hears in a clip. They are estimates.
-Loudness and centroid can be trusted; tempo is often off by an octave, key often by a fifth.
+Where there are none, audio descriptors stand in, estimates: tempo is often off by an octave, key often by a fifth.
 """
 
 from __future__ import annotations
@@ -38,15 +37,13 @@ _C_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.
 
 
 def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
-    """Describe one clip, (samples,) in [-1, 1] at about 22,050 Hz; all but `loudness` is independent of its level.
+    """Describe one clip, (samples,) in [-1, 1] at about 22,050 Hz, by `NAMES`; nan where there is nothing to say.
 
     - `tempo`, bpm, and `onset_rate`, per second: `librosa.feature.tempo` (of two onsets or more), `onset_detect`.
-    - `loudness`, dB re full scale: root mean square without the mean, floored at -100 dB.
+    - `loudness`, dB re full scale: root mean square without the mean, at least -100. All others ignore the level.
     - `centroid`, Hz: of the mean magnitude spectrum.
     - `key`, 0 (C) to 11 (B): tonic of the major or minor key whose profile correlates best with the mean chroma
       (Krumhansl 1990, Cognitive Foundations of Musical Pitch, ch. 4); `key_strength`, 0 to 1: that correlation.
-
-    nan where silence or less than `KEY_FFT` samples say nothing.
     """
     found, wave = dict.fromkeys(NAMES, np.nan), np.asarray(wave, np.float32)
     if not wave.size or not np.isfinite(wave).all():

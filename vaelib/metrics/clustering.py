@@ -1,7 +1,6 @@
 """Classes in a space: clusters, probes, trees, soft clusters; spaces without any training; neighbours.
 
-What is fitted is fitted on train and read on test. Notebook 03 explains scores and trees, 02 computes the ARI by hand,
-05 explains the probe, 06 the calibration.
+Fitted on train, read on test. Notebooks 02 and 03 explain scores and trees, 05 the probe, 06 the calibration.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from vaelib.metrics.statistics import Scores
 
 DISTANCES = ("euclidean", "cosine")
-KINDS, BLOCKS = 500, 100  # of clips that are left out in turn: each kind; of more kinds, random blocks
-
+KINDS, BLOCKS = 500, 100  # a jackknife leaves out each kind of clips in turn; of more kinds, random blocks of clips
 
 # The two scores of which a random clustering gets 0 on average: Hubert & Arabie 1985; Vinh, Epps & Bailey 2010, rounded
 # so that it is 0 and not 1e-12 where every clip is a class of its own
@@ -46,24 +44,21 @@ def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, flo
     All but ARI and AMI grow with the number of clusters. Purity is the share of clips of their cluster's majority
     class; accuracy that under the best one-to-one match of clusters and classes (Xie et al. 2016, arXiv:1511.06335).
     """
-    table = contingency_matrix(labels, assignments)  # (classes, clusters)
-    names, v = ("homogeneity", "completeness", "v_measure"), metrics.homogeneity_completeness_v_measure
     scores = {name: score(labels, assignments) for name, score in ADJUSTED.items()}
-    scores |= dict(zip(names, v(labels, assignments), strict=True))
-    scores["nmi"] = scores["v_measure"]  # the same, for arithmetic means
-    scores["purity"] = table.max(axis=0).sum() / table.sum()
-    scores["accuracy"] = table[linear_sum_assignment(table, maximize=True)].sum() / table.sum()
-    return {name: float(score) for name, score in scores.items()}
+    for name in ("homogeneity", "completeness", "v_measure"):
+        scores[name] = getattr(metrics, f"{name}_score")(labels, assignments)
+    share = contingency_matrix(labels, assignments) / len(labels)  # (classes, clusters)
+    matched = share[linear_sum_assignment(share, maximize=True)].sum()
+    return scores | {"nmi": scores["v_measure"], "purity": share.max(axis=0).sum(), "accuracy": matched}
 
 
 def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.ndarray) -> np.ndarray:
     """Values (N,) whose mean is `metric(labels, assignments)` and whose spread is that of its jackknife.
 
-    So a score of all clips together has an interval over clips (Efron & Stein 1981, doi:10.1214/aos/1176345462). Clips
-    of one class in one cluster are of one kind; where kinds are many, random blocks of clips are left out.
+    So a score of all clips together has an interval over clips (Efron & Stein 1981, doi:10.1214/aos/1176345462).
     """
     n, labels, assignments = len(labels), np.asarray(labels), np.asarray(assignments)
-    kind = pd.DataFrame({0: labels, 1: assignments}).groupby([0, 1]).ngroup().to_numpy()
+    kind = pd.DataFrame({0: labels, 1: assignments}).groupby([0, 1]).ngroup().to_numpy()  # one for all that are alike
     left_out, scale = np.unique(kind, return_index=True)[1], n - 1
     if len(left_out) > KINDS:
         kind, scale = np.random.default_rng(0).permutation(n) % BLOCKS, (BLOCKS - 1) * np.sqrt(n / BLOCKS)
@@ -108,9 +103,6 @@ def clustering_scores(
 def kmeans_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int) -> np.ndarray:
     """K-Means fitted on train (N, D), N ≥ k; clusters (M,) of test (M, D), fewer than `k` of points that coincide."""
     return KMeans(k, n_init=10, random_state=seed).fit(np.asarray(train, float)).predict(np.asarray(test, float))
-
-
-# --- classes read from a code, and joined to families ---
 
 
 class ProbeScore(NamedTuple):
@@ -164,14 +156,10 @@ def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> Agreeme
     return Agreement(float(observed), float(p_value), float(np.percentile(null, 95)))
 
 
-# --- soft clusters: is a mixture's confidence honest? ---
-
-
 def calibration_errors(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """(N,) values whose mean is the expected calibration error (Guo et al. 2017, arXiv:1706.04599).
 
-    That is the mean distance of accuracy and confidence in ten bins over [0, 1], from each clip's highest
-    responsibility, (N,), and whether it is of its component's class, (N,).
+    That is the mean distance of `confidence`, a clip's highest responsibility, and share of `correct` in ten bins.
     """
     gap = np.asarray(correct, dtype=float) - np.asarray(confidence, dtype=float)
     place = np.digitize(confidence, np.arange(1, 10) / 10)  # linspace misses 0.6 by one rounding
@@ -185,10 +173,7 @@ def margins(log_responsibilities: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(log_responsibilities: np.ndarray, correct: np.ndarray) -> float:
-    """The temperature, 0.1 to 10⁴, at which the highest of (N, K) responsibilities best forecasts `correct`, (N,).
-
-    By its log loss (Guo et al. 2017), of clips that are neither trained nor tested on.
-    """
+    """Temperature, 0.1 to 10⁴, at which the highest of (N, K) responsibilities best forecasts `correct` by log loss."""
 
     def loss(log_temperature: float) -> float:
         sure = softmax(log_responsibilities / np.exp(log_temperature), axis=1).max(1).clip(1e-6, 1 - 1e-6)
@@ -197,23 +182,17 @@ def fit_temperature(log_responsibilities: np.ndarray, correct: np.ndarray) -> fl
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.1), np.log(1e4)), method="bounded").x))
 
 
-# --- spaces without training, of windows (N, W, F, T): clip, evenly spaced window, log-mel band, frame ---
-
-
 def pca_codes(*splits: np.ndarray) -> list[np.ndarray]:
-    """(N, 32) principal components of windows (fewer of few) of each split, fitted on the first; means of a clip."""
+    """(N, ≤ 32) principal components, fitted on the first split, of its and others' windows (N, W, F, T), mean of W."""
     flat = [x.reshape(-1, x.shape[2] * x.shape[3]) for x in splits]
     pca = PCA(min(32, *flat[0].shape), svd_solver="randomized", random_state=0).fit(flat[0])
     return [pca.transform(f).reshape(*x.shape[:2], -1).mean(1) for f, x in zip(flat, splits, strict=True)]
 
 
 def mfcc_statistics(windows: np.ndarray) -> np.ndarray:
-    """(N, 40) mean and deviation over time of librosa's `mfcc`, the first 20 (Tzanetakis & Cook 2002)."""
+    """(N, 40) mean and deviation over time of 20 MFCC (Tzanetakis & Cook 2002) of log-mel windows (N, W, F, T)."""
     cepstrum = dct(np.asarray(windows, np.float32), axis=2, norm="ortho")[:, :, :20]
     return np.concatenate([cepstrum.mean((1, 3)), cepstrum.std((1, 3))], axis=1)
-
-
-# --- neighbours and maps ---
 
 
 def nearest(
@@ -221,8 +200,7 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places and distances, (Q, min(k, N)), of the points (N, L) nearest to queries (Q, L), by one of `DISTANCES`.
 
-    `groups` of the queries (Q,) and of the points (N,): a point of the query's own group is passed over. Nearest
-    first; -1 and nan where fewer are left.
+    Points of the query's own group, of `groups` (Q,) and (N,), are passed over; -1 and nan where fewer are left.
     """
 
     def closest(block: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -237,10 +215,7 @@ def nearest(
 
 
 def project(points: np.ndarray, method: str = "umap") -> np.ndarray:
-    """A map (clip, 2) of codes (clip, L), for looking only: `pca`, `tsne` or `umap`; of fewer than 10 clips PCA.
-
-    t-SNE: van der Maaten & Hinton 2008. UMAP: McInnes et al. 2018.
-    """
+    """A map (clip, 2) of codes (clip, L), for looking only: `pca`, `tsne` or `umap`; of fewer than 10 clips PCA."""
     n = len(points)
     if method == "pca" or n < 10:
         flat = PCA(min(2, *points.shape), random_state=0).fit_transform(points)

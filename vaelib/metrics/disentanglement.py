@@ -1,7 +1,6 @@
 """Does one latent dimension carry one factor? MIG, SAP, DCI and their controls; explained in notebook 04.
 
-Codes are (N, L): posterior means or samples. Factors are a dictionary of name to (N,) values: floats with more distinct
-values than bins are continuous, everything else (integers, text, few levels) is discrete.
+Codes are (N, L). Factors are a dictionary of name to (N,) values: continuous (`is_continuous`), or discrete.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class GapScore(NamedTuple):
 
 
 def is_continuous(values: np.ndarray) -> bool:
-    """Whether a factor is measured (float, more than `BINS` distinct values) and not a set of classes."""
+    """Whether a factor is a float of more than `BINS` distinct values; integers, text and few levels are discrete."""
     return np.issubdtype(np.asarray(values).dtype, np.floating) and len(np.unique(values)) > BINS
 
 
@@ -56,10 +55,7 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 
 def mutual_information(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """(L,) empirical mutual information of discrete codes (N, L) with a discrete factor (N,), integers from 0, nats.
-
-    Biased upwards by about (levels - 1)² / 2N nats: compare it with a null, not with 0.
-    """
+    """(L,) mutual information of codes (N, L) with a factor (N,), integers from 0, nats: biased upwards."""
     dims, bins, levels = codes.shape[1], codes.max() + 1, factor.max() + 1
     cell = (np.arange(dims) * bins + codes) * levels + factor[:, None]  # one histogram for all dimensions
     joint = np.bincount(cell.ravel(), minlength=dims * bins * levels).reshape(dims, bins, levels)
@@ -80,19 +76,12 @@ def mig(codes: np.ndarray, factors: Factors) -> GapScore:
     Chen et al. 2018, arXiv:1802.04942, with binned codes and empirical entropies as in disentanglement_lib. The matrix
     is MI / entropy, in [0, 1]; a constant factor is nan.
     """
-    bins, columns = discretize(codes), []
-    for values in factors.values():
-        levels = _levels(values)
-        h = entropy(np.bincount(levels))
-        columns.append(mutual_information(bins, levels) / (h if h > 0 else np.nan))
-    return _gap(columns, factors)
+    bins, levels = discretize(codes), [_levels(values) for values in factors.values()]
+    return _gap([mutual_information(bins, v) / (entropy(np.bincount(v)) or np.nan) for v in levels], factors)
 
 
 def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndarray:
-    """(N,) whose mean is the MIG `score` of codes and factors, so that it has an interval over clips.
-
-    Mutual information is the mean over clips of log p(z, v) / p(z) p(v): of the best dimension minus the second best.
-    """
+    """(N,) whose mean is the MIG `score` of codes and factors: log p(z, v) / p(z) p(v) in place of its mean, the MI."""
     parts = []
     for values, column in zip(factors.values(), score.matrix.T, strict=True):
         if np.isnan(column).any():
@@ -131,9 +120,8 @@ def dci(
     """Disentanglement, completeness, informativeness, each in [0, 1], from the importances of tree ensembles.
 
     Eastwood & Williams 2018 (openreview By-7dz-AZ), with extremely randomised trees, one ensemble per factor, fitted on
-    train (N, L). Informativeness, on test (M, L): R² or balanced accuracy above chance, at least 0. Disentanglement is
-    weighted by importance; a latent that tells nothing scores 0. A factor that is constant in train or test is left
-    out; with a single factor (dimension) disentanglement (completeness) is nan.
+    train (N, L). Informativeness, on test (M, L): R² or balanced accuracy above chance, at least 0. A factor that is
+    constant in train or test is left out; with a single factor (dimension) disentanglement (completeness) is nan.
     """
     importances, scores = [], []
     for name, y in factors_train.items():
@@ -183,9 +171,8 @@ def axes_verdict(numbers: Mapping[str, float]) -> str:
 def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) -> dict[int, str]:
     """The factor after which each `live` dimension may be named, "" for most.
 
-    Their mutual information must exceed what `permuted` factors reach (95th percentile of the largest of all), and be,
-    beyond the mean under permutation (bias), at least `KNOWN` of the factor's entropy and twice what the dimension
-    knows of any other factor.
+    Its information must exceed the 95th percentile of the largest with `permuted` factors and, without its mean under
+    permutation, be at least `KNOWN` of the factor's entropy and twice that of any other factor.
     """
     names, found = list(score.per_factor), {}
     chance = np.percentile([np.nanmax(p.matrix[live]) for p in permuted], 95)
@@ -201,11 +188,10 @@ def disentanglement_scores(
     codes: np.ndarray, factors: Factors, live: np.ndarray, train: np.ndarray, test: np.ndarray,
     others: Mapping[str, np.ndarray], seed: int = 0,
 ) -> Scores:  # fmt: skip
-    """MIG (per clip too), SAP and DCI of codes (N, L), with permuted factors, random rotations and other codes.
+    """MIG (per clip too), SAP and DCI of codes (N, L), with permuted factors, rotations and the MIG of `others`, codes.
 
     MIG and SAP are of every clip: nothing is fitted, and few clips in 20 × 20 bins are mostly bias. DCI is fitted on
-    `train` and read on `test`, (N,) bool; it and the rotations are of the `live` dimensions (indices): dead ones would
-    dilute the signal. `others` are codes (N, …) by name, scored by MIG.
+    `train` and read on `test`, (N,) bool. It and rotations are of `live` dimensions: dead ones would dilute the signal.
     """
     score, permuted, alive = mig(codes, factors), permuted_scores(codes, factors, seed), codes[:, live]
     null = [p.mean for p in permuted]
@@ -226,16 +212,12 @@ def disentanglement_scores(
     return {name: float(value) for name, value in numbers.items()}, per_clip
 
 
-# --- what a decoder does with a dimension: factors read from spectrograms (N, F, T) in [0, 1] ---
-
-
 def coarse(x: np.ndarray) -> np.ndarray:
-    """(N, F, T) → (N, ≤ 64 · 64): means over neighbouring bands and frames, one row per spectrogram."""
+    """Spectrograms (N, F, T) → (N, ≤ 64 · 64): means over neighbouring bands and frames."""
     for axis in (1, 2):
         if x.shape[axis] > 64:
             edges = np.linspace(0, x.shape[axis], 65).astype(int)
-            widths = np.diff(edges).reshape((-1, 1) if axis == 1 else (-1,))
-            x = np.add.reduceat(x, edges[:-1], axis=axis) / widths
+            x = np.stack([part.mean(axis) for part in np.split(x, edges[1:-1], axis)], axis)
     return x.reshape(len(x), -1)
 
 
@@ -249,7 +231,7 @@ def linear_reader(x: np.ndarray, factors: Factors) -> Pipeline:
 
 
 def main_share(effects: np.ndarray) -> np.ndarray:
-    """How pure directions are: the share that the main factor takes of effects (D, S, K) averaged over S ≥ 2 starts.
+    """Share that the main factor takes of the effects (D, S, K) of directions from S ≥ 2 starts on factors.
 
     (S,) values whose mean is the mean share over directions, and whose spread is that of its jackknife over starts.
     """

@@ -1,6 +1,5 @@
-"""The measurements that every model's notebook takes of its run, so that notebook 07 can compare them.
+"""The measurements that every model's notebook takes of its run and keeps, so that notebook 07 can compare them.
 
-Each one keeps its numbers, figure and sentence with the run (`claims.keep`), or the reason why there are none.
 Notebook 03 writes out reconstruction and clustering, 04 disentanglement.
 """
 
@@ -122,9 +121,6 @@ def disentanglement(run: Run) -> claims.Results:
     elif len(gaps) == MOST_FACTORS:
         text += f" At most {MOST_FACTORS} factors are scored, here {', '.join(gaps)}."
     return claims.keep(run, "disentanglement", n, per_clip, figure, text + " One seed.")
-
-
-# --- what is measured ---
 
 
 def untrained(run: Run) -> torch.nn.Module:

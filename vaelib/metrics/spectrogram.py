@@ -1,7 +1,4 @@
-"""Spectrograms compared: what a reconstruction keeps, and what a pattern looks like; notebook 03.
-
-Spectrograms are (N, F, T): clips, mel bands, frames, scaled to [0, 1].
-"""
+"""Spectrograms (N, F, T) in [0, 1]: what a reconstruction keeps, and what a pattern looks like; notebook 03."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ FLAT = 1e-3  # standard deviation under which a pattern in [0, 1] shows nothing
 
 
 def onset_correlations(x: np.ndarray, xhat: np.ndarray) -> np.ndarray:
-    """Pearson correlation of the onset envelopes of original and reconstruction, both (N, F, T), (N,).
+    """(N,) correlations of the onset envelopes of originals and reconstructions, both (N, F, T).
 
     The envelope is the rectified spectral flux summed over bands (Böck & Widmer 2013, DAFx, without their maximum
-    filter). A reconstruction without any onset scores 0: it kept nothing. A clip whose original has none is nan.
+    filter). A reconstruction without any onset scores 0; an original without is nan.
     """
     a, b = (pd.DataFrame(np.maximum(np.diff(each, axis=2), 0).sum(axis=1)).T for each in (x, xhat))  # (T - 1, N)
     heard, kept = a.std() > 1e-10, b.std() > 1e-10  # float noise of a flat envelope is no onset

@@ -38,12 +38,12 @@ def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def bootstrap_interval(values: np.ndarray, bounds: tuple[float, float] | None = None) -> Interval:
     """95 % bootstrap interval of a mean over seeds, (S,), or over seeds and clips, (S, N).
 
-    Seeds and clips are resampled independently (pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122). The
-    percentiles of 3 values cover at best 75 %, so the arms are widened by sqrt(m / (m - 1)) · t / z (after Hesterberg
-    2015, doi:10.1080/00031305.2015.1089789), within `bounds` (of a share: 0 and 1) on the logit scale. Clips all at a
-    bound get Jeffreys' interval (Brown, Cai & DasGupta 2001, doi:10.1214/ss/1009213286). The ends are nan for a single
-    number, and equal to the mean if that is nan or infinite. Skewed shares are covered less often: means of Beta(19, 1)
-    in 92 % with 3 seeds and 90 % with 5 (BCa: 68 and 80 %; a t interval on the logit scale: 93 %, but wider).
+    Seeds and clips are resampled independently (pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122), and the arms
+    widened by sqrt(m / (m - 1)) · t / z (after Hesterberg 2015, doi:10.1080/00031305.2015.1089789), within `bounds` on
+    the logit scale. Clips all at a bound get Jeffreys' interval (Brown, Cai & DasGupta 2001,
+    doi:10.1214/ss/1009213286). The ends are nan for a single number, and the mean if that is not finite. Skewed shares
+    are covered less often: means of Beta(19, 1) in 92 % with 3 seeds and 90 % with 5 (BCa: 68 and 80 %; a t interval on
+    the logit scale: 93 %, but wider).
     """
     x = np.asarray(values, dtype=float).reshape(len(values), -1)  # (S, N)
     (seeds, clips), mean = x.shape, float(x.mean())
@@ -76,11 +76,10 @@ def judge(
     """Interval, and the verdict: supported, refuted (both also `in this run`), inconclusive or not tested (nan).
 
     Values are one number per seed, (S,), or per seed and test clip, (S, N); `against` are those of the baseline, paired
-    by seed, for a `difference` or `ratio` (a geometric mean). From three seeds on the interval is over seeds, and over
-    clips too. With fewer it is over clips, and what it decides holds `in this run`. The whole interval must be on one
-    side, `above` or `below`, of the `threshold` (twice the same), or `within` its two ends. The interval of a `share`,
-    or score of at most 1, stays in [0, 1] or [-1, 1]. `exact`: counted, one value decides. `turns` of a stopwatch are
-    no seeds.
+    by seed, for a `difference` or `ratio` (a geometric mean). From three seeds on the interval is over seeds and clips;
+    with fewer it is over clips, and what it decides holds `in this run`. The whole interval must be `above` or `below`
+    the `threshold` (twice the same), or `within` its two ends. That of a `share`, or score of at most 1, stays in
+    [0, 1] or [-1, 1]. `exact`: counted, one value decides. `turns` of a stopwatch are no seeds.
     """
     x, bounds = np.asarray(values, dtype=float), None
     if how == "difference":
@@ -107,10 +106,9 @@ def judge(
 
 
 def _log_ratio(x: np.ndarray, against: np.ndarray) -> np.ndarray:
-    """Logarithm of each seed's ratio, (S,); of clips, (S, N), values whose mean it is and whose spread is its own."""
-    ours, theirs = (v.reshape(len(v), -1).mean(1) for v in (x, against))
-    ratio = np.divide(ours, theirs, out=np.full(len(ours), np.nan), where=(ours > 0) & (theirs > 0))
-    if x.ndim == 1:
-        return np.log(ratio)
-    clips = [ratio_values(a, b) / r for a, b, r in zip(x, against, ratio, strict=True)]  # delta method
-    return np.log(ratio)[:, None] + np.stack(clips) - 1
+    """Of each seed, (S,) or (S, N), values whose mean is the logarithm of its ratio and whose spread is its own."""
+    found = []
+    for ours, theirs in zip(np.atleast_2d(x.T).T, np.atleast_2d(against.T).T, strict=True):
+        ratio = ours.mean() / theirs.mean() if min(ours.mean(), theirs.mean()) > 0 else np.nan
+        found.append(np.log(ratio) + ratio_values(ours, theirs) / ratio - 1)  # delta method
+    return np.reshape(found, x.shape)
