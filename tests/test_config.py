@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY, model_config
 
 from vaelib import config
-from vaelib.config import COMPACT, FULL, InputError, RunConfig, TrainConfig
+from vaelib.config import InputError, RunConfig, TrainConfig
 
 
 def run_config(**changes) -> RunConfig:
@@ -16,10 +16,9 @@ def run_config(**changes) -> RunConfig:
     return RunConfig(**settings | changes)
 
 
-@pytest.mark.parametrize("value", [COMPACT, FULL, model_config("cvae"), TrainConfig(beta=4.0), run_config()])
-def test_json_round_trip(value):
-    again = type(value).from_dict(json.loads(json.dumps(value.to_dict())))
-    assert again == value and hash(again) == hash(value)
+def test_json_round_trip():
+    config = run_config(training=TrainConfig(beta=4.0))
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 BAD = [(k, {k: 0}) for k in ("epochs", "batch_size", "eval_windows", "lr", "grad_clip")]
@@ -43,15 +42,6 @@ def test_run_id_changes_with_every_setting_and_with_nothing_else(outputs):
     changes = {"training": TrainConfig(lr=2e-3), "model": dataclasses.replace(base.model, latent=9), "code": "other"}
     changes |= {"fingerprint": "beef", "front_end": dataclasses.replace(TINY, hop=1024)}
     assert len({base.run_id, *(run_config(**{k: v}).run_id for k, v in changes.items())}) == 6
-
-
-def test_folders_follow_the_environment(monkeypatch, tmp_path):
-    folders = {"DATA": config.data_dir, "OUTPUTS": config.outputs_dir, "PAPERMILL": config.papermill_dir}
-    for name, folder in folders.items():
-        monkeypatch.setenv(f"VAELIB_{name}", str(tmp_path / name))
-        assert folder() == tmp_path / name
-        monkeypatch.delenv(f"VAELIB_{name}")
-        assert folder().parent == config.ROOT
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vaelib.config import InputError
 from vaelib.models import MODELS
-from vaelib.runs import describe, find_runs, labels_of, latest_run, newest_of_each, open_run, plan
+from vaelib.runs import find_runs, labels_of, latest_run, newest_of_each, open_run, plan
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def copied(root, tmp_path, monkeypatch) -> Path:
         ({"model": "cvae"}, "unknown condition ''.*valid: language, genre"),
         ({"model": "vade", "condition": "genre"}, "takes no condition"),
         ({"model": "vade", "component": 4}, "did you mean 'components'"),
-        ({"model": "vade", "epoch": 4}, "did you mean 'epochs'"),
+        ({"model": "vade", "settings": "sigma"}, "name=value"),
+        ({"model": "vade", "settings": "sigma=x"}, "must be float"),
         ({"model": "conv_vae", "start_components": 200}, "there are 128 latent dimensions"),
     ],
 )
@@ -52,9 +53,6 @@ def test_further_settings_of_a_plan_come_last(store):
     found = plan(store, "conv_vae", epochs=3, settings="latent=8 sigma=0.2 start_components=2")
     assert (found.model.latent, found.training.sigma, found.training.epochs) == (8, 0.2, 3)
     assert found.variant == "conv_vae-sigma0.2-components"
-    for wrong, says in {"sigma": "name=value", "sigma=x": "must be float", "sigmo=1": "did you mean 'sigma'"}.items():
-        with pytest.raises(InputError, match=says):
-            plan(store, "conv_vae", settings=wrong)
 
 
 def test_a_plan_takes_sizes_classes_and_beta_from_store_and_model(store):
@@ -94,15 +92,6 @@ def test_strangers_and_damaged_runs_are_left_out(copied):
     (newer / "best.safetensors").unlink()
     with pytest.warns(UserWarning, match="left out: checkpoint"):
         assert [r.folder for r in newest_of_each(model="vade")] == [older]
-
-
-def test_a_finished_run_has_its_files_and_a_short_name(tiny_runs):
-    run = tiny_runs["cvae"]
-    files = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "done.json"}
-    assert files <= {p.name for p in run.folder.iterdir()}
-    assert not run.model.training and run.summary["parameters"] == run.model.parameter_count()
-    assert "cvae-language-fixed, seed 0" in repr(run) and str(run.folder) in repr(run)
-    assert "24 train, 6 validation, 6 test" in describe(run.store)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +141,7 @@ def test_a_clip_is_the_mean_of_its_windows(tiny_runs, store):
     normal = torch.distributions.Normal
     kl = torch.distributions.kl_divergence(normal(q.mean, (0.5 * q.logvar).exp()), normal(0.0, 1.0))
     assert np.allclose(found.kl, kl.mean(0), atol=1e-4)
-    assert found.rows.tolist() == store.rows("test").tolist() and run.embed("test") is found
+    assert found.rows.tolist() == store.rows("test").tolist() and not run.model.training
     every = run.embed(None)
     assert len(every.means) == 36 and np.allclose(every.means[np.isin(every.rows, found.rows)], found.means, atol=1e-5)
     assert run.labels("test", "language").tolist() == store.table.loc[found.rows, "language"].tolist()
@@ -169,16 +158,8 @@ def test_label_modes_of_a_conditional_run(tiny_runs, store):
             assert np.allclose(run.embed("test", mode).means, want, atol=1e-5)
     with pytest.raises(InputError, match="did you mean 'marginal'"):
         run.embed("test", "marginals")
-
-
-def test_decoding_and_sampling_need_a_class_where_there_is_one(tiny_runs):
-    run, z = tiny_runs["cvae"], np.zeros((3, 8))
-    out = run.decode(z, np.arange(3))
-    assert out.shape == (3, 16, 16) and not np.allclose(out[0], out[1])
     with pytest.raises(InputError, match=r"pass y, indices into .*arabic"):
-        run.decode(z)
-    one, two, other = (run.sample(4, [0, 1, 2, 0], seed=s) for s in (1, 1, 2))
-    assert one.shape == (4, 16, 16) and np.array_equal(one, two) and not np.array_equal(one, other)
+        run.decode(np.zeros((3, 8)))
 
 
 @pytest.mark.parametrize("name", ["basic_vae", "cvae"])
