@@ -48,7 +48,7 @@ def reconstruction(run: Run) -> claims.Results:
 def clustering(run: Run) -> claims.Results:
     """Clusters of the test tracks against genres and languages, beside permuted labels and spaces without training.
 
-    All have the same number of clusters. Conditional models encode without the label; clips without one do not count.
+    There are as many as classes, or as VaDE's components. Conditional models encode without the label.
     """
     seed, numbers, per_clip, spaces = run.config.training.seed, {}, {}, {}
     train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
@@ -59,7 +59,7 @@ def clustering(run: Run) -> claims.Results:
         classes = len(set(y[there]))
         if min(classes, len(set(truth[scored]))) < 2:
             continue
-        k, spaces = number_of_clusters(run, classes), spaces or baseline_spaces(run)
+        k, spaces = min(run.config.model.components if mixture else classes, len(train)), spaces or baseline_spaces(run)
         own = run.log_responsibilities("test", True).argmax(1) if mixture else clu.kmeans_assign(train, test, k, seed)
         baselines = {name: clu.kmeans_assign(a, b, k, seed)[scored] for name, (a, b) in spaces.items()}
         found, values = clu.clustering_scores(truth[scored], own[scored], test[scored], baselines)
@@ -150,12 +150,6 @@ def known(run: Run, split: str, label: str, tracks: bool = False) -> np.ndarray:
     """(clip,) whether a clip of the split has one of the `CLASSES` most frequent labels; with `tracks`, (track,)."""
     counts = pd.Series(run.labels(None, label)).value_counts().drop(UNLABELLED, errors="ignore")
     return np.isin(run.labels(split, label, tracks), counts.sort_index().nlargest(CLASSES).index)
-
-
-def number_of_clusters(run: Run, classes: int) -> int:
-    """How many clusters a run is scored with: VaDE's components, else the classes; never more than training tracks."""
-    wanted = run.config.model.components if isinstance(run.model, VaDE) else classes
-    return min(wanted, len(run.rows("train", True)))
 
 
 def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
