@@ -1,6 +1,7 @@
 """Collections as people have them: tables, paths, labels and folders are read rightly, or told in a sentence."""
 
 import os
+import re
 import unicodedata
 from urllib.parse import quote
 
@@ -80,16 +81,26 @@ TABLES = {
                         {"factors": TEMPO, "first": [None, None, None, 90]}),
     "a word among numbers": (lines("path,tempo", lambda i: "fast" if i == 3 else 90 + i),
                              {"factors": TEMPO, "told": ["1 values of tempo are no numbers", "'fast'"]}),
-    "words": (lines("path,mood", genre), {"factors": (), "told": ["neither labels nor factors", "'mood'"]}),
+    "words": (lines("path,mood", genre), {"factors": (), "told": ["nor factors", "'mood'"]}),
     "thousands": (lines("path,tempo", lambda i: f'"1.23{i % 10},5"'), {"factors": TEMPO, "first": [1230.5, 1231.5]}),
     "thousands with commas": (lines("path,tempo", lambda i: f'"1,23{i % 10}.5"'), {"first": [1230.5, 1231.5]}),
     "infinite": (lines("path,tempo", lambda i: "inf" if i == 0 else i), {"first": [None, 1, 2]}),
     "quoted newline": (lines("path,genre,note", genre, '"two\nlines, and ""quotes"""'), {"genre": GENRES}),
     "short rows": ("path,genre,tempo\n00.wav\n01.wav,rock\n", {"rows": 2, "genre": {"rock": 1, "unlabelled": 1}}),
     "row numbers": (lines("path,ID,track_id,tempo", int, int, int), {"factors": TEMPO, "told": ["'ID', 'track_id'"]}),
-    "constant": (lines("path,key,tempo", 3, int), {"factors": TEMPO, "told": ["neither labels nor factors", "'key'"]}),
+    "constant": (lines("path,key,tempo", 3, int), {"factors": TEMPO, "told": ["nor factors", "'key'"]}),
     "a file twice": (PLAIN + "./00.wav,pop,1\n", FULL | {"told": ["1 rows name a file again", "'00.wav'"]}),
+    "a row without a path": (PLAIN + ",,66\n", FULL | {"left": 1}),
+    "thousands only": (lines("path,tempo", lambda i: f'"{i + 1},234"' if i else "999"),
+                       {"first": [999, 2234], "told": ["commas between thousands"]}),
+    "other words for missing": (lines("path,genre,tempo", *[lambda i: ("\\N", "<NA>", "#DIV/0!", 9, 8, 7)[i % 6]] * 2),
+                                {"genre": {"7": 2, "8": 2, "9": 2, "unlabelled": 6}, "factors": TEMPO}),
+    "numbers of tracks": (lines("path,TrackNumber,tempo", int, int), {"factors": TEMPO, "told": ["'TrackNumber'"]}),
+    "what to call labels": (lines("path,Genres", genre), {"told": ["neither labels (language, genre, family)"]}),
     # labels
+    "blanks that cannot be seen": (lines("path,genre", lambda i: ("A B", "A  B", "A\xa0B", "\u200bA B")[i % 4]),
+                                   {"genre": {"A B": 12}}),
+    "lists": (lines("path,genre", lambda i: ("Rock; Pop", "\"['a', 'b']\"")[i % 2]), {"told": ["a list is a class"]}),
     "spelling": (lines("path,genre", lambda i: ("Rock", "rock", "Rock ", " ")[i % 4]),
                  {"genre": {"Rock": 9, "unlabelled": 3}, "told": ["differ in case only", "rock = Rock"]}),
     "composed and decomposed": (lines("path,genre", lambda i: unicodedata.normalize(("NFC", "NFD")[i % 2], "Bossa é")),
@@ -120,7 +131,7 @@ def test_tables(tmp_path, case):
     content, want = TABLES[case]
     (songs(tmp_path) / "manifest.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     found = read_corpus(tmp_path)
-    assert len(found.table) == want.get("rows", 12) and len(found.left_out) == 12 - len(found.table)
+    assert len(found.table) == want.get("rows", 12) and len(found.left_out) == want.get("left", 12 - len(found.table))
     check(found, want)
 
 
@@ -154,7 +165,11 @@ def check(found, want):
         ("", "no rows"),
         ("path,genre\n", "no rows"),
         ('path,genre\n"00.wav,x\n', "no readable table"),
-        ("path,genre\n00.wav,x\n,y\n", "line 3: '' is no path"),
+        ("path,genre\n,y\n", "no row of .* names a file: 'manifest.csv, line 2'"),
+        ("id;File Path\n1;00.wav\n", "name the column 'File Path' `path`"),
+        (",genre\n00.wav,x\n", "name the column '' `path`"),
+        ("Table 1,\npath,genre\n00.wav,x\n", "its first line is 'Table 1', ''.; name the column of files"),
+        ('path,title\n00.wav,x\n01.wav,"Heroes" live\n', "line 3: .* write quotes within a cell twice"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, content, message):
@@ -198,6 +213,8 @@ def test_parquet(tmp_path, case):
         lambda p, root: f"  {p} ",
         lambda p, root: f"x/..//{p}",
         lambda p, root: f"{root}-link/{p}",
+        lambda p, root: f"{root.name}/{p}",
+        lambda p, root: f"./{root.name}\\{p}",
     ],
 )
 def test_the_same_file_however_its_path_is_written(tmp_path, monkeypatch, spell):
@@ -259,6 +276,22 @@ FOLDERS = {
     "iTunes": (["iTunes Media/Music/Abba/Gold/1-01 A.m4a", "iTunes Media/Music/Compilations/Hits/x.m4a"], "",
                {"genre": {"unlabelled": 2}, "told": ["artists or albums"]}),
     "many artists": ([f"Artist {i}/x.mp3" for i in range(30)], "", {"genre": {"unlabelled": 30}}),
+    "single letters": ([f"{a}/{i}.mp3" for a in "AZ0" for i in range(3)], "",
+                       {"genre": {"unlabelled": 9}, "told": ["numbers or single letters"]}),
+    "codes of languages": ([f"{a}/{i}.mp3" for a in ("en", "yo") for i in range(3)], "",
+                           {"genre": {"unlabelled": 6}, "told": ["look like languages", "{language}/{track}"]}),
+    "genres of artists": ([f"{g}/{a}/{g} {a}.mp3" for g in ("Rock", "Jazz") for a in ("Abba", "Cher", "Q")], "",
+                          {"genre": {"unlabelled": 6}, "language": {"unlabelled": 6}, "told": ["{genre}/{artist}"]}),
+    "ISMIR 2004": ([f"{s}/{g}/artist_{a}/x.mp3" for s in ("training", "evaluation") for g in ("rock_pop", "world")
+                    for a in "12"], "", {"genre": {"unlabelled": 8}, "told": ["look like genres"]}),
+    "three levels": ([f"{n}/{f}/{g}/x.mp3" for n in ("en", "ar") for f in ("trad", "urban") for g in ("gg", "hhh")], "",
+                     {"genre": {"unlabelled": 8}, "language": {"unlabelled": 8}, "told": ["nested deeper"]}),
+    "discs": ([f"{a}/{d}-{i:02d} {s}{d}.m4a" for a in ("Q", "Post", "Gold") for d in (1, 2)
+               for i, s in ((1, "A"), (2, "B"))], "", {"genre": {"unlabelled": 12}, "told": ["{artist}/{track}"]}),
+    "artist and album in one": ([f"{a} - Best/{s}.mp3" for a in ("Abba", "Cher") for s in "ab"], "",
+                                {"genre": {"unlabelled": 4}, "told": ["artists or albums"]}),
+    "folders of systems": (["rock/a.mp3", "__MACOSX/rock/a.mp3", "@eaDir/a.mp3", "$RECYCLE.BIN/a.mp3", "b.mp3"], "",
+                           {"genre": {"rock": 1, "unlabelled": 1}, "tracks": 2}),
     "unknown": ([f"{g}/{i}.wav" for g in ("Rock", "rock", "Unknown") for i in range(3)], "",
                 {"genre": {"Rock": 6, "unlabelled": 3}}),
     "numbers for tracks": ([f"{g}/{i:02d} x{k}.wav" for g in ("a", "b") for i in range(3) for k in range(2)],
@@ -272,7 +305,10 @@ FOLDERS = {
 @pytest.mark.parametrize("case", FOLDERS)
 def test_folders(tmp_path, case):
     paths, labels, want = FOLDERS[case]
-    check(read_corpus(songs(tmp_path / "x", *paths), labels=labels), want)
+    found = read_corpus(songs(tmp_path / "x", *paths), labels=labels)
+    check(found, want)
+    for pattern in re.findall("--labels '(.*?)'", "\n".join(found.remarks)):  # what is advised works
+        assert len(read_corpus(tmp_path / "x", labels=pattern).table) == len(found.table)
 
 
 def test_a_given_split_that_tears_songs_apart_is_told():

@@ -35,7 +35,8 @@ READING = ("labels", "manifest", "allow_outside")  # parameters of `read_corpus`
 MANIFESTS = ("manifest.csv", "manifest.tsv", "manifest.parquet")
 RECORD = "corpus.json"  # what a rendered corpus says of itself (`vaelib_demo`)
 LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # rendered, from easy to difficult
-HIDDEN = re.compile(r"\.(?!\.)")  # .cache, and ._song.mp3, a Mac's notes on a song; not ...And Justice for All
+# .cache, ._song.mp3 (a Mac's notes on a song; not ...And Justice for All), and what systems keep for themselves
+HIDDEN = re.compile(r"\.(?!\.)|(__MACOSX|@eaDir|[$#]recycle(\.bin)?|lost\+found|System Volume Information)$", re.I)
 HEADERS = 256  # headers read by one task
 
 BANDS, TIMES = 16, 32  # 512 signs

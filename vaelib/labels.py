@@ -12,6 +12,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_any_real_numeric_dtype, is_float_dtype
 
+from .audio import AUDIO_SUFFIXES
 from .config import InputError
 
 LABELS = ("language", "genre", "family")
@@ -31,25 +33,26 @@ OWN = (  # columns that the store makes; a manifest's are left out
     "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel", GIVEN_SPLIT,
 )  # fmt: skip
 # Numbers that describe no sound: of a rendered clip, or those that number the rows
-NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|index|number|nr|no|n|row|disc)", re.I)
+NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|nr|no|n|row)|.*(index|number|disc)", re.I)
 PLACEHOLDER = re.compile(
-    r"[\s\-–—_?.]*|\W?(unlabelled|unknown|unspecified|undefined|n/a|n\.a\.|various|va|v\.a\.|compilations?)"
+    r"[\s\-–—_?.]*|\\n|<na>|#[a-z/0]+[!?]|\W?(unlabelled|unknown|unspecified|undefined|n/a|n\.a\.|various|va|v\.a\.|compilations?)"
     r"([ _](artists?|genre|language|family|album|title|track))?\W?", re.I,
 )  # fmt: skip
 # Names of folders that are no labels, and words of those that are, whatever else they look like
-NUMBER = re.compile(r"[\W_]*\d[\d\W_]*")
+NUMBER = re.compile(r"[\W_]*\d[\d\W_]*|[A-Za-z]")
 SPLIT = re.compile(
     r"(?:.*[\W_])?(?:(?P<train>train|training)|(?P<validation>val|valid|validation|dev)|(?P<test>test|testing|eval)"
     r"|fold[\W_]*\d+)(?:[\W_].*)?", re.I,
 )  # fmt: skip
-WRAPPER = re.compile(r".*(genre|audio|music|song|data|wav|mp3|flac|track|clip|media|sound|collection|library).*", re.I)
-ALBUM = re.compile(r".*\b((19|20)\d\d|album|ep|(cd|disc) ?\d)\b.*", re.I)
+WRAPPER = re.compile(r".*(genre|audio|music|song|data|wav|mp3|flac|media|sound|collection|library|download).*", re.I)
+ALBUM = re.compile(r".*(\b((19|20)\d\d|album|ep)\b|\b(cd|dis[ck]|vol|part|side)[\W_]*\d| - ).*", re.I)
 ARTISTS = re.compile(r"(?:^|/)(?:itunes|compilations|(?:unknown|various) (?:artist|album)s?/)", re.I)
 GENRE = re.compile(
     r"(.*[\W_])?(blues|classical|country|dance|disco|electronic|folk|funk|gospel|hip.?hop|indie|jazz|latin|metal|pop"
     r"|punk|rap|reggae|rock|soul|techno|house|trance|world)([\W_].*)?", re.I,
 )  # fmt: skip
 MOST = 0.9  # share of names that must look like something for all to be taken for it
+TABLES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".ods")
 Rejected = tuple[str, str]  # path, reason
 
 
@@ -76,7 +79,9 @@ def read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     names = [n.lower() if n.lower() in (*WORDS, *OWN) else n for n in names]
     if "path" not in names or table.empty:
         found = f"its first line is {_listed(names)}" if len(table) else "it has no rows"
-        raise InputError(f"{source} has no rows with a `path` column ({found}); name the column of files `path`")
+        cells = zip(names, (column.astype(str).str.lower() for _, column in table.items()), strict=True)
+        files = next((repr(n) for n, c in cells if c.str.endswith(AUDIO_SUFFIXES).mean() == 1), "of files")
+        raise InputError(f"{source} has no rows with a `path` column ({found}); name the column {files} `path`")
     named = pd.Series(names)
     unused = named.str.casefold().duplicated() | named.str.match(r"$|Unnamed: |__") | named.isin(OWN)
     if unused.any():
@@ -86,11 +91,11 @@ def read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
 
 def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
     """A table of text in a usual encoding and with a usual delimiter: every cell as it stands there."""
-    content, encoding = source.read_bytes(), "utf-8-sig"
+    content, encoding = source.read_bytes(), "utf-8"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:2] == b"\0":
         encoding = "utf-16"
     try:
-        text = content.decode(encoding)
+        text = content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError:
         encoding = "cp1252"
         text = content.decode(encoding, "replace")
@@ -100,14 +105,18 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
     heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in "\x1f,;\t|"}
     delimiter = max(heads, key=lambda d: ("path" in [h.strip().lower() for h in heads[d]], len(heads[d])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as e:
+        raise ValueError(f"line {reader.line_num}: {e}; write quotes within a cell twice") from e
     lines, (head, *cells) = zip(*rows, strict=True) if rows else ((), [[]])
     for line, row in zip(lines[1:], cells, strict=True):
         if any(cell.strip() for cell in row[len(head) :]):
             todo = f"let the first line name the columns, and quote cells that hold {delimiter!r}"
             raise ValueError(f"line {line} has {len(row)} cells, the first has {len(head)}: {todo}")
-    if encoding != "utf-8-sig" or delimiter not in "\x1f,":
-        remarks.append(f"{source.name} is read as {encoding.removesuffix('-sig')} with the delimiter {delimiter!r}")
+    if encoding != "utf-8" or delimiter not in "\x1f,":
+        doubt = "; save it as UTF-8 if letters look wrong" * (encoding == "cp1252")
+        remarks.append(f"{source.name} is read as {encoding} with the delimiter {delimiter!r}{doubt}")
     cells = [(row + [""] * len(head))[: len(head)] for row in cells]
     return pd.DataFrame(cells, columns=head, index=lines[1:], dtype=object)
 
@@ -118,19 +127,23 @@ def locate(
     """Each path of a table becomes the name of its file on disk, however it is written; and what is not there."""
     known = {_key(p): p for p in reversed(files)} | {p: p for p in files}
     stems, found, lost = {_key(Path(p).stem): p for p in files}, {}, {}
+    bases = dict.fromkeys((roots[0], os.path.realpath(source.parent), os.path.dirname(roots[0])))
+    real = lru_cache(os.path.realpath)
     for line, given in zip(table.index, _words(table, "path"), strict=True):
-        where = f"{source}, line {line}: {given[:200]!r}"
         if not given.strip() or "\0" in given:
-            raise InputError(f"{where} is no path; correct it or remove the line")
-        ways = _spellings(given, roots)
+            lost[f"{source.name}, line {line}"] = "names no file; correct or remove it"
+            continue
+        ways = [given] if given in known else _spellings(given, roots, bases)
         path = next((known[k] for k in (*ways, *map(_key, ways)) if k in known), None)
-        path = path or next((w for w in ways if os.path.isfile(os.path.join(roots[0], w))), None)
-        other = stems.get(_key(Path(ways[-1]).stem))
+        path = path or next((w for w in dict.fromkeys(ways) if os.path.isfile(os.path.join(roots[0], w))), None)
+        other = next((stems[k] for k in (_key(Path(w).stem) for w in ways) if k in stems), None)
         hint = f"; but {other!r} is there" if other and not path else ""
-        whole = os.path.realpath(os.path.join(roots[0], path or ways[-1]))
+        folder, name = os.path.split(os.path.join(roots[0], path or ways[1]))
+        whole = os.path.join(real(folder), name)
+        whole = os.path.realpath(whole) if os.path.islink(whole) else whole
         if not allow_outside and not whole.startswith(f"{roots[0]}{os.sep}"):
             todo = f"use a path inside it, or allow it (--allow-outside){hint}"
-            raise InputError(f"{where} leaves the corpus folder; {todo}")
+            raise InputError(f"{source}, line {line}: {given[:200]!r} leaves the corpus folder; {todo}")
         if path:
             found[line] = path
         else:
@@ -148,14 +161,16 @@ def _key(path: str) -> str:
     return unicodedata.normalize("NFC", path.casefold()).strip()
 
 
-def _spellings(given: str, roots: tuple[str, str]) -> list[str]:
-    """What a path may mean, below the collection if it lies there: with backslashes, ~, ./, as a URL, with %20."""
+def _spellings(given: str, roots: tuple[str, str], bases: Iterable[str]) -> list[str]:
+    """What a path may mean, seen from the collection or another base: with backslashes, ~, ./, as a URL, with %20."""
     url = re.sub(r"^\s*file:(//)?(localhost(?=/))?", "", given, flags=re.I).replace("\\", "/").strip()
     ways = [given]
-    for path in dict.fromkeys((url, unquote(url))):
-        whole = os.path.normpath(os.path.join(roots[0], os.path.expanduser(path)))
-        below = next((r for r in roots if whole.startswith(f"{r}{os.sep}")), None)
-        ways.append(whole[len(below) + 1 :] if below else whole)
+    for base in bases:
+        for path in dict.fromkeys((url, unquote(url))):
+            whole = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
+            below = next((r for r in roots if whole.startswith(f"{r}{os.sep}")), None)
+            if below or base == roots[0]:
+                ways.append(whole[len(below) + 1 :] if below else whole)
     return ways
 
 
@@ -163,18 +178,23 @@ def folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[st
     """Labels from the names of folders and files, a row per file."""
     if not files:
         raise InputError(f"no audio in {root} and its subfolders: give a folder of sound files")
-    if others := [n for n in sorted(os.listdir(root)) if n.lower().endswith((".csv", ".tsv", ".parquet", ".xlsx"))]:
+    if others := [name for name in sorted(os.listdir(root)) if name.lower().endswith(TABLES)]:
         remarks.append(f"tables that are not read, unless --manifest names one: {_listed(others)}")
     stems = pd.Series(files).map(lambda path: os.path.splitext(path)[0])
     if not labels:
-        above = pd.DataFrame([["", "", *path.split("/")[:-1]][-2:] for path in files], columns=["language", "genre"])
-        for level, unused in (("genre", ["language", "genre"]), ("language", ["language"])):
-            names = above[level][above[level].ne("")]
-            if len(names) and (seen := _no_label(names, stems[names.index])):
+        levels = [["", "", "", *path.split("/")[:-1]][-3:] for path in files]
+        found = pd.DataFrame(levels, columns=["path", "language", "genre"])  # the path comes last
+        for level in ("genre", "language"):
+            names = found[level][found[level].ne("")]
+            if len(names) and (seen := _no_label(level, names, stems[names.index])):
                 remarks.append(f"folders such as {_listed(names.unique(), 3)} look like {seen}")
-                above[unused] = ""
-        above.insert(0, "path", files)
-        return above
+                found[["language", "genre"] if level == "genre" or seen.startswith("genres") else "language"] = ""
+        upper = found["path"][found["path"].ne("") & found["language"].ne("")].unique()
+        if len(upper) > 1 and not pd.Series(upper).str.fullmatch(SPLIT).all():
+            todo = "--labels '{language}/{family}/{genre}/{track}' or the like says what each level is"
+            remarks.append(f"folders are nested deeper than language/genre ({files[-1]!r}) and are not used; {todo}")
+            found[["language", "genre"]] = ""
+        return found.assign(path=files)
     found = stems.str.extract(_pattern(labels))
     fits = found.notna().any(axis=1)
     if not fits.any():
@@ -187,25 +207,29 @@ def folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[st
     return found.rename(columns={"split": GIVEN_SPLIT})
 
 
-def _no_label(folders: pd.Series, stems: pd.Series) -> str:
+def _no_label(level: str, folders: pd.Series, stems: pd.Series) -> str:
     """What the folders of some files look like, and the pattern that would use them; "": labels."""
-    names, sizes = pd.Series(folders.unique()), folders.value_counts()
-    songs = stems.str.extract(r"^(.*/)?(?:\d{1,2}[-.])?(\d{1,3})(?:[^\w/]|_)+([^/]*[^\W\d][^/]*)$")  # Album/01 Song
+    names, sizes, depth = pd.Series(folders.unique()), folders.value_counts(), int(stems.str.count("/").median())
+    # Album/01 Song, Album/2-01 Song
+    songs = stems.str.extract(r"^((?:.*/)?(?:\d{1,2}[-.](?=\d))?)(\d{1,3})(?:[^\w/]|_)+([^/]*[^\W\d][^/]*)$")
     numbered = songs.notna().all(axis=1).mean() >= MOST and not any(songs[[0, c]].duplicated().any() for c in (1, 2))
     many = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3)
     albums = many or (numbered and len(names) > 1 and sizes.median() <= 25) or stems.str.contains(ARTISTS).any()
     albums = albums or names.str.fullmatch(ALBUM).mean() > 0.5
-    if names.str.fullmatch(NUMBER).mean() >= MOST:
-        seen, pattern = "numbers", "{genre}/{track}"
-    elif names.str.fullmatch(SPLIT).mean() >= MOST:
-        seen, pattern = "splits", "{split}/{genre}/{track}"
-    elif albums and names.str.fullmatch(GENRE).mean() < 0.5:
-        seen, pattern = "artists or albums", "{artist}/{album}/{track}"
-    elif len(names) == 1 and WRAPPER.fullmatch(names[0]):
-        seen, pattern = "a folder for everything", "{language}/{genre}/{track}"
-    else:
-        return ""
-    return f"{seen}, not like labels, and are not used; --labels '{pattern}' would, and a table can give others"
+    genres, below = names.str.fullmatch(GENRE).mean(), "{track}" if level == "genre" else "{genre}/{track}"
+    seems = [
+        ("numbers or single letters", names.str.fullmatch(NUMBER).mean() >= MOST, f"{{{level}}}/{below}"),
+        ("splits", names.str.fullmatch(SPLIT).mean() >= MOST, f"{{split}}/{below}"),
+        ("artists or albums", albums and genres < 0.5, "{artist}/{album}/{track}" if depth > 1 else "{artist}/{track}"),
+        ("genres, above others", level == "language" and genres > 0.5, "{genre}/{artist}/{track}"),
+        ("languages", level == "genre" and names.str.fullmatch("[a-z]{2}").all(), "{language}/{track}"),
+        ("a folder for everything", len(names) == 1 and WRAPPER.fullmatch(names[0]), f"{{{level}}}/{below}"),
+    ]
+    for seen, holds, pattern in seems:
+        if holds:
+            pattern = "*/" * (depth - pattern.count("/")) + pattern
+            return f"{seen}, not like labels, and are not used; --labels '{pattern}' would, and a table can give others"
+    return ""
 
 
 def _pattern(labels: str) -> re.Pattern[str]:
@@ -241,7 +265,7 @@ def described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, tu
     numeric = [c for c in table if is_any_real_numeric_dtype(table[c]) and not NOT_FACTORS.fullmatch(c)]
     factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
     if others := [c for c in table if c not in (*WORDS, *factors)]:
-        remarks.append(f"neither labels nor factors (words, row numbers, or the same everywhere): {_listed(others)}")
+        remarks.append(f"neither labels ({', '.join(LABELS)}) nor factors (numbers that vary): {_listed(others)}")
     for label in LABELS:
         sizes = table[table[label] != UNLABELLED].groupby(label)["track"].nunique()
         if len(few := sizes.index[sizes < 3]):
@@ -259,7 +283,7 @@ def _words(table: pd.DataFrame, column: str) -> pd.Series:
 
 def _clean(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
     """Labels without blanks around them, without placeholders, and in one spelling of each."""
-    words = words.map(lambda word: unicodedata.normalize("NFC", word).strip())
+    words = words.map(lambda word: " ".join(re.split(r"[\s\u200b\ufeff]+", unicodedata.normalize("NFC", word))).strip())
     none = words.str.fullmatch(PLACEHOLDER)
     if found := sorted({*words[none]} - {""}):
         remarks.append(f"{_listed(found)} as {column} counts as none")
@@ -268,6 +292,8 @@ def _clean(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
         usual.setdefault(word.casefold(), word)
     if twins := [f"{word} = {usual[word.casefold()]}" for word in sorted({*words} - {*usual.values()})]:
         remarks.append(f"{column}: spellings that differ in case only are taken for one: {_listed(twins)}")
+    if column in LABELS and (several := sorted({*words[words.str.contains(r"[;|\[{]")]})):
+        remarks.append(f"{column}: a list is a class of its own, give one label a file: {_listed(several)}")
     return words.map(lambda word: usual[word.casefold()])
 
 
@@ -292,18 +318,14 @@ def _numbers(words: pd.Series, remarks: list[str]) -> pd.Series:
     left = words[numbers.isna()].str.strip()
     left = left[~left.str.fullmatch(PLACEHOLDER) & ~left.str.lower().isin(["nan", "na", "none", "null"])]
     if (comma := left[left.str.contains(",")]).any():  # the last of both marks is the decimal one
-        english = comma.str.contains(r",.*\.").any()
-        plain = (
-            comma.str.replace(",", "") if english else comma.str.replace(r"[\s.]", "", regex=True).str.replace(",", ".")
-        )
-        numbers = numbers.fillna(pd.to_numeric(plain, errors="coerce"))
+        english = comma.str.contains(r",.*\.").any() or comma.str.fullmatch(r"\W?[1-9]\d{0,2}(,\d{3})+").all()
+        plain = comma if english else comma.str.replace(r"[\s.]", "", regex=True).str.replace(",", ".")
+        numbers = numbers.fillna(pd.to_numeric(plain.str.replace(",", ""), errors="coerce"))
         left = left[numbers[left.index].isna()]
     if numbers.count() < 4 * len(left):
         return words
-    if len(comma) and not english:
-        remarks.append(f"{words.name} is read with a decimal comma")
+    if len(comma):
+        remarks.append(f"{words.name} is read with {'commas between thousands' if english else 'a decimal comma'}")
     if len(left):
-        remarks.append(
-            f"{len(left):,} values of {words.name} are no numbers and count as missing: {_listed(set(left))}"
-        )
+        remarks.append(f"{len(left):,} values of {words.name} are no numbers, so missing: {_listed(left.unique())}")
     return numbers
