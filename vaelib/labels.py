@@ -213,9 +213,8 @@ def _no_label(level: str, folders: pd.Series, stems: pd.Series) -> str:
     # Album/01 Song, Album/2-01 Song
     songs = stems.str.extract(r"^((?:.*/)?(?:\d{1,2}[-.](?=\d))?)(\d{1,3})(?:[^\w/]|_)+([^/]*[^\W\d][^/]*)$")
     numbered = songs.notna().all(axis=1).mean() >= MOST and not any(songs[[0, c]].duplicated().any() for c in (1, 2))
-    many = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3)
-    albums = many or (numbered and len(names) > 1 and sizes.median() <= 25) or stems.str.contains(ARTISTS).any()
-    albums = albums or names.str.fullmatch(ALBUM).mean() > 0.5
+    albums = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3) or names.str.fullmatch(ALBUM).mean() > 0.5
+    albums |= (numbered and len(names) > 1 and sizes.median() <= 25) or stems.str.contains(ARTISTS).any()
     genres, below = names.str.fullmatch(GENRE).mean(), "{track}" if level == "genre" else "{genre}/{track}"
     seems = [
         ("numbers or single letters", names.str.fullmatch(NUMBER).mean() >= MOST, f"{{{level}}}/{below}"),
