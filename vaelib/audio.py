@@ -159,9 +159,9 @@ def _is_whole(path: Path, *version: int) -> bool:
                 stream = _stream(path, sound.format.lower())
                 with stream.container as container:
                     ticks = sum(packet.duration or 0 for packet in container.demux(stream))
-                near = abs(sound.frames - ticks * stream.time_base * sound.samplerate) <= PADDING
-                if not near or sound.format == "MP3":  # a jump would make its decoder complain
-                    return near
+                more = sound.frames - ticks * stream.time_base * sound.samplerate  # than FFmpeg finds
+                if more < -PADDING or sound.format == "MP3":  # a jump would make its decoder complain
+                    return abs(more) <= PADDING
             sound.seek(sound.frames - 1)
             last, after = sound.read(1), os.read(file, 5).lstrip(b"\0")
             return len(last) == 1 and ("WAV" not in sound.format or not after or bool(CHUNK.match(after)))
@@ -219,7 +219,7 @@ class _Track:
             while packet := next(packets, None):
                 try:
                     frames = packet.decode()
-                except av.InvalidDataError:
+                except (av.InvalidDataError, av.ArgumentError):
                     bad += 1
                     continue
                 for part in (part for frame in frames for part in to_float.resample(frame)):
