@@ -19,7 +19,6 @@ from vaelib.explore import class_sampler, component_view, interpolation, player,
 from vaelib.explore.page import NO_PLAYERS, mp3, picture
 from vaelib.explore.view import Control, Shown, SpectrogramView, slider
 from vaelib.explore.views import CLIPS, EVERY_CLASS, MEAN, SAMPLES
-from vaelib.runs import fit, plan
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -28,41 +27,18 @@ HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 def ramp(values: dict) -> Shown:
     """Two pictures; the brightness of the second is the slider's value."""
     level = (values["a"] + 1) / 2 * (1.0 if values["b"] == "low" else 0.5)
-    return Shown(
-        np.stack([np.ones(TINY.shape), np.full(TINY.shape, level)]), rows=(0,), caption=f"{level:.2f} {HOSTILE}"
-    )
+    x = np.stack([np.ones(TINY.shape), np.full(TINY.shape, level)])
+    return Shown(x, rows=(0,), caption=f"{level:.2f} {HOSTILE}")
 
 
 @pytest.fixture
 def view(store, monkeypatch):
-    monkeypatch.setattr(
-        "vaelib.explore.view.to_sound", lambda db, fe: np.linspace(-1, 1, 4000)
-    )  # hops as long as n_fft
-    controls = [
-        Control("b", "part", ("low", "high", HOSTILE), "low", 2, scene=True),
-        slider("a", HOSTILE, -1, 1, 0.05, 0.03),
-    ]
+    monkeypatch.setattr("vaelib.explore.view.to_sound", lambda db, fe: np.linspace(-1, 1, 4000))
+    part = Control("b", "part", ("low", "high", HOSTILE), "low", 2, scene=True)
+    controls = [part, slider("a", HOSTILE, -1, 1, 0.05, 0.03)]
     begin = {"low": 0.05, "high": -0.5, HOSTILE: 0.0}
     run = SimpleNamespace(store=store, scaler=store.fit_scaler())
     return SpectrogramView(run, f"title {HOSTILE}", controls, ramp, lambda v: {"a": begin[v["b"]]}, first=1)
-
-
-@pytest.fixture(scope="module")
-def runs(store, folders):
-    """One quickly trained run of every kind that sliders open."""
-    kinds = {"conv_vae": {}, "cvae": {"condition": "language"}, "vade": {"pretrain_epochs": 1}}
-    small = {"vade": {"latent": 8, "components": 4}}
-    plans = [plan(store, name, epochs=1, seed=91, **small.get(name, {"latent": 8}), **more)
-             for name, more in kinds.items()]  # fmt: skip
-    return dict(zip(kinds, (fit(p, store, show=False) for p in plans), strict=True))
-
-
-@pytest.fixture
-def named(monkeypatch):
-    """Three live dimensions; the second is a fader that falls when z rises."""
-    found = {3: Meaning("energy"), 1: Meaning("drums", "dB", -6.0, -4.0), 0: Meaning()}
-    monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
-    monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -74,9 +50,6 @@ def window_of(run, row: int) -> str:
     start = TINY.hop * round((int(run.store.table.loc[row, "n_frames"]) - TINY.frames) / 2)
     wave = load(run.store.audio_path(row), TINY).numpy()[start : start + TINY.frames * TINY.hop]
     return base64.b64encode(mp3(wave, TINY.sample_rate)).decode()
-
-
-# --- pictures and sounds ---
 
 
 def test_low_frequencies_are_at_the_bottom_tiles_below_each_other_and_nothing_is_lost_to_nan():
@@ -92,15 +65,9 @@ def test_a_sound_is_cut_and_can_be_read_back():
     assert rate == 22_050 and abs(len(wave) / rate - 2.0) < 0.1 and np.abs(wave).max() > 0.3
 
 
-# --- the saved page ---
-
-
-def test_the_bundle_holds_the_live_widget_and_the_saved_page(view):
+def test_the_bundle_holds_widget_and_page_or_a_picture_where_nobody_watches(view, monkeypatch):
     bundle = view._repr_mimebundle_()
     assert bundle[LIVE]["model_id"] == view.live.model_id and bundle["text/html"] == view.offline
-
-
-def test_where_nobody_watches_a_view_is_a_picture(view, monkeypatch):
     monkeypatch.setenv(NO_PLAYERS, "1")
     shown = view._repr_mimebundle_()
     assert set(shown) == {"text/plain", "text/html"} and re.fullmatch("<img [^<]*>", shown["text/html"])
@@ -121,9 +88,6 @@ def test_a_saved_page_asks_for_nothing_and_its_sliders_move(view):
         assert heard == {-1.0: ["1"], start["a"]: ["0", "1"], 1.0: ["1"]}
 
 
-# --- live ---
-
-
 def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
     ask = lambda *given: view.live.ask(given, [])[0].get("answer")  # noqa: E731
     ready = view.live.setup["ready"]
@@ -136,19 +100,8 @@ def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
     assert own != guessed and own.endswith(window_of(view.run, 0))
 
 
-def test_a_broken_file_is_named(view, monkeypatch):
-    def gone(*_, **__):
-        raise OSError("gone")
-
-    monkeypatch.setattr("vaelib.explore.view.sound_of", gone)
-    assert view.live.ask(["sound", view.start, 0], [])[0] == {"error": "gone"}
-
-
-# --- the sliders of the notebooks ---
-
-
-def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(runs):
-    run = runs["conv_vae"]
+def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(tiny_runs):
+    run = tiny_runs["conv_vae"]
     a, b, c = (int(r) for r in run.store.rows("test")[:3])
     v = interpolation(run, a, b)
     code, window = zip(*(run.encode_clip(row)[:2] for row in (a, b, c)), strict=True)
@@ -163,8 +116,12 @@ def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(runs):
         assert v.sound(v.start, tile).endswith(window_of(run, row))
 
 
-def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(runs, named):
-    run = runs["conv_vae"]
+def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(tiny_runs, monkeypatch):
+    # three live dimensions; the second is a fader that falls when z rises
+    found = {3: Meaning("energy"), 1: Meaning("drums", "dB", -6.0, -4.0), 0: Meaning()}
+    monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
+    monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
+    run = tiny_runs["conv_vae"]
     row, other = (int(r) for r in run.store.rows("test")[:2])
     v = traversal(run, row)
     assert [c.label for c in v.controls] == ["start from", "z3 · energy", "z1 · drums (dB)", "z0"]
@@ -175,27 +132,17 @@ def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(runs, 
     there = v.scene(v.start | {"clip": v.controls[0].values[1]})["start"]
     np.testing.assert_allclose(v.show(there).x[1], run.decode(run.encode_clip(other)[0][None])[0], atol=1e-5)
     assert v.sound(there, 0).endswith(window_of(run, other))
-
-
-def test_a_slider_named_after_a_fader_stands_on_its_scale(runs, named):
-    run = runs["conv_vae"]
-    row = int(run.store.rows("test")[0])
-    v, code = traversal(run, row), run.encode_clip(row)[0]
+    # the slider that is named after a fader stands on its scale
     assert abs(v.start["z1"] - (-4 - 6 * code[1])) <= 0.16  # on a grid of 0.3 dB
     code[1] -= 3 / 6  # dB
-    found = v.show(v.start | {"z1": v.start["z1"] + 3}).x[1]
-    np.testing.assert_allclose(found, run.decode(code[None])[0], atol=1e-5)
-
-
-def test_clips_of_the_same_file_name_are_told_apart(runs, named, monkeypatch):
-    run = runs["conv_vae"]
+    louder = v.show(v.start | {"z1": v.start["z1"] + 3}).x[1]
+    np.testing.assert_allclose(louder, run.decode(code[None])[0], atol=1e-5)
     monkeypatch.setattr("vaelib.explore.views.clip_name", lambda store, row: "track.mp3")
-    options = traversal(run, int(run.store.rows("test")[0])).controls[0].values
-    assert len(set(options)) == len(run.store.rows("test"))
+    assert len(set(traversal(run, row).controls[0].values)) == len(run.store.rows("test"))  # told apart
 
 
-def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(runs):
-    v, run = class_sampler(runs["cvae"]), runs["cvae"]
+def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(tiny_runs):
+    v, run = class_sampler(tiny_runs["cvae"]), tiny_runs["cvae"]
     assert v.show(v.start | {"n": 3}).x.shape == (3, *TINY.shape)
     np.testing.assert_array_equal(v.show(v.start).x, v.show(v.start).x)
     assert not np.allclose(v.show(v.start).x, v.show(v.start | {"seed": 1}).x)
@@ -204,11 +151,11 @@ def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(runs):
     for c, sample in enumerate(shown.x):  # the same z: each tile is that class's first sample of that seed
         np.testing.assert_allclose(sample, run.sample(1, [c], 1.0, 3)[0], rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="no classes"):
-        class_sampler(runs["conv_vae"])
+        class_sampler(tiny_runs["conv_vae"])
 
 
-def test_component_view_shows_mean_samples_and_members(runs):
-    run = runs["vade"]
+def test_component_view_shows_mean_samples_and_members(tiny_runs):
+    run = tiny_runs["vade"]
     v = component_view(run, n=3)
     components, log_gamma, rows = v.controls[0].values, run.log_responsibilities("test"), run.store.rows("test")
     fullest = max(components, key=lambda o: int(re.search(r"(\d+) clips", o)[1]))
@@ -221,9 +168,8 @@ def test_component_view_shows_mean_samples_and_members(runs):
     assert len(held[MEAN].x) == 1 and len(held[SAMPLES].x) == 3
     assert sum(int(re.search(r"(\d+) clips", o)[1]) for o in components) == len(rows)
     with pytest.raises(InputError, match="no mixture"):
-        component_view(runs["conv_vae"])
+        component_view(tiny_runs["conv_vae"])
 
 
-def test_a_player_holds_the_file(runs):
-    store = runs["conv_vae"].store
+def test_a_player_holds_the_file(store):
     assert soundfile.info(io.BytesIO(player(store, int(store.rows("test")[0])).data)).duration > 6.5

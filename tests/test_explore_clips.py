@@ -14,7 +14,6 @@ from vaelib.explore import clip_browser, latent_map
 from vaelib.explore.clips import neighbours_of
 from vaelib.explore.fields import class_field, fields_of, matched, number_field
 from vaelib.plots import class_styles
-from vaelib.runs import fit, plan
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 
@@ -23,16 +22,13 @@ def data_of(html: str) -> dict:
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
 
 
-@pytest.fixture(scope="module")
-def runs(store, folders):
+@pytest.fixture
+def runs(tiny_runs):
     """A plain run and a VaDE on the same clips."""
-    small = {"latent": 8, "components": 4}
-    plain = plan(store, "conv_vae", epochs=1, seed=92, latent=8)
-    vade = plan(store, "vade", epochs=1, pretrain_epochs=1, seed=92, **small)
-    return [fit(config, store, show=False) for config in (plain, vade)]
+    return [tiny_runs["conv_vae"], tiny_runs["vade"]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def flat(runs):
     """Two projections: onto two pairs of dimensions."""
     where = {"A": [0, 1], "B": [2, 3]}
@@ -94,18 +90,15 @@ def test_the_page_asks_and_the_kernel_answers_with_picture_sound_or_a_reason(sto
     assert live.ask(["sound", 2], [])[0] == {"error": "is gone"}
 
 
-def test_maps_hold_every_clip_with_labels_clusters_margins_and_the_library(runs, flat):
-    data, rows = data_of(latent_map(runs, projections=flat).offline), runs[0].store.rows("test")
+def test_maps_hold_clips_with_labels_clusters_and_margins_and_what_is_selected_is_rows_in_python(runs, flat):
+    view, rows = latent_map(runs, projections=flat), runs[0].store.rows("test")
+    data = data_of(view.offline)
     assert data["maps"] == ["conv_vae", "vade"] and list(data["methods"]) == ["A", "B"]
     np.testing.assert_allclose(data["methods"]["B"][1], flat["B"]["vade"].T, atol=1e-3)
     fields = {f["name"]: f["values"] for f in data["fields"]}
     assert [len(fields[n]) for n in ("language", "cluster", "margin (nats)")] == [1, 2, 2]
     assert set(fields["margin (nats)"][0]) == {-1} and len(fields["margin (nats)"][1]) == len(rows)
     assert len(data["picture"]) == len(rows) and len(data["plots"]["library"]) < 700_000
-
-
-def test_what_is_selected_in_the_page_is_rows_in_python(runs, flat):
-    view, rows = latent_map(runs, projections=flat), runs[0].store.rows("test")
     np.testing.assert_array_equal(view.selected, rows)
     view.live.ask(["select", [0, 2]], [])
     np.testing.assert_array_equal(view.selected, rows[[0, 2]])
