@@ -95,7 +95,7 @@ TABLES = {
                        {"first": [999, 2234], "told": ["commas between thousands"]}),
     "other words for missing": (lines("path,genre,tempo", *[lambda i: ("\\N", "<NA>", "#DIV/0!", 9, 8, 7)[i % 6]] * 2),
                                 {"genre": {"7": 2, "8": 2, "9": 2, "unlabelled": 6}, "factors": TEMPO}),
-    "numbers of tracks": (lines("path,TrackNumber,tempo", int, int), {"factors": TEMPO, "told": ["'TrackNumber'"]}),
+    "numbers of tracks": (lines("path,TrackNumber,fold,tempo", *[int] * 3), {"factors": TEMPO, "told": ["'fold'"]}),
     "what to call labels": (lines("path,Genres", genre), {"told": ["neither labels (language, genre, family)"]}),
     # labels
     "blanks that cannot be seen": (lines("path,genre", lambda i: ("A B", "A  B", "A\xa0B", "\u200bA B")[i % 4]),
@@ -116,9 +116,10 @@ TABLES = {
     "track numbers of albums": (lines("path,artist,track", "A", lambda i: f"0{i % 3 + 1}/12"), {"tracks": 12}),
     "track names": (lines("path,track", lambda i: f"Song {i // 3}"), {"tracks": 4}),
     "numbers that name songs": (lines("path,track", lambda i: 1000 + i // 3), {"tracks": 4}),
+    "track numbers in words": (lines("path,artist,track", "A", lambda i: f"Track {i % 3}"), {"tracks": 12}),
     "small classes": (lines("path,genre", lambda i: "rock" if i else "jazz"),
                       {"told": ["1 of 2 classes of genre", "'jazz'"]}),
-    "a split": (lines("path,Split", lambda i: ("Training", "val", "TEST")[i % 3]),
+    "a split": (lines("path,Split", lambda i: ("Training", "development", "TEST")[i % 3]),
                 {"split": {"train": 4, "validation": 4, "test": 4}, "told": ["is used"]}),
     "a split of two": (lines("path,split", lambda i: "test" if i < 2 else "train"),
                       {"split": {"train": 9, "validation": 1, "test": 2}}),
@@ -285,7 +286,14 @@ FOLDERS = {
     "ISMIR 2004": ([f"{s}/{g}/artist_{a}/x.mp3" for s in ("training", "evaluation") for g in ("rock_pop", "world")
                     for a in "12"], "", {"genre": {"unlabelled": 8}, "told": ["look like genres"]}),
     "three levels": ([f"{n}/{f}/{g}/x.mp3" for n in ("en", "ar") for f in ("trad", "urban") for g in ("gg", "hhh")], "",
-                     {"genre": {"unlabelled": 8}, "language": {"unlabelled": 8}, "told": ["nested deeper"]}),
+                     {"genre": {"unlabelled": 8}, "language": {"unlabelled": 8}, "told": ["nested otherwise"]}),
+    "uneven": (["Samba/a.mp3", "Samba/live/b.mp3", "Choro/d.mp3"], "",
+               {"genre": {"unlabelled": 3}, "told": ["nested otherwise", "--labels says"]}),
+    "artists in names of songs": ([f"{a}/{a} {k}/{a} - {i:02d} - {t}.mp3" for a in "QRS" for k in "xy"
+                                   for i, t in ((1, "A"), (2, "B"))], "",
+                                  {"genre": {"unlabelled": 12}, "told": ["artists or albums"]}),
+    "a pattern as in Windows": ([f"{g}/{i}.mp3" for g in ("rock", "jazz") for i in range(3)], ".\\{Genre}\\{Track}",
+                                {"genre": {"rock": 3, "jazz": 3}}),
     "discs": ([f"{a}/{d}-{i:02d} {s}{d}.m4a" for a in ("Q", "Post", "Gold") for d in (1, 2)
                for i, s in ((1, "A"), (2, "B"))], "", {"genre": {"unlabelled": 12}, "told": ["{artist}/{track}"]}),
     "artist and album in one": ([f"{a} - Best/{s}.mp3" for a in ("Abba", "Cher") for s in "ab"], "",
@@ -297,7 +305,7 @@ FOLDERS = {
     "numbers for tracks": ([f"{g}/{i:02d} x{k}.wav" for g in ("a", "b") for i in range(3) for k in range(2)],
                       "{genre}/{track} {title}",
                            {"tracks": 12, "told": ["no names: a file"]}),
-    "a table that is not read": (["rock/a.wav", "jazz/b.wav", "songs.csv"], "",
+    "a table that is not read": (["rock/a.wav", "jazz/b.wav", "songs.csv", "x.ods"], "",
                       {"told": ["tables that are not read", "'songs.csv'"]}),
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .audio import AUDIO_SUFFIXES, UnreadableAudio, frames_of, header, segments
 from .config import FrontEnd, InputError
-from .labels import GIVEN_SPLIT, Rejected, described, folder_table, locate, read_table
+from .labels import GIVEN_SPLIT, TABLES, Rejected, described, folder_table, listed, locate, read_table
 from .labels import LABELS as LABELS
 from .labels import UNLABELLED as UNLABELLED
 
@@ -114,6 +114,8 @@ def read_corpus(
         left_out += lost + [(path, f"is not in {source.name}; add a row to use it") for path in unlisted]
     else:
         table = folder_table(root, files, labels, remarks)
+    if others := {n for n in os.listdir(root) if n.lower().endswith(TABLES)} - {source and source.name}:
+        remarks.append(f"tables that are not read, unless --manifest names one: {listed(sorted(others))}")
     table, factors = described(table.sort_values("path", ignore_index=True), remarks)
     record = read_record(root)
     return Corpus(root.name, root, table, factors, tuple(left_out), () if record else tuple(remarks), record)

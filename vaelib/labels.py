@@ -33,7 +33,7 @@ OWN = (  # columns that the store makes; a manifest's are left out
     "channels", "format", "duplicate_of", "clip", "mel", "mel_hz", "frame", "log_mel", GIVEN_SPLIT,
 )  # fmt: skip
 # Numbers that describe no sound: of a rendered clip, or those that number the rows
-NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|nr|no|n|row)|.*(index|number|disc)", re.I)
+NOT_FACTORS = re.compile(r"seed|vocal_active_share|(.*[\W_])?(id|ids|idx|nr|no|n|row)|.*(index|number|disc|fold)", re.I)
 PLACEHOLDER = re.compile(
     r"[\s\-–—_?.]*|\\n|<na>|#[a-z/0]+[!?]|\W?(unlabelled|unknown|unspecified|undefined|n/a|n\.a\.|various|va|v\.a\.|compilations?)"
     r"([ _](artists?|genre|language|family|album|title|track))?\W?", re.I,
@@ -41,8 +41,8 @@ PLACEHOLDER = re.compile(
 # Names of folders that are no labels, and words of those that are, whatever else they look like
 NUMBER = re.compile(r"[\W_]*\d[\d\W_]*|[A-Za-z]")
 SPLIT = re.compile(
-    r"(?:.*[\W_])?(?:(?P<train>train|training)|(?P<validation>val|valid|validation|dev)|(?P<test>test|testing|eval)"
-    r"|fold[\W_]*\d+)(?:[\W_].*)?", re.I,
+    r"(?:.*[\W_])?(?:(?P<train>train(ing)?)|(?P<validation>val(id(ation)?)?|dev(elopment)?)"
+    r"|(?P<test>test(ing)?|eval(uation)?)|fold[\W_]*\d+)(?:[\W_].*)?", re.I,
 )  # fmt: skip
 WRAPPER = re.compile(r".*(genre|audio|music|song|data|wav|mp3|flac|media|sound|collection|library|download).*", re.I)
 ALBUM = re.compile(r".*(\b((19|20)\d\d|album|ep)\b|\b(cd|dis[ck]|vol|part|side)[\W_]*\d| - ).*", re.I)
@@ -56,7 +56,8 @@ TABLES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".ods")
 Rejected = tuple[str, str]  # path, reason
 
 
-def _listed(names: Iterable[Any], most: int = 5) -> str:
+def listed(names: Iterable[Any], most: int = 5) -> str:
+    """The first of some names, and how many more there are."""
     names = [repr(str(name)[:60]) for name in names]
     return ", ".join(names[:most]) + f" and {len(names) - most:,} more" * (len(names) > most)
 
@@ -78,14 +79,14 @@ def read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     names = [" ".join(re.sub(r"[/\\]", "∕", str(c)).split()).strip(".")[:80] for c in table]
     names = [n.lower() if n.lower() in (*WORDS, *OWN) else n for n in names]
     if "path" not in names or table.empty:
-        found = f"its first line is {_listed(names)}" if len(table) else "it has no rows"
+        found = f"its first line is {listed(names)}" if len(table) else "it has no rows"
         cells = zip(names, (column.astype(str).str.lower() for _, column in table.items()), strict=True)
         files = next((repr(n) for n, c in cells if c.str.endswith(AUDIO_SUFFIXES).mean() == 1), "of files")
         raise InputError(f"{source} has no rows with a `path` column ({found}); name the column {files} `path`")
     named = pd.Series(names)
     unused = named.str.casefold().duplicated() | named.str.match(r"$|Unnamed: |__") | named.isin(OWN)
     if unused.any():
-        remarks.append(f"columns without a name, there twice or the store's own are not read: {_listed(named[unused])}")
+        remarks.append(f"columns without a name, there twice or the store's own are not read: {listed(named[unused])}")
     return table.set_axis(names, axis=1).loc[:, ~unused.to_numpy()].rename(columns={"split": GIVEN_SPLIT})
 
 
@@ -138,9 +139,8 @@ def locate(
         path = path or next((w for w in dict.fromkeys(ways) if os.path.isfile(os.path.join(roots[0], w))), None)
         other = next((stems[k] for k in (_key(Path(w).stem) for w in ways) if k in stems), None)
         hint = f"; but {other!r} is there" if other and not path else ""
-        folder, name = os.path.split(os.path.join(roots[0], path or ways[1]))
-        whole = os.path.join(real(folder), name)
-        whole = os.path.realpath(whole) if os.path.islink(whole) else whole
+        whole = os.path.join(roots[0], path or ways[1])
+        whole = os.path.realpath(whole) if os.path.islink(whole) else f"{real(os.path.dirname(whole))}{os.sep}"
         if not allow_outside and not whole.startswith(f"{roots[0]}{os.sep}"):
             todo = f"use a path inside it, or allow it (--allow-outside){hint}"
             raise InputError(f"{source}, line {line}: {given[:200]!r} leaves the corpus folder; {todo}")
@@ -149,10 +149,10 @@ def locate(
         else:
             lost[given] = f"is not there{hint}; correct the manifest"
     if not found:
-        raise InputError(f"no row of {source} names a file: {_listed(lost, 1)} {next(iter(lost.values()))}")
+        raise InputError(f"no row of {source} names a file: {listed(lost, 1)} {next(iter(lost.values()))}")
     table = table.loc[list(found)].assign(path=list(found.values()))
     if len(again := table["path"][table["path"].duplicated()]):
-        remarks.append(f"{len(again):,} rows name a file again and are not read: {_listed(again.unique())}")
+        remarks.append(f"{len(again):,} rows name a file again and are not read: {listed(again.unique())}")
     return table.drop(again.index), list(lost.items())
 
 
@@ -178,8 +178,6 @@ def folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[st
     """Labels from the names of folders and files, a row per file."""
     if not files:
         raise InputError(f"no audio in {root} and its subfolders: give a folder of sound files")
-    if others := [name for name in sorted(os.listdir(root)) if name.lower().endswith(TABLES)]:
-        remarks.append(f"tables that are not read, unless --manifest names one: {_listed(others)}")
     stems = pd.Series(files).map(lambda path: os.path.splitext(path)[0])
     if not labels:
         levels = [["", "", "", *path.split("/")[:-1]][-3:] for path in files]
@@ -187,18 +185,18 @@ def folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[st
         for level in ("genre", "language"):
             names = found[level][found[level].ne("")]
             if len(names) and (seen := _no_label(level, names, stems[names.index])):
-                remarks.append(f"folders such as {_listed(names.unique(), 3)} look like {seen}")
+                remarks.append(f"folders such as {listed(names.unique(), 3)} look like {seen}")
                 found[["language", "genre"] if level == "genre" or seen.startswith("genres") else "language"] = ""
-        upper = found["path"][found["path"].ne("") & found["language"].ne("")].unique()
-        if len(upper) > 1 and not pd.Series(upper).str.fullmatch(SPLIT).all():
-            todo = "--labels '{language}/{family}/{genre}/{track}' or the like says what each level is"
-            remarks.append(f"folders are nested deeper than language/genre ({files[-1]!r}) and are not used; {todo}")
+        upper = found["path"][found["path"].ne("") & found["language"].ne("")].drop_duplicates()
+        if {*found["language"]} & {*found["genre"]} - {""} or (len(upper) > 1 and not upper.str.fullmatch(SPLIT).all()):
+            todo = "--labels says what each level is, as in '{language}/{family}/{genre}/{track}'"
+            remarks.append(f"folders are nested otherwise than language/genre ({files[-1]!r}) and not used; {todo}")
             found[["language", "genre"]] = ""
         return found.assign(path=files)
     found = stems.str.extract(_pattern(labels))
     fits = found.notna().any(axis=1)
     if not fits.any():
-        raise InputError(f"no file of {root} fits {labels!r}, for example {files[0]!r} does not; correct the pattern")
+        raise InputError(f"no file of {root} fits {labels!r}, for example {stems[0]!r} does not; correct the pattern")
     if "track" in found:  # a name is one track in its folder only: every album has a first song
         found["track"] = (stems.map(os.path.dirname) + "/" + found["track"]).str.removeprefix("/")
     if not fits.all():
@@ -210,8 +208,8 @@ def folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[st
 def _no_label(level: str, folders: pd.Series, stems: pd.Series) -> str:
     """What the folders of some files look like, and the pattern that would use them; "": labels."""
     names, sizes, depth = pd.Series(folders.unique()), folders.value_counts(), int(stems.str.count("/").median())
-    # Album/01 Song, Album/2-01 Song
-    songs = stems.str.extract(r"^((?:.*/)?(?:\d{1,2}[-.](?=\d))?)(\d{1,3})(?:[^\w/]|_)+([^/]*[^\W\d][^/]*)$")
+    # Album/01 Song, Album/2-01 Song, Album/A1 Song, Album/Artist - 01 Song
+    songs = stems.str.extract(r"^((?:.*(?:/| - ))?(?:\d+[-.](?=\d))?)([A-Z]?\d{1,3})[-_.) ]+([^/]*[^\W\d][^/]*)$")
     numbered = songs.notna().all(axis=1).mean() >= MOST and not any(songs[[0, c]].duplicated().any() for c in (1, 2))
     albums = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3) or names.str.fullmatch(ALBUM).mean() > 0.5
     albums |= (numbered and len(names) > 1 and sizes.median() <= 25) or stems.str.contains(ARTISTS).any()
@@ -233,8 +231,8 @@ def _no_label(level: str, folders: pd.Series, stems: pd.Series) -> str:
 
 def _pattern(labels: str) -> re.Pattern[str]:
     """`{genre}/{artist} - {title}` → a regular expression with these groups."""
-    text = re.escape(labels.strip("/")).replace(r"\*", "[^/]*")
-    text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", text)
+    text = re.escape(labels.replace("\\", "/").removeprefix("./").strip("/")).replace(r"\*", "[^/]*")
+    text = re.sub(r"\\\{(\w+)\\\}", lambda name: f"(?P<{name[1].lower()}>[^/]+?)", text)
     try:
         pattern = re.compile(rf"\A{text}\Z", re.DOTALL)
     except re.error:  # a name begins with a digit, or stands twice
@@ -257,18 +255,18 @@ def described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, tu
         used = split.notna().all() and {"train", "test"} <= {*split}
         table = table.assign(**{GIVEN_SPLIT: split}) if used else table.drop(columns=GIVEN_SPLIT)
         why = "used" if used else "not used: each file needs one of train, validation and test, with some in both ends"
-        remarks.append(f"the given split ({_listed(given.unique())}) is {why}")
+        remarks.append(f"the given split ({listed(given.unique())}) is {why}")
     for column in table.columns.drop(list(WORDS), errors="ignore"):
         if not is_any_real_numeric_dtype(table[column]):
             table[column] = _numbers(_words(table, column), remarks)
     numeric = [c for c in table if is_any_real_numeric_dtype(table[c]) and not NOT_FACTORS.fullmatch(c)]
     factors = tuple(c for c in numeric if table[c].nunique() > 1)  # what is the same in every clip explains nothing
     if others := [c for c in table if c not in (*WORDS, *factors)]:
-        remarks.append(f"neither labels ({', '.join(LABELS)}) nor factors (numbers that vary): {_listed(others)}")
+        remarks.append(f"neither labels ({', '.join(LABELS)}) nor factors (numbers that vary): {listed(others)}")
     for label in LABELS:
         sizes = table[table[label] != UNLABELLED].groupby(label)["track"].nunique()
         if len(few := sizes.index[sizes < 3]):
-            remarks.append(f"{len(few):,} of {len(sizes):,} classes of {label} have one or two songs: {_listed(few)}")
+            remarks.append(f"{len(few):,} of {len(sizes):,} classes of {label} have one or two songs: {listed(few)}")
     return table.copy(), factors  # in one piece
 
 
@@ -285,14 +283,14 @@ def _clean(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
     words = words.map(lambda word: " ".join(re.split(r"[\s\u200b\ufeff]+", unicodedata.normalize("NFC", word))).strip())
     none = words.str.fullmatch(PLACEHOLDER)
     if found := sorted({*words[none]} - {""}):
-        remarks.append(f"{_listed(found)} as {column} counts as none")
+        remarks.append(f"{listed(found)} as {column} counts as none")
     words, usual = words.mask(none, ""), {}
     for word in words.value_counts().sort_index().sort_values(ascending=False, kind="stable").index:
         usual.setdefault(word.casefold(), word)
     if twins := [f"{word} = {usual[word.casefold()]}" for word in sorted({*words} - {*usual.values()})]:
-        remarks.append(f"{column}: spellings that differ in case only are taken for one: {_listed(twins)}")
+        remarks.append(f"{column}: spellings that differ in case only are taken for one: {listed(twins)}")
     if column in LABELS and (several := sorted({*words[words.str.contains(r"[;|\[{]")]})):
-        remarks.append(f"{column}: a list is a class of its own, give one label a file: {_listed(several)}")
+        remarks.append(f"{column}: a list is a class of its own, give one label a file: {listed(several)}")
     return words.map(lambda word: usual[word.casefold()])
 
 
@@ -302,9 +300,9 @@ def _tracks(table: pd.DataFrame, remarks: list[str]) -> pd.Series:
     known = ~names.str.fullmatch(PLACEHOLDER)
     # Two artists may have a track of one name; a pattern's tracks have their folders before them
     tracks = names.where(artist.eq("") | names.str.contains("/"), artist + ": " + names)
-    numbers = names[known].str.fullmatch(r"(.*/)?\d{1,2}(/\d{1,2}|\.0)?")
+    numbers = names[known].str.fullmatch(r"(.*/)?([Tt]rack\W?)?\d{1,2}(/\d{1,2}|\.0)?")
     if numbers.mean() >= MOST and tracks[known].duplicated().any():
-        remarks.append(f"tracks are numbers ({_listed(names[known].unique(), 3)}), no names: a file is a song")
+        remarks.append(f"tracks are numbers ({listed(names[known].unique(), 3)}), no names: a file is a song")
         known[:] = False
     return tracks.where(known, table["path"])
 
@@ -326,5 +324,5 @@ def _numbers(words: pd.Series, remarks: list[str]) -> pd.Series:
     if len(comma):
         remarks.append(f"{words.name} is read with {'commas between thousands' if english else 'a decimal comma'}")
     if len(left):
-        remarks.append(f"{len(left):,} values of {words.name} are no numbers, so missing: {_listed(left.unique())}")
+        remarks.append(f"{len(left):,} values of {words.name} are no numbers, so missing: {listed(left.unique())}")
     return numbers
