@@ -200,7 +200,6 @@ def test_how_far_in_a_phrase():
     phrases = {
         ("supported", "supported", "supported"): "holds up to c",
         ("supported", "supported", "refuted"): "holds on a and b; fails on c",
-        ("refuted", "refuted", "refuted in this run"): "fails on a and b and c",
         ("inconclusive", "refuted in this run", "not tested"): "fails on b; undecided on a (in this run)",
         ("inconclusive", "inconclusive", "not tested"): "undecided on a and b",
         ("not tested",) * 3: "not tested",

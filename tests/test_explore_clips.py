@@ -40,8 +40,6 @@ def test_a_class_has_the_colour_that_static_figures_give_it_and_none_is_grey():
     assert field["classes"] == ["a", "b"] and field["values"] == [[1, -1, 0, 1]]
     styles = class_styles(["b", "a", UNLABELLED])
     assert field["colours"] == [styles[c]["color"] for c in "ab"]
-    many = class_field("genre", [f"g{i:02}" for i in range(45)])
-    assert len(set(zip(many["colours"], many["symbols"], strict=True))) == 45
 
 
 def test_numbers_are_bins_with_their_text_few_numbers_are_classes_and_keys_are_pitches():

@@ -35,7 +35,7 @@ def every(text: str) -> dict:
 
 
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")
-@pytest.mark.parametrize("text", [FORMULA, "x" * 300, "two\nlines", ""], ids=["formula", "long", "lines", "empty"])
+@pytest.mark.parametrize("text", [FORMULA, "x" * 300 + "\nline", ""], ids=["formula", "long", "empty"])
 @pytest.mark.parametrize("name", every("a"))
 def test_a_label_is_drawn_as_it_is_whatever_it_is(name, text):
     figure, _ = every(text)[name]()
@@ -75,12 +75,7 @@ def test_classes_can_be_told_apart_and_what_has_none_is_grey():
     assert [few[n]["color"] for n in "ab"] == list(plots.PALETTE[:2])  # no colour is lost to it
 
 
-def test_a_heatmap_writes_its_values_and_leaves_have_the_colours_of_their_families():
-    _, ax = plots.heatmap(
-        pd.DataFrame([[-1.0, 0.25], [0.5, 3.0]], ["z1", "z2"], ["loud", "bright"]), "t", "nats", center=0.0
-    )
-    assert [t.get_text() for t in ax.texts] == ["-1.00", "0.25", "0.50", "3.00"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["z1", "z2"]
+def test_leaves_have_the_colours_of_their_families():
     tree = linkage(np.array([[0.0], [1], [10], [11], [30]]))
     _, ax = plots.dendrogram(tree, list("abcde"), ["x", "x", "y", "z", "y"], "tree")
     leaves = {t.get_text(): t.get_color() for t in ax.get_yticklabels()}

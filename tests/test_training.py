@@ -265,18 +265,6 @@ def test_a_gpu_is_given_a_compiled_step_in_bf16_and_channels_last(monkeypatch):
     assert compiled == [(stepper.model, {"dynamic": False})]
 
 
-def test_a_gpu_that_is_too_small_is_said_and_streamed_to(store, monkeypatch):
-    real, said = training.load_data, []
-
-    def elsewhere(*given):
-        data = real(*given)
-        return data._replace(train_y=data.train_y.to("meta"))  # classes lie on the device in any case
-
-    monkeypatch.setattr(training, "load_data", elsewhere)
-    Trainer(settings(store, "conv_vae"), store, said.append)
-    assert said == ["the clips do not fit on the GPU: windows are cut from a file and sent there"]
-
-
 def test_the_mixture_rests_in_the_first_phase_and_what_is_held_while_it_is_held():
     stepper = Stepper(build(model_config("vade")), TrainConfig(grad_clip=1e-3), make_fabric("32-true"))
 
