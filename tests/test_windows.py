@@ -1,7 +1,6 @@
 """Random crops, evenly spaced windows, clips in a mapped file, and the one function that encodes windows."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,7 +75,7 @@ def test_of_a_store_from_the_start_every_window_is_the_first(store, clips):
 
 
 def test_clips_that_do_not_fit_lie_in_a_file_that_nobody_sees(store, clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(windows.psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    monkeypatch.setattr(windows, "_free_memory", lambda: 1)
     monkeypatch.setattr(windows, "BLOCK_BYTES", 4 * clips.mel[0].numel() * 5)  # blocks of five clips
     data = load_data(store, store.fit_scaler(), "language", torch.device("cpu"), tmp_path)
     assert torch.equal(data.train.mel, clips.mel) and not list(tmp_path.iterdir())

@@ -274,7 +274,7 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     Zeros fill what lacks a hair of one window. UnreadableAudio: it cannot be decoded, holds NaN, infinite or far too
     large samples, is silent or too short, or its channels cancel each other.
     """
-    import soxr
+    import librosa
     import torch
     from torchaudio.functional import resample
 
@@ -288,7 +288,7 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     if unlike > SILENT**2 and wave.var() < CANCELLED * unlike:
         raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
     if max(rate, fe.sample_rate) // math.gcd(rate, fe.sample_rate) > MOST_RATIO:
-        wave = soxr.resample(wave, rate, fe.sample_rate)
+        wave = librosa.resample(wave, orig_sr=rate, target_sr=fe.sample_rate, fix=False)  # soxr's
     elif rate != fe.sample_rate:
         wave = resample(torch.from_numpy(wave), rate, fe.sample_rate).numpy()
     _check_length(len(wave) / fe.sample_rate, fe)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
-import joblib
 import nbformat
 import pandas as pd
 from filelock import FileLock
@@ -88,23 +88,27 @@ def write_html(notebook: Path, target: Path | None = None, title: str = "") -> P
 def update_index() -> Path:
     """Write `index.html` of the executed notebooks, failed ones with the reason; several processes may at once."""
     folder, cards = papermill_dir(), []
-    card = joblib.Memory(folder / ".cards", verbose=0).cache(_card)
     with FileLock(folder / ".index.lock"):
         for path in (p for p in folder.glob("[!.]*.ipynb") if not p.name.endswith(".partial.ipynb")):
             with suppress(Exception):  # gone, half written, no notebook: nothing can be shown of it
-                cards.append(card(path, path.stat().st_mtime_ns))
+                cards.append(_card(path) | {"path": path, "changed": pd.Timestamp(path.stat().st_mtime, unit="s")})
         compared = {p.parent.name: p for p in outputs_dir().glob("comparison*/model_comparison.html")}
         page = PAGES.get_template("index.html.j2").render(cards=cards, compared=compared, folder=folder)
         return write_atomic(folder / "index.html", page.encode(errors="replace"))  # names may hold what is no character
 
 
-def _card(path: Path, changed: int) -> dict[str, object]:
-    """What the index says of a notebook that was last `changed` then (ns): read once."""
+def _card(path: Path) -> dict[str, object]:
+    """What the index says of a notebook, which is read once."""
+    kept = path.parent / ".cards" / f"{path.stem}-{path.stat().st_mtime_ns}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
     nb, log = nbformat.read(path, 4), path.with_suffix(".log")
     outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
     errors = [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
     errors += [log.read_text(errors="replace")] if log.is_file() else []  # a kernel that died left no output
     pictures = [o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     small = packed(io.BytesIO(base64.b64decode(pictures[-1])), size=(320, 200)) if pictures else ""
-    about = {"heading": nb.cells[0].source.split("\n")[0].lstrip("# "), "run": nb.metadata.get("papermill", {})}
-    return about | {"path": path, "changed": pd.Timestamp(changed), "reason": "".join(errors[:1]), "picture": small}
+    card = {"heading": nb.cells[0].source.split("\n")[0].lstrip("# "), "run": nb.metadata.get("papermill", {})}
+    card |= {"reason": "".join(errors[:1]), "picture": small}
+    write_atomic(kept, json.dumps(card))
+    return card

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -129,6 +128,12 @@ class Data(NamedTuple):
     validation_y: Tensor
 
 
+def _free_memory() -> int:
+    """Bytes that can be had without swapping, the page cache among them."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
 def load_data(
     store: Store, scaler: Scaler, condition: str, device: torch.device, folder: Path, processes: int = 1
 ) -> Data:
@@ -142,7 +147,7 @@ def load_data(
         raise InputError(f"{store.path.name} has {len(train)} training clips; training needs at least two")
     need = len(train) * 2 * store.front_end.n_mels * store.heard_frames
     cuda = device.type == "cuda"  # a GPU is a process's own, memory is the machine's
-    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available / processes
+    free = torch.cuda.mem_get_info(device)[0] if cuda else _free_memory() / processes
     clips = Clips.read(store, scaler, train, device, None if need < 0.5 * free else folder)
     y = [store.codes(condition, rows) if condition else np.full(len(rows), -1) for rows in (train, validation)]
     return Data(clips, Clips.read(store, scaler, validation, device), *(torch.as_tensor(v, device=device) for v in y))
