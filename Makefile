@@ -1,12 +1,13 @@
 # Two commands do everything: `make demo` and `make test`. Everything is installed into .venv; no root needed.
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(p))))
+FOUND := $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(p))))
+PYTHON ?= $(FOUND)
 CLIPS ?= 40
 EPOCHS ?=
 BIN := .venv/bin
 # A container may ask for no bytecode: every kernel and worker would compile all that it imports, half a minute each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo proof ladder test test-all lab bench bench-ui lint clean
+.PHONY: help setup demo proof ladder wheelhouse test test-all lab bench bench-ui lint clean
 
 help:
 	@echo "make demo                  render, preprocess, train, test and compare everything; says how long it takes"
@@ -15,6 +16,7 @@ help:
 	@echo "make ladder                the models on corpora of growing difficulty (plans/ladder.yaml; resumable)"
 	@echo "make test                  the tests, but for those in a browser and the slowest"
 	@echo "make test-all              all tests"
+	@echo "make wheelhouse PYTHON=3.12  what a GPU host without internet lacks, for its Python (docs/GPU_HOST.md)"
 	@echo "make lab                   JupyterLab at the repository's root"
 	@echo "make bench                 training and preprocessing against baselines and the hardware (docs/BENCHMARKS.md; 15 min)"
 	@echo "make bench-ui              how long a reader waits for an explorer's picture and sound (needs a Chromium)"
@@ -22,7 +24,7 @@ help:
 # Installed anew only when the list of dependencies changes.
 .venv/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python"; exit 2; }
-	$(PYTHON) -m venv .venv
+	$(if $(filter 3.%,$(PYTHON)),$(FOUND),$(PYTHON)) -m venv .venv
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt tinysoundfont mirdata
 	@touch $@
@@ -51,6 +53,10 @@ demo: setup
 
 proof ladder: setup
 	@$(BIN)/vaelib batch plans/$@.yaml
+
+# PYTHON and MACHINE are the host's; HAS names further packages that it has: HAS="numba llvmlite".
+wheelhouse: setup
+	@$(BIN)/python tools/wheelhouse.py --python $(if $(filter 3.%,$(PYTHON)),$(PYTHON),3.12) --machine $(or $(MACHINE),x86_64) --has "$(HAS)"
 
 test: setup
 	$(BIN)/python -m pytest

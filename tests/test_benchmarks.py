@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import limits, program, training
 from benchmarks.turns import Candidate, alternate, figures, ratio
+from tools import wheelhouse
 from vaelib.config import COMPACT
 
 
@@ -52,3 +53,18 @@ def test_the_program_measures_and_writes(outputs, capsys):
 )
 def test_bad_input_is_a_sentence(arguments, message, capsys):
     assert program.main(arguments) == 2 and message in capsys.readouterr().err
+
+
+def test_a_wheelhouse_has_what_a_host_with_torch_lacks():
+    names = wheelhouse.needed("3.12", "x86_64", (*wheelhouse.HOST, "numba", "llvmlite"))
+    assert {"ipykernel", "papermill", "librosa", "zarr", "distributed", "tinysoundfont", "setuptools"} <= {*names}
+    assert not {"torch", "numpy", "numba", "llvmlite", "jupyterlab", "playwright", "triton"} & {*names}
+
+
+@pytest.mark.parametrize(
+    ("python", "machine", "message"),
+    [("3.13", "x86_64", "for Python 3.13: vaelib needs"), ("3.12", "sparc", "on Linux sparc: there is no wheel of")],
+)
+def test_a_wheelhouse_that_cannot_be_is_a_sentence(python, machine, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert message in wheelhouse.collect(python, machine, wheelhouse.HOST, tmp_path / "wheelhouse")
