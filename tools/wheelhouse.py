@@ -19,7 +19,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HOST = ("torch", "torchaudio", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "pillow")
-# What executing notebooks does without: the live front end, Git's drivers, Parquet, live playback, the debugger, completion, reading notebooks from the web, MIDI files, map tiles.
+# What executing notebooks does without: the live front end, Git's drivers, Parquet, live playback, the debugger,
+# completion, reading notebooks from the web, MIDI files, map tiles.
 LEFT_OUT = ("jupyterlab", "jupyterlab-widgets", "widgetsnbextension", "nbdime", "nbstripout", "pyarrow",
             "pyaudio", "debugpy", "jedi", "aiohttp", "mido", "importlib-resources", "xyzservices")  # fmt: skip
 GLIBC = (28, 27, 26, 24, 17, 12, 5)  # manylinux_2_N: the oldest system that is meant has glibc 2.28
