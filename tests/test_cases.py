@@ -58,6 +58,8 @@ TABLES = {
     "UTF-16": (PLAIN.encode("utf-16"), FULL | {"told": ["utf-16"]}),
     "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), FULL),
     "Latin-1": (lines("path,genre", "Rock çã").encode("cp1252"), {"genre": {"Rock çã": 12}, "told": ["cp1252"]}),
+    "empty lines first": ("\r\n \r\n" + PLAIN.replace("\n", "\r\n"), FULL),
+    "an empty cell first": ("\tpath\tgenre\n" + "".join(f"{n}\t{n}\trock\n" for n in NAMES), {"genre": {"rock": 12}}),
     "old Mac": (PLAIN.replace("\n", "\r"), FULL),
     "Windows": (PLAIN.replace("\n", "\r\n"), FULL),
     "index": (",path,genre\n" + "".join(f"{i},{n},rock\n" for i, n in enumerate(NAMES)),

@@ -102,7 +102,7 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
         text = content.decode(encoding, "replace")
     if "\0" in text:
         raise ValueError("it is no text")
-    text = re.sub(r"\A(sep=.)?\s*?^", "", text, flags=re.M)  # Excel's own first line
+    text = re.sub(r"\A(sep=.)?(?: *[\r\n]+)*", "", text)  # Excel's own first line, and empty ones
     heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in "\x1f,;\t|"}
     delimiter = max(heads, key=lambda d: ("path" in [h.strip().lower() for h in heads[d]], len(heads[d])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
