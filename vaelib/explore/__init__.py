@@ -1,7 +1,8 @@
 """Explorers of a latent space: live in JupyterLab, and the same picture and sound offline in a saved page."""
 
 from .clips import clip_browser, latent_map
-from .views import class_sampler, clip_name, component_view, interpolation, player, traversal, wave_player
+from .page import clip_name, player, wave_player
+from .views import class_sampler, component_view, interpolation, traversal
 
 __all__ = [
     "class_sampler", "clip_browser", "clip_name", "component_view", "interpolation",

@@ -1,49 +1,39 @@
-// Clips in a list and, where there are any, in linked maps that Bokeh draws: live and in a saved page. After figure.js.
+// Clips in a list and, where there are any, in linked maps that Bokeh draws.
 
 const REST = 300; // ms on a clip before its sound is asked for
 const GREY = "#9a9a9a";
 const SYMBOLS = { circle: "●", square: "■", triangle: "▲", diamond: "◆", inverted_triangle: "▼", hex: "⬢" };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
-const part = (parent, className, textContent = "") => add(parent, "div", { className, textContent });
-const button = (parent, textContent, onclick) => add(parent, "button", { type: "button", textContent, onclick });
-
-function tick(parent, text, checked, onchange) {
-  const label = add(parent, "label"), box = add(label, "input", { type: "checkbox", checked, onchange });
-  label.append(` ${text}`);
-  return box;
-}
-
-function choice(parent, textContent, options, change) {
-  const select = add(add(parent, "label", { textContent }), "select");
-  select.append(...options.map((o) => new Option(o)));
-  select.onchange = () => change(select.selectedIndex);
-}
-
-function listing(parent, ariaLabel, size, text, choose) { // the browser's own: keys, type-ahead, screen readers
-  const list = add(parent, "select", { size, ariaLabel, className: "list", onchange: () => choose(Number(list.value)) });
-  list.show = (clips) => list.replaceChildren(...clips.map((i) => new Option(text[i], i)));
-  return list;
+async function clips(root, setup, ask) {
+  if (setup.library && !globalThis.Bokeh) { // from gzip in base64, once for all views of a page
+    const packed = new Blob([Uint8Array.from(atob(setup.library), (c) => c.charCodeAt(0))]);
+    const textContent = await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).text();
+    add(document.head, "script", { textContent });
+  }
+  return new Clips(root, setup, ask);
 }
 
 class Clips {
-  constructor(root, data, ask) { // ask("picture", clip), ask("sound", clip), ask("select", clips)
-    Object.assign(this, data, { root, ask, every: data.names.map((_, i) => i), chosen: 0, panel: 0, lasso: null });
+  constructor(root, setup, ask) { // ask("picture", clip), ask("sound", clip), ask("select", clips)
+    const every = setup.names.map((_, i) => i);
+    Object.assign(this, setup, { root, ask, every, setup, panel: 0, lasso: null, colour: setup.fields[0] });
     for (const f of this.fields) f.keep = new Set(); // classes that the legend keeps; none: all
-    this.colour = this.fields[0];
     this.labels = this.fields.filter((f) => ["genre", "language"].includes(f.name));
     const named = this.fields.filter((f) => f.values.length === 1 && !f.texts);
-    const joined = (fields, by) => this.every.map((i) => [this.names[i], ...fields.map((f) => this.words(f, i))].join(by));
-    this.lines = joined(this.labels, " · ");
-    this.searched = joined(named, " ").map((text) => text.toLowerCase());
+    const joined = (i, fields, by) => [this.names[i], ...fields.map((f) => this.words(f, i))].join(by);
+    this.lines = every.map((i) => (ask.knows("sound", i) ? "♪ " : "") + joined(i, this.labels, " · "));
+    this.searched = every.map((i) => joined(i, named, " ").toLowerCase());
     this.build();
+    this.legend(this.fields[0].name);
+    this.choose(Math.max(0, every.findIndex((i) => ask.knows("sound", i))), true, false);
   }
   value(f, i, k = this.panel) { return (f.values[k] ?? f.values[0])[i]; } // place in the classes of a field
   words(f, i, k = this.panel) { return (f.texts ? (f.texts[k] ?? f.texts[0])[i] : f.classes[this.value(f, i, k)]) ?? "–"; }
 
   build() {
     const { root, maps } = this;
-    root.dataset.lmSuppressShortcuts = "true"; // else keys typed here are commands of JupyterLab
+    root.classList.add("vaelib-clips");
     root.onkeydown = (e) => {
       if (e.key === "Escape") this.clear();
       if (e.key === "Enter" && e.target.matches(".list, .map")) this.hear(true);
@@ -52,26 +42,29 @@ class Clips {
     part(root, "title", this.title);
     const bar = part(root, "row");
     this.search = add(bar, "input", { type: "search", placeholder: "search", ariaLabel: "search", oninput: () => this.refresh() });
-    choice(bar, "filter and colour by ", this.fields.map((f) => f.name), (k) => this.legend(this.fields[k]));
-    button(bar, "Clear", () => this.clear()).title = "clear search, legend and lasso (Esc)";
+    choice(bar, "filter and colour by ", this.fields.map((f) => f.name), (name) => this.legend(name));
+    button(bar, "Clear", () => this.clear(), "clear search, legend and lasso (Esc)");
     this.summary = add(bar, "strong", { role: "status" });
     [this.key, this.hint] = [part(root, "legend"), part(root, "hint")];
     const body = part(root, "body"), left = part(body, maps.length ? "maps" : "side"), side = part(body, "side"), now = part(side, "row");
     button(now, "▶ Play", () => this.hear(true));
     this.name = add(now, "strong", { ariaLive: "polite" });
     this.aloud = tick(now, "play what I choose", maps.length > 0);
-    [this.figure, this.facts] = [figure(side, this.figure), part(side, "facts")];
-    const [place, size] = maps.length ? [side, 10] : [left, 24];
-    this.list = listing(place, "clips: arrows choose, Enter plays", size, this.lines, (i) => this.choose(i));
+    this.figure = figure(side, { ...this.setup, title: "" });
+    this.facts = part(side, "facts");
+    this.list = this.listing(maps.length ? side : left, "clips: arrows choose, Enter plays", maps.length ? 10 : 24);
     if (maps.length) this.link(left);
     if (this.rejected?.length) part(root, "rejected", `rejected files:\n${this.rejected.join("\n")}`);
-    this.legend(this.fields[0]);
-    this.choose(Number(Object.keys(this.sound ?? {})[0] ?? 0), true, false);
   }
+  listing(parent, ariaLabel, size, asks = true) { // the browser's own: keys, type-ahead, screen readers
+    const onchange = (e) => this.choose(Number(e.target.value), asks);
+    return add(parent, "select", { size, ariaLabel, className: "list", onchange });
+  }
+  show(list, clips) { list.replaceChildren(...clips.map((i) => new Option(this.lines[i], i))); }
 
   // what is kept
-  legend(field) {
-    this.colour = field;
+  legend(name) {
+    const field = this.colour = this.fields.find((f) => f.name === name);
     this.hint.textContent = field.hint ?? "";
     this.key.replaceChildren();
     field.classes.forEach((text, k) => {
@@ -95,10 +88,10 @@ class Clips {
       chip.lastChild.textContent = this.kept.filter((i) => this.value(this.colour, i) === k).length;
       chip.ariaPressed = this.colour.keep.has(k);
     });
-    this.list.show(this.kept);
+    this.show(this.list, this.kept);
     this.list.value = this.chosen;
     if (this.source) this.source.selected.indices = this.kept.length ? this.kept : [-1]; // without any all would be bright
-    this.ask("select", this.kept);
+    this.ask("select", this.kept).catch(() => {}); // a saved page has no kernel to tell
   }
   clear() {
     this.search.value = "";
@@ -116,7 +109,7 @@ class Clips {
     this.name.textContent = this.names[clip];
     this.describe();
     this.ring("chosen", [clip]);
-    this.answer("picture", async (frame) => this.figure.draw({ ...frame, ...await decoded(frame.picture) }));
+    this.answer("picture", async (frame) => this.figure.draw(await decoded(frame)));
     clearTimeout(this.timer);
     this.timer = setTimeout(() => { if (this.root.isConnected) this.hear(aloud); }, REST);
   }
@@ -131,48 +124,33 @@ class Clips {
   }
   more() { // the clips nearest to the chosen one in each model's own space
     if (!this.source) return;
-    const { chosen: clip, groups, every } = this, others = every.filter((i) => groups[i] !== groups[clip]);
+    const { chosen: clip, groups } = this, others = this.every.filter((i) => groups[i] !== groups[clip]);
     this.like.textContent = `More like ${this.names[clip]}`;
     this.cards.forEach((list, k) => {
       const near = this.near[k][clip], alike = (f, among) => among.filter((i) => this.value(f, i) === this.value(f, clip)).length;
       const chance = (f) => (near.length * alike(f, others) / others.length).toFixed(1);
       const found = this.labels.map((f) => `same ${f.name} ${alike(f, near)}, by chance ${chance(f)}`);
       list.previousSibling.textContent = `${this.maps[k]}: of ${near.length} ${found.join("; ")}`;
-      list.show(near);
+      this.show(list, near);
       this.ring(`near ${k}`, near);
     });
   }
 
   // the maps
   link(parent) {
-    const doc = Bokeh.require("document").Document.from_json(this.plots.document), methods = Object.keys(this.methods);
-    this.find = (n) => doc.get_model_by_name(n);
+    const doc = Bokeh.require("document").Document.from_json(this.plots), methods = Object.keys(this.methods);
+    this.find = (name) => doc.get_model_by_name(name);
     this.source = this.find("clips");
     this.places = this.methods[methods[0]]; // of each map: x and y of the clips
     const tools = part(parent, "row"), toolbar = part(tools, "toolbar"), grid = part(parent, "grid");
     this.find("toolbar").location = "above";
-    choice(tools, "map by ", methods, (k) => {
-      this.places = this.methods[methods[k]];
+    choice(tools, "map by ", methods, (method) => {
+      this.places = this.methods[method];
       this.paint();
       for (const k of this.maps.keys()) this.find(`map ${k}`).reset.emit();
     });
-    const cells = this.maps.map((text, k) => {
-      const cell = add(grid, "div", { className: "map", tabIndex: 0, ariaLabel: `map of ${text}` }), plot = this.find(`map ${k}`);
-      part(cell, "name", text);
-      cell.onkeydown = (e) => this.step(e, k);
-      plot.on_event("tap", (e) => { this.enter(k); this.choose(this.closest(k, e.x, e.y)); });
-      plot.on_event("doubletap", () => { // this map alone, or all again
-        const all = shows.every((box, i) => box.checked === (i === k));
-        shows.forEach((box, i) => { if (box.checked !== (all || i === k)) box.click(); });
-      });
-      plot.on_event("selectiongeometry", (e) => {
-        if (!e.final) return;
-        this.lasso = this.source.selected.indices.length ? new Set(this.source.selected.indices) : null;
-        this.enter(k);
-      });
-      return cell;
-    });
-    const shows = this.maps.map((text, k) => tick(tools, text, true, () => { cells[k].hidden = !shows[k].checked; }));
+    const cells = this.maps.map((text, k) => this.map(grid, text, k));
+    this.shows = this.maps.map((text, k) => tick(tools, text, true, (e) => { cells[k].hidden = !e.target.checked; }));
     part(parent, "hint", "Click: see, hear, and what is like it. Drag: lasso. Double-click: that map alone. Keys: arrows, Enter, Esc.");
     this.paint();
     Bokeh.embed.add_document_standalone(doc, this.root, [...cells, toolbar]);
@@ -183,8 +161,28 @@ class Clips {
     this.cards = this.maps.map((model) => {
       const card = part(cards, "");
       part(card, "name");
-      return listing(card, `nearest clips in ${model}`, 8, this.lines, (i) => this.choose(i, false));
+      return this.listing(card, `nearest clips in ${model}`, 8, false);
     });
+  }
+  map(grid, text, k) {
+    const cell = add(grid, "div", { className: "map", tabIndex: 0, ariaLabel: `map of ${text}` }), plot = this.find(`map ${k}`);
+    part(cell, "name", text);
+    cell.onkeydown = (e) => this.step(e, k);
+    plot.on_event("tap", ({ x, y }) => {
+      this.enter(k);
+      this.choose(this.closest(k, x, y));
+    });
+    plot.on_event("doubletap", () => { // this map alone, or all again
+      const all = this.shows.every((box, i) => box.checked === (i === k));
+      this.shows.forEach((box, i) => { if (box.checked !== (all || i === k)) box.click(); });
+    });
+    plot.on_event("selectiongeometry", (e) => {
+      const { indices } = this.source.selected;
+      if (!e.final) return;
+      this.lasso = indices.length ? new Set(indices) : null;
+      this.enter(k);
+    });
+    return cell;
   }
   ring(filter, indices) { if (this.source) this.find(filter).indices = indices; }
   enter(k) { // a model's own classes hold other clips
@@ -217,32 +215,3 @@ class Clips {
     this.source.data = columns;
   }
 }
-
-async function begin(root, data, ask) {
-  if (data.plots && !globalThis.Bokeh) { // from gzip in base64, once for all views of a page
-    const packed = new Blob([Uint8Array.from(atob(data.plots.library), (c) => c.charCodeAt(0))]);
-    const textContent = await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).text();
-    add(document.head, "script", { textContent });
-  }
-  return new Clips(root, data, ask);
-}
-
-async function render({ model, el, experimental }) { // live: fed by the kernel
-  const root = part(el, "vaelib-clips");
-  await begin(root, model.get("setup"), kernel(experimental));
-  return () => root.querySelector("audio").pause();
-}
-
-export default { render };
-
-function page(root) { // saved: everything inside the page
-  delete root.dataset.saved;
-  const data = JSON.parse(root.querySelector("script").textContent);
-  root.querySelector("img").remove();
-  begin(root, data, async (what, given) => {
-    if (what !== "select" && !data[what][given]) throw Error(`the saved page has no ${what} of this clip`);
-    return data[what]?.[given];
-  });
-}
-
-document.querySelectorAll(".vaelib-clips[data-saved]").forEach(page);

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from .. import plots
 from ..audio import Scaler
@@ -20,82 +19,52 @@ from ..metrics.clustering import nearest, project
 from ..runs import Run, labels_of
 from ..store import Store
 from .fields import fields_of, model_fields
-from .page import UNREADABLE, WIDTH, Explorer, data_uri, figure_setup, mp3, picture
-from .view import sound_of
+from .page import Explorer, figure_setup, picture, sound_of, wave_player
 
-MOST_PICTURES, PICTURE = 400, {"quality": 40, "width": 240}  # in a saved page
-SOUND_SECONDS, SOUND_BYTES = 3.0, 4_000_000  # of one sound and of all sounds in a saved page
+MOST_PICTURES, SMALL, SOUND_SECONDS = 400, {"quality": 40, "width": 240}, 3.0  # in a saved page
 Maps = Mapping[str, Mapping[str, np.ndarray]]  # method (`UMAP`, …) → name of the map → (clip, 2)
 
 
 class ClipsView(Explorer):
     """A list of the clips in some rows of a store, and their maps where there are any; `more` is for clips.js."""
 
-    kind = "clips"
-
     def __init__(self, store: Store, scaler: Scaler, rows: np.ndarray, fields: list[dict], title: str,
                  maps: Maps | None = None, **more: object) -> None:  # fmt: skip
-        self.store, self.scaler, self.rows, self.fields, self.title = store, scaler, rows, fields, title
-        self.maps, self.more = maps or {}, more
+        self.store, self.scaler, self.rows, self.fields = store, scaler, rows, fields
         self.selected = rows  # of the store, that pass search, legend and lasso in the live view
-        self.answers = {"picture": self.picture, "sound": self.sound, "select": self.select}
-
-    def setup(self) -> dict:
-        """Everything but pictures and sounds."""
-        names, files = list(next(iter(self.maps.values()), {})), [self.store.name(r) for r in self.rows]
+        files, names = [store.name(r) for r in rows], list(next(iter((maps or {}).values()), {}))
         short = [f.rsplit("/", 1)[-1] for f in files]
-        return self.more | {
-            "title": self.title,
-            "figure": figure_setup("", self.store.front_end, self.scaler),
-            "names": short if len(set(short)) == len(short) else files,
-            "fields": self.fields,
-            "maps": names,
-            "methods": {m: [np.round(xy[n], 3).T.tolist() for n in names] for m, xy in self.maps.items()},
-            "plots": linked_plots(len(names), len(self.rows)) if names else None,
-        }
+        setup = figure_setup(store.front_end, scaler) | more | {"fields": fields, "maps": names}
+        setup["names"] = short if len(set(short)) == len(short) else files
+        if maps:
+            setup |= {"plots": linked_plots(len(names), len(rows)), "library": bokeh_library()}
+            setup["methods"] = {m: [np.round(xy[n], 3).T.tolist() for n in names] for m, xy in maps.items()}
+        super().__init__(title, setup, {"picture": self.picture, "sound": self.sound, "select": self.select})
 
-    def picture(self, clip: int, quality: int = 0, width: int = WIDTH) -> dict:
+    def picture(self, clip: int, small: bool = False) -> dict:
         """Spectrogram of the clip at a place of `rows`, as a figure draws it."""
         x, fe = self.store.spectrogram(int(self.rows[clip]), self.scaler), self.store.front_end
-        seconds = x.shape[-1] * fe.hop / fe.sample_rate
-        return {"picture": picture(x, quality, width), "count": 1, "seconds": seconds, "caption": "", "labels": []}
+        shown = {"count": 1, "seconds": x.shape[-1] * fe.hop / fe.sample_rate, "caption": "", "labels": []}
+        return shown | {"picture": picture(x, **(SMALL if small else {}))}
 
-    def sound(self, clip: int, seconds: float | None = None) -> str:
+    def sound(self, clip: int, small: bool = False) -> str:
         """Data URI of the clip at a place of `rows`."""
-        return data_uri(mp3(*sound_of(self.store, int(self.rows[clip])), seconds))
+        return wave_player(*sound_of(self.store, int(self.rows[clip])), SOUND_SECONDS if small else None).src_attr()
 
     def select(self, clips: list[int]) -> None:
         """Called by the live view, with places of `rows`."""
         self.selected = self.rows[clips]
 
-    def saved(self) -> dict:
-        """The set-up, the pictures of some clips, evenly from the genres, and as many of their sounds as fit."""
+    def kept(self) -> Iterator[tuple]:
+        """Pictures of some clips, evenly from the genres, and as many of their sounds as fit."""
         genre = next((f for f in self.fields if f["name"] == "genre"), self.fields[0])["values"][0]
-        turns = np.lexsort((genre, pd.Series(genre).groupby(genre).cumcount()))[:MOST_PICTURES].tolist()
-        pictures, sounds, left = {clip: self.picture(clip, **PICTURE) for clip in turns}, {}, SOUND_BYTES
-        for clip in turns:
-            with suppress(*UNREADABLE):
-                sounds[clip] = self.sound(clip, SOUND_SECONDS)
-                left -= len(sounds[clip])
-            if left < 0:
-                break
-        setup = self.setup()
-        names = [f"♪ {n}" if i in sounds else n for i, n in enumerate(setup["names"])]
-        return setup | {"names": names, "picture": pictures, "sound": sounds}
-
-    def poster(self) -> Figure:
-        """The maps by the first method in the style of the first field, or some clips."""
-        for method, maps in self.maps.items():
-            field = self.fields[0]
-            labels = np.array([*field["classes"], ""])[field["values"][0]]
-            return plots.maps(maps, labels, f"{self.title} · {method} · {field['name']}")[0]
-        rows = self.rows[:: max(1, len(self.rows) // 5)][:5]
-        frames = [self.store.spectrogram(int(r), self.scaler) for r in rows]
-        return plots.gallery({self.title: frames}, self.store.front_end, [self.store.name(r) for r in rows])[0]
+        for clip in np.lexsort((genre, pd.Series(genre).groupby(genre).cumcount()))[:MOST_PICTURES].tolist():
+            yield "picture", clip
+            yield "sound", clip
 
 
 def linked_plots(count: int, clips: int) -> dict:
-    """A Bokeh document of `count` maps, and the library that draws it; clips.js fills their one source, `clips`.
+    """A Bokeh document of `count` maps; clips.js fills their one source, `clips`.
 
     So a lasso and the clip under the pointer show in all of them. The filters `chosen` and `near 0`, … have rings.
     """
@@ -103,7 +72,6 @@ def linked_plots(count: int, clips: int) -> dict:
     from bokeh.layouts import group_tools
     from bokeh.models import CDSView, ColumnDataSource, HoverTool, IndexFilter, LassoSelectTool, Toolbar
     from bokeh.plotting import figure
-    from bokeh.resources import Resources
 
     document, tools = Document(), []
     source, chosen = ColumnDataSource(name="clips"), IndexFilter(name="chosen", indices=[])
@@ -126,8 +94,16 @@ def linked_plots(count: int, clips: int) -> dict:
     tools = group_tools(tools)
     lasso = next(t for t in tools if isinstance(t.tools[0], LassoSelectTool))
     document.add_root(Toolbar(name="toolbar", tools=tools, logo=None, active_drag=lasso))
-    library = gzip.compress(Resources("inline", components=["bokeh"]).js_raw[0].encode(), mtime=0)
-    return {"document": document.to_json(deferred=False), "library": base64.b64encode(library).decode()}
+    return document.to_json(deferred=False)
+
+
+@cache
+def bokeh_library() -> str:
+    """What draws the maps, without widgets and tables: gzip in base64."""
+    from bokeh.resources import Resources
+
+    script = Resources("inline", components=["bokeh"]).js_raw[0]
+    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
 
 
 def clip_browser(store: Store, scaler: Scaler, rejected: pd.DataFrame | None = None) -> ClipsView:

@@ -7,38 +7,93 @@ import html
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 import anywidget
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 import traitlets
 from anywidget.experimental import command
+from IPython.display import Audio
 from PIL import Image
 
 from ..audio import Scaler, mel_frequencies
 from ..config import FrontEnd, InputError
+from ..store import Store
 
 NO_PLAYERS = "VAELIB_NO_PLAYERS"  # in the environment of a kernel whose notebook becomes no page
 HERE = Path(__file__).parent
+SCRIPT = "".join((HERE / f"{name}.js").read_text() for name in ("figure", "view", "clips", "page"))
 STYLE = (HERE / "explore.css").read_text()
 WIDTH = 640  # widest picture of one spectrogram, pixels
+SOUND_BYTES = 4_000_000  # of all sounds in a saved page
 UNREADABLE = (InputError, OSError, ValueError, RuntimeError)  # what a damaged or absent file raises
 
 
-def lut(name: str) -> list[list[int]]:
-    """256 colours (red, green, blue) of a colour map of matplotlib."""
-    return (matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).round().astype(int).tolist()
+class Explorer(anywidget.AnyWidget):
+    """Displays itself: a live widget in JupyterLab, a page without kernel and network where only HTML is shown.
+
+    What the page asks for, `[name, …]`, is answered by `answers[name](…)`, with `small=True` for a saved page, which
+    holds the answers to `kept()`. The live page has those to `ready` from the beginning, however busy the kernel is.
+    """
+
+    _esm, _css = SCRIPT, STYLE
+    setup = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, title: str, setup: dict, answers: dict[str, Callable], ready: Iterable[tuple] = ()) -> None:
+        self.title, self.answers = title, answers
+        super().__init__(setup={"title": title} | setup | self.known(ready))
+
+    def kept(self) -> Iterable[tuple]:
+        """What a saved page can be asked."""
+        raise NotImplementedError
+
+    @command
+    def ask(self, question: list, buffers: list) -> tuple[dict, list]:
+        """Called by the live page."""
+        try:
+            return {"answer": self.answers[question[0]](*question[1:])}, buffers
+        except UNREADABLE as e:
+            return {"error": str(e)}, buffers
+
+    def known(self, questions: Iterable[tuple], **how: bool) -> dict:
+        """Questions with the places of their answers, each of which is held once, as JSON."""
+        known, answers, left = [], {}, SOUND_BYTES
+        for what, *given in questions:
+            if what == "sound" and left < 0:
+                continue
+            with suppress(*UNREADABLE):
+                answer = json.dumps(self.answers[what](*given, **how))
+                known.append([[what, *given], answers.setdefault(answer, len(answers))])
+                left -= len(answer) * (what == "sound")
+        return {"known": known, "answers": list(answers)}
+
+    @cached_property
+    def offline(self) -> str:
+        """HTML of the saved page; all words are JSON and become text, never markup."""
+        data = json.dumps(self.setup | self.known(self.kept(), small=True), separators=(",", ":"))
+        data = data.replace("<", "\\u003c")  # cannot end its script element
+        return (
+            f'<div class="vaelib" data-saved><style>{STYLE}</style><p>{html.escape(self.title)}: needs JavaScript</p>'
+            f'<script type="application/json">{data}</script></div>'
+            f'<script type="module">{SCRIPT}</script>'
+        )
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict:
+        if os.environ.get(NO_PLAYERS):
+            return {"text/plain": self.title}
+        return super()._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": self.offline}
 
 
-def figure_setup(title: str, fe: FrontEnd, scaler: Scaler) -> dict:
-    """What figure.js needs once: title, frequencies, colours of levels and of differences."""
-    hz, db = mel_frequencies(fe).round().tolist(), [scaler.low_db, scaler.high_db]
-    return {"title": title, "hz": hz, "db": db, "lut": lut("magma"), "contrast": lut("RdBu_r")}
+def figure_setup(fe: FrontEnd, scaler: Scaler) -> dict:
+    """What figure.js needs once: frequencies, colours (red, green, blue) of levels and of differences."""
+    colours = {"lut": matplotlib.colormaps["magma"], "contrast": matplotlib.colormaps["RdBu_r"]}
+    tables = {name: (255 * of(np.arange(256))[:, :3]).round().astype(int).tolist() for name, of in colours.items()}
+    return tables | {"hz": mel_frequencies(fe).round().tolist(), "db": [scaler.low_db, scaler.high_db]}
 
 
 def picture(x: np.ndarray, quality: int = 0, width: int = WIDTH) -> str:
@@ -46,86 +101,43 @@ def picture(x: np.ndarray, quality: int = 0, width: int = WIDTH) -> str:
 
     `quality` of WebP; 0: exact. A spectrogram wider than `width` is averaged over neighbouring frames.
     """
-    if x.shape[-1] > width:
-        edges = np.linspace(0, x.shape[-1], width + 1).astype(int)
-        x = np.add.reduceat(x, edges[:-1], axis=-1) / np.diff(edges)
     shades = (np.clip(np.nan_to_num(x), 0, 1) * 255).round().astype(np.uint8)[..., ::-1, :]
+    image = Image.fromarray(shades.reshape(-1, shades.shape[-1]))
+    image = image.resize((min(image.width, width), image.height), Image.Resampling.BOX)
     buffer, kind = io.BytesIO(), "webp" if quality else "bmp"
-    Image.fromarray(shades.reshape(-1, shades.shape[-1])).save(buffer, kind, quality=quality, method=2)
-    return data_uri(buffer.getvalue(), f"image/{kind}")
+    image.save(buffer, kind, quality=quality, method=2)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def mp3(wave: np.ndarray, rate: int, seconds: float | None = None) -> bytes:
-    """(samples,) in [-1, 1] as MP3, the one small format that every browser plays; faded out if cut to `seconds`."""
+def sound_of(store: Store, row: int, window: bool = False) -> tuple[np.ndarray, int]:
+    """The wave (samples,) of a clip's file, or of its middle window, which models are given; and its rate."""
+    wave, fe = store.load(row).numpy(), store.front_end
+    frames = min(int(store.table.loc[row, "n_frames"]), store.heard_frames)
+    start = fe.hop * round((frames - fe.frames) / 2)
+    return wave[start : start + fe.frames * fe.hop] if window else wave, fe.sample_rate
+
+
+def wave_player(wave: np.ndarray, rate: int, seconds: float | None = None) -> Audio:
+    """A player of (samples,) in [-1, 1] as MP3, which is small and plays everywhere; faded out if cut to `seconds`."""
     wave = np.array(wave, np.float32)
     if seconds is not None and len(wave) > seconds * rate:
         wave = wave[: int(seconds * rate)]
         wave[-(rate // 10) :] *= np.linspace(1, 0, rate // 10, dtype=np.float32)
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.7)
-    return buffer.getvalue()
+    shown = Audio(data=buffer.getvalue())
+    shown.mimetype = "audio/mpeg"
+    return shown
 
 
-def data_uri(data: bytes, mime: str = "audio/mpeg") -> str:
-    """Bytes as a `data:` address, readable without any request."""
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+def player(store: Store, row: int) -> Audio:
+    """A player of one clip's file."""
+    return wave_player(*sound_of(store, row))
 
 
-class Live(anywidget.AnyWidget):
-    """The widget of an explorer: its page asks for what `answers` can make."""
-
-    _css = STYLE
-    setup = traitlets.Dict().tag(sync=True)
-
-    def __init__(self, script: str, setup: dict, answers: dict[str, Callable]) -> None:
-        self._esm, self.answers = script, answers
-        super().__init__(setup=setup)
-
-    @command
-    def ask(self, given: list, buffers: list) -> tuple[dict, list]:
-        try:
-            return {"answer": self.answers[given[0]](*given[1:])}, buffers
-        except UNREADABLE as e:
-            return {"error": str(e)}, buffers
-
-
-class Explorer:
-    """Displays itself: a live widget in JupyterLab, a page without kernel and network where only HTML is shown.
-
-    A subclass has a `title`, its `kind` (of script and CSS), `setup()` for its script, `answers` for the live page,
-    `saved()` with all that a saved page holds, and a `poster()` for paper.
-    """
-
-    title: str
-    kind: str
-    answers: dict[str, Callable]
-
-    @cached_property
-    def script(self) -> str:
-        return (HERE / "figure.js").read_text() + (HERE / f"{self.kind}.js").read_text()
-
-    @cached_property
-    def live(self) -> Live:
-        return Live(self.script, self.setup(), self.answers)
-
-    @cached_property
-    def offline(self) -> str:
-        """HTML of the saved page; all words are JSON and become text, never markup."""
-        data = json.dumps(self.saved(), separators=(",", ":")).replace("<", "\\u003c")  # cannot end its script element
-        return (
-            f'<div class="vaelib-{self.kind}" data-saved><style>{STYLE}</style>{self.image()}'
-            f'<script type="application/json">{data}</script></div><script type="module">{self.script}</script>'
-        )
-
-    def image(self) -> str:
-        """The poster as HTML: what is seen where no script runs."""
-        buffer, figure = io.BytesIO(), self.poster()
-        plt.close(figure)  # else the notebook shows it too
-        figure.savefig(buffer, format="webp", pil_kwargs={"quality": 70})
-        src = data_uri(buffer.getvalue(), "image/webp")
-        return f'<img src="{src}" alt="{html.escape(self.title)}" style="max-width: 100%">'
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
-        if os.environ.get(NO_PLAYERS):
-            return {"text/plain": self.title, "text/html": self.image()}
-        return self.live._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": self.offline}
+def clip_name(store: Store, row: int) -> str:
+    """Genre (or language) and file name of a clip, as text; the label is left out where the file name says it."""
+    clip = store.table.loc[row]
+    file = store.name(row).rsplit("/", 1)[-1]
+    kinds = [str(clip[c]) for c in ("genre", "language") if clip[c] != "unlabelled"]
+    return " · ".join([k for k in kinds[:1] if k not in file] + [file])

@@ -8,39 +8,17 @@ from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
-from IPython.display import Audio
 
 from ..config import InputError
 from ..descriptors import label, live_dimensions, meanings
 from ..metrics.clustering import margins
 from ..runs import Run
-from ..store import Store
-from .page import mp3
-from .view import Control, Shown, SpectrogramView, Values, slider, sound_of
+from .page import clip_name
+from .view import Control, Shown, SpectrogramView, Values
 
 ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
 MEAN, SAMPLES = "mean, decoded", "samples"
 CLIPS = "most certain clips", "least certain clips", "members"
-
-
-def clip_name(store: Store, row: int) -> str:
-    """Genre (or language) and file name of a clip, as text; the label is left out where the file name says it."""
-    clip = store.table.loc[row]
-    file = store.name(row).rsplit("/", 1)[-1]
-    kinds = [str(clip[c]) for c in ("genre", "language") if clip[c] != "unlabelled"]
-    return " · ".join([k for k in kinds[:1] if k not in file] + [file])
-
-
-def player(store: Store, row: int) -> Audio:
-    """A player of one clip's file."""
-    return wave_player(*sound_of(store, row))
-
-
-def wave_player(wave: np.ndarray, rate: int) -> Audio:
-    """A player of a wave (samples,) in [-1, 1]."""
-    shown = Audio(data=mp3(wave, rate))
-    shown.mimetype = "audio/mpeg"
-    return shown
 
 
 def _clips(run: Run, *first: int) -> tuple[list[str], Callable[[str], SimpleNamespace]]:
@@ -85,7 +63,7 @@ def interpolation(run: Run, row_a: int, row_b: int) -> SpectrogramView:
     controls = [
         Control("a", "clip A", names, names[0], 2, scene=True),
         Control("b", "clip B", [b, *(n for n in names if n != b)], b, 2, scene=True),
-        slider("t", "A → B", 0.0, 1.0, 1 / 32, 0.0),
+        Control("t", "A → B", np.linspace(0, 1, 33).tolist(), 0.0),
     ]
     return SpectrogramView(run, f"{run.name}: from clip A to clip B", controls, show, first=1)
 
@@ -101,29 +79,28 @@ def traversal(run: Run, row: int) -> SpectrogramView:
     seen, live, found, first = run.embed("test"), live_dimensions(run), meanings(run), clip(names[0]).code
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
     low, high = np.minimum(centre - 2.5 * spread, first), np.maximum(centre + 2.5 * spread, first)
-    sliders, scale = {}, {}
+    controls, scale = [Control("clip", "start from", names, names[0], 3, scene=True)], {}
     for d in map(int, live[:8]):
-        slope, offset = scale[d] = (found[d].slope, found[d].offset) if found[d].slope else (1.0, 0.0)
-        step = float(f"{0.05 * abs(slope):.0e}")
+        slope, offset = scale[f"z{d}"] = (found[d].slope, found[d].offset) if found[d].slope else (1.0, 0.0)
         left, right = sorted([slope * low[d] + offset, slope * high[d] + offset])
-        ends = step * math.floor(left / step), step * math.ceil(right / step)
+        step = float(f"{0.05 * abs(slope):.0e}")
+        values = step * np.arange(math.floor(left / step), math.ceil(right / step) + 1)
         unit = f" ({found[d].unit})" if found[d].slope and found[d].unit else ""
-        sliders[d] = slider(f"z{d}", label(d, found) + unit, *ends, step, slope * first[d] + offset)
+        controls.append(Control(f"z{d}", label(d, found) + unit, values.round(4).tolist(), 0.0))
 
     def begin(v: Values) -> Values:
         code = clip(v["clip"]).code
-        return {s.name: s.snap(scale[d][0] * code[d] + scale[d][1]) for d, s in sliders.items()}
+        return {name: float(slope * code[int(name[1:])] + offset) for name, (slope, offset) in scale.items()}
 
     def show(v: Values) -> Shown:
-        start, stands = clip(v["clip"]), begin(v)
+        start = clip(v["clip"])
         z = start.code.copy()
-        for d, s in sliders.items():  # the slider stands on a grid, the code does not: move by the difference
-            z[d] += (v[s.name] - stands[s.name]) / scale[d][0]
+        for name, (slope, offset) in scale.items():
+            z[int(name[1:])] = (v[name] - offset) / slope
         pictures = np.stack([start.window, run.decode(z[None], start.y)[0]])
         return Shown(pictures, ("original", "decoded"), (start.row, None), start.tone)
 
-    title = f"{run.name}: move one dimension at a time ({len(sliders)} of {len(live)} live ones)"
-    controls = [Control("clip", "start from", names, names[0], 3, scene=True), *sliders.values()]
+    title = f"{run.name}: move one dimension at a time ({len(scale)} of {len(live)} live ones)"
     return SpectrogramView(run, title, controls, show, begin, first=1)
 
 
@@ -148,9 +125,9 @@ def class_sampler(run: Run) -> SpectrogramView:
     controls = [
         Control("show", "show", [ONE_CLASS, EVERY_CLASS], ONE_CLASS, scene=True),
         Control("class", condition, names, names[0], len(names)),
-        slider("n", "samples", 1, 12, 1, 6),
-        slider("temperature", "temperature", 0.0, 1.5, 0.1, 1.0),
-        slider("seed", "seed", 0, 20, 1, 0),
+        Control("n", "samples", range(1, 13), 6),
+        Control("temperature", "temperature", np.linspace(0, 1.5, 16).round(1).tolist(), 1.0),
+        Control("seed", "seed", range(21), 0),
     ]
     return SpectrogramView(run, f"{run.name}: samples by {condition}", controls, show)
 
