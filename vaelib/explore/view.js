@@ -100,7 +100,7 @@ async function view(root, setup, ask, saved) {
     return stand;
   }
 
-  const tools = part(shown.root, "row"), panel = part(root, "panel");
+  const tools = part(shown.root, "row tools"), panel = part(root, "panel");
   button(tools, "Reset", () => move(now, true), "all controls back to the start");
   const difference = choice(tools, "difference from ", [NOTHING, START, OTHER, MARKED], compare);
   difference.title = "red: louder, blue: softer";
