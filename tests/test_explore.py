@@ -17,8 +17,7 @@ from vaelib.config import InputError
 from vaelib.descriptors import Meaning
 from vaelib.explore import class_sampler, component_view, interpolation, player, traversal
 from vaelib.explore.page import NO_PLAYERS, picture, wave_player
-from vaelib.explore.view import Control, Shown, SpectrogramView
-from vaelib.explore.views import CLIPS, EVERY_CLASS, MEAN, SAMPLES
+from vaelib.explore.view import CLIPS, EVERY_CLASS, MEAN, SAMPLES, Control, Shown, SpectrogramView
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -119,8 +118,8 @@ def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(tiny_runs
 def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(tiny_runs, monkeypatch):
     # three live dimensions; the second is a fader that falls when z rises
     found = {3: Meaning("energy"), 1: Meaning("drums", "dB", -6.0, -4.0), 0: Meaning()}
-    monkeypatch.setattr("vaelib.explore.views.live_dimensions", lambda run: np.array(list(found)))
-    monkeypatch.setattr("vaelib.explore.views.meanings", lambda run: found)
+    monkeypatch.setattr("vaelib.explore.view.live_dimensions", lambda run: np.array(list(found)))
+    monkeypatch.setattr("vaelib.explore.view.meanings", lambda run: found)
     run = tiny_runs["conv_vae"]
     row, other = (int(r) for r in run.store.rows("test")[:2])
     v = traversal(run, row)
@@ -137,7 +136,7 @@ def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(tiny_r
     code[1] -= 3 / 6  # dB
     louder = v.show(v.start | {"z1": v.start["z1"] + 3}).x[1]
     np.testing.assert_allclose(louder, run.decode(code[None])[0], atol=1e-5)
-    monkeypatch.setattr("vaelib.explore.views.clip_name", lambda store, row: "track.mp3")
+    monkeypatch.setattr("vaelib.explore.view.clip_name", lambda store, row: "track.mp3")
     assert len(set(traversal(run, row).controls[0].values)) == len(run.store.rows("test"))  # told apart
 
 

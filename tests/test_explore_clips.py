@@ -11,8 +11,7 @@ import pytest
 from vaelib.collection import UNLABELLED
 from vaelib.config import InputError
 from vaelib.explore import clip_browser, latent_map
-from vaelib.explore.clips import neighbours_of
-from vaelib.explore.fields import class_field, fields_of, matched, number_field
+from vaelib.explore.clips import class_field, fields_of, matched, neighbours_of, number_field
 from vaelib.plots import class_styles
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"

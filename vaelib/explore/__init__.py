@@ -2,7 +2,7 @@
 
 from .clips import clip_browser, latent_map
 from .page import clip_name, player, wave_player
-from .views import class_sampler, component_view, interpolation, traversal
+from .view import class_sampler, component_view, interpolation, traversal
 
 __all__ = [
     "class_sampler", "clip_browser", "clip_name", "component_view", "interpolation",

@@ -1,27 +1,37 @@
-"""Clips to look at and listen to: in a list, and in linked maps (Bokeh) of several models; live and in a saved page."""
+"""Clips to look at and listen to: in a list, and in linked maps (Bokeh) of several models.
+
+They are coloured by, filtered by and described with fields, dictionaries as JSON holds them. A field has a `name`,
+`classes` with `colours` and `symbols`, and `values`, places in `classes` (-1: none): one list (clip,) for all maps or
+one per map. `texts`, of the same shape: what is said instead of the name of the class.
+"""
 
 from __future__ import annotations
 
 import base64
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from scipy.optimize import linear_sum_assignment
 
-from .. import plots
 from ..audio import Scaler
-from ..collection import groups_of
+from ..collection import LABELS, UNLABELLED, groups_of
 from ..config import InputError
 from ..descriptors import describe
-from ..metrics.clustering import nearest, project
+from ..metrics.clustering import kmeans_assign, margins, nearest, project
+from ..models import VaDE
+from ..plots import GREY, class_styles
 from ..runs import Run, labels_of
 from ..store import Store
-from .fields import fields_of, model_fields
-from .page import Explorer, figure_setup, picture, sound_of, wave_player
+from .page import Explorer, sound_of, wave_player
 
-MOST_PICTURES, SMALL, SOUND_SECONDS = 400, {"quality": 40, "width": 240}, 3.0  # in a saved page
+MOST_PICTURES, SOUND_SECONDS = 400, 3.0  # in a saved page
+FEW, BINS = 60, 8  # names of a column, and factors, that become fields; classes that numbers are divided into
+SYMBOLS = dict(zip("osD^vX", ("circle", "square", "diamond", "triangle", "inverted_triangle", "hex"), strict=True))
+PITCHES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 Maps = Mapping[str, Mapping[str, np.ndarray]]  # method (`UMAP`, …) → name of the map → (clip, 2)
 
 
@@ -30,22 +40,19 @@ class ClipsView(Explorer):
 
     def __init__(self, store: Store, scaler: Scaler, rows: np.ndarray, fields: list[dict], title: str,
                  maps: Maps | None = None, **more: object) -> None:  # fmt: skip
-        self.store, self.scaler, self.rows, self.fields = store, scaler, rows, fields
+        self.rows, self.fields = rows, fields
         self.selected = rows  # of the store, that pass search, legend and lasso in the live view
         files, names = [store.name(r) for r in rows], list(next(iter((maps or {}).values()), {}))
         short = [f.rsplit("/", 1)[-1] for f in files]
-        setup = figure_setup(store.front_end, scaler) | more | {"fields": fields, "maps": names}
-        setup["names"] = short if len(set(short)) == len(short) else files
         if maps:
-            setup |= {"plots": linked_plots(len(names), len(rows)), "library": bokeh_library()}
-            setup["methods"] = {m: [np.round(xy[n], 3).T.tolist() for n in names] for m, xy in maps.items()}
-        super().__init__(title, setup, {"picture": self.picture, "sound": self.sound, "select": self.select})
+            more["methods"] = {m: [np.round(xy[n], 3).T.tolist() for n in names] for m, xy in maps.items()}
+            more |= linked_plots(len(names), len(rows))
+        more |= {"fields": fields, "maps": names, "names": short if len(set(short)) == len(short) else files}
+        super().__init__(title, store, scaler, {f.__name__: f for f in (self.picture, self.sound, self.select)}, **more)
 
     def picture(self, clip: int, small: bool = False) -> dict:
-        """Spectrogram of the clip at a place of `rows`, as a figure draws it."""
-        x, fe = self.store.spectrogram(int(self.rows[clip]), self.scaler), self.store.front_end
-        shown = {"count": 1, "seconds": x.shape[-1] * fe.hop / fe.sample_rate, "caption": "", "labels": []}
-        return shown | {"picture": picture(x, **(SMALL if small else {}))}
+        """Spectrogram of the clip at a place of `rows`."""
+        return self.frame_of(self.store.spectrogram(int(self.rows[clip]), self.scaler)[None], small)
 
     def sound(self, clip: int, small: bool = False) -> str:
         """Data URI of the clip at a place of `rows`."""
@@ -64,23 +71,24 @@ class ClipsView(Explorer):
 
 
 def linked_plots(count: int, clips: int) -> dict:
-    """A Bokeh document of `count` maps; clips.js fills their one source, `clips`.
+    """A Bokeh document of `count` maps, `plots`, and the `library` that draws it.
 
-    So a lasso and the clip under the pointer show in all of them. The filters `chosen` and `near 0`, … have rings.
+    clips.js fills their one source, `clips`; the filters `chosen` and `near 0`, … have rings.
     """
     from bokeh.document import Document
     from bokeh.layouts import group_tools
     from bokeh.models import CDSView, ColumnDataSource, HoverTool, IndexFilter, LassoSelectTool, Toolbar
     from bokeh.plotting import figure
+    from bokeh.resources import Resources
 
     document, tools = Document(), []
     source, chosen = ColumnDataSource(name="clips"), IndexFilter(name="chosen", indices=[])
     for k in range(count):
         p = figure(name=f"map {k}", tools="pan,wheel_zoom,lasso_select,zoom_in,zoom_out,reset", toolbar_location=None,
                    active_drag="lasso_select", aspect_ratio=1.3, sizing_mode="scale_width", min_border=2,
-                   background_fill_color=None, border_fill_color=None, outline_line_color=plots.GREY)  # fmt: skip
+                   background_fill_color=None, border_fill_color=None, outline_line_color=GREY)  # fmt: skip
         p.axis.visible = p.grid.visible = False
-        place = {"x": f"x{k}", "y": f"y{k}", "source": source, "line_color": plots.GREY}
+        place = {"x": f"x{k}", "y": f"y{k}", "source": source, "line_color": GREY}
         dots = p.scatter(**place, marker=f"symbol{k}", fill_color=f"colour{k}", size=max(5, min(9, 130 / clips**0.5)),
                          line_width=0, hover_line_width=4, nonselection_fill_alpha=0.12)  # fmt: skip
         for ringed, size in ((chosen, 17), (IndexFilter(name=f"near {k}", indices=[]), 12)):
@@ -94,16 +102,8 @@ def linked_plots(count: int, clips: int) -> dict:
     tools = group_tools(tools)
     lasso = next(t for t in tools if isinstance(t.tools[0], LassoSelectTool))
     document.add_root(Toolbar(name="toolbar", tools=tools, logo=None, active_drag=lasso))
-    return document.to_json(deferred=False)
-
-
-@cache
-def bokeh_library() -> str:
-    """What draws the maps, without widgets and tables: gzip in base64."""
-    from bokeh.resources import Resources
-
-    script = Resources("inline", components=["bokeh"]).js_raw[0]
-    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
+    library = gzip.compress(Resources("inline", components=["bokeh"]).js_raw[0].encode(), mtime=0)
+    return {"plots": document.to_json(deferred=False), "library": base64.b64encode(library).decode()}
 
 
 def clip_browser(store: Store, scaler: Scaler, rejected: pd.DataFrame | None = None) -> ClipsView:
@@ -144,3 +144,66 @@ def neighbours_of(codes: Sequence[np.ndarray], table: pd.DataFrame, k: int = 8) 
     groups = pd.factorize(groups_of(table))[0]
     found = [nearest(z, z, k, groups=(groups, groups))[0] for z in codes]
     return {"near": [[line[line >= 0].tolist() for line in places] for places in found], "groups": groups.tolist()}
+
+
+def class_field(name: str, labels: Sequence[str]) -> dict:
+    """A column of names, coloured as in the figures of `plots`; clips without a label are grey."""
+    classes = sorted(set(labels) - {UNLABELLED, ""})
+    values, styles = pd.Index(classes).get_indexer(np.asarray(labels, object)), class_styles(classes).values()
+    colours, symbols = [s["color"] for s in styles], [SYMBOLS[s["marker"]] for s in styles]
+    return {"name": name, "values": [values.tolist()], "classes": classes, "colours": colours, "symbols": symbols}
+
+
+def number_field(name: str, values: np.ndarray, unit: str = "") -> dict:
+    """Numbers (clip,) or (map, clip), nan: none, as classes: own values if few, else equally full bins; dark is low."""
+    values = np.atleast_2d(np.asarray(values, float))
+    known, palette = np.unique(values[~np.isnan(values)]), "viridis"
+    if name.split()[0] == "key" and np.isin(known, range(12)).all():
+        cut, classes, palette = pd.Categorical(values.ravel(), range(12)), PITCHES, "twilight"
+    elif len(known) <= BINS:
+        cut, classes = pd.Categorical(values.ravel(), known), [f"{v:.4g}" for v in known]
+    else:
+        cut = pd.qcut(values.ravel(), BINS, duplicates="drop")
+        classes = [f"{c.left:.3g} to {c.right:.3g}" for c in cut.categories]
+    colours = [to_hex(c) for c in colormaps[palette](np.linspace(0, 0.95, len(classes)))]
+    field = {"name": f"{name} ({unit})" if unit else name, "values": cut.codes.reshape(values.shape).tolist()}
+    field |= {"classes": classes, "colours": colours, "symbols": ["circle"] * len(classes)}
+    texts = [[None if np.isnan(v) else f"{v:.4g}" for v in line] for line in values]
+    return field if classes is PITCHES else field | {"texts": texts}
+
+
+def fields_of(store: Store, table: pd.DataFrame, factors: Sequence[str]) -> list[dict]:
+    """Labels, the split, other columns with few names, factors and measured level, of two or more values each."""
+    others = {c for c in table if not pd.api.types.is_numeric_dtype(table[c])} - {*LABELS, "path", "split"}
+    few = [c for c in (*sorted(others), "split") if table[c].nunique() <= min(FEW, len(table) - 1)]
+    found = [class_field(c, table[c].fillna("").astype(str)) for c in (*LABELS, *few)]
+    units = store.units | {"level_db": "dB", "tilt_db": "dB"}
+    found += [number_field(c, table[c], units.get(c, "")) for c in (*factors[:FEW], "level_db", "tilt_db")]
+    return [f for f in found if len(f["classes"]) > 1]
+
+
+def model_fields(runs: Sequence[Run], split: str) -> list[dict]:
+    """What each model says itself: its clusters, in the style of the genres they match, and VaDE's margins."""
+    store, rows, found = runs[0].store, runs[0].store.rows(split), []
+    genre = class_field("genre", store.table.loc[rows, "genre"])
+    shares = [r.log_responsibilities(split) if isinstance(r.model, VaDE) else None for r in runs]
+    if len(genre["classes"]) > 1:
+        k = min(len(genre["classes"]), len(store.rows("train")))
+        own = [kmeans_assign(r.embed("train").means, r.embed(split).means, k, r.config.training.seed)
+               if s is None else s.argmax(1) for r, s in zip(runs, shares, strict=True)]  # fmt: skip
+        values = [matched(np.array(genre["values"][0]), clusters).tolist() for clusters in own]
+        hint = "K-Means in each model's own space (VaDE: components), in the style of the genre it matches; grey: none"
+        found.append(genre | {"name": "cluster", "values": values, "hint": hint})
+    if any(s is not None for s in shares):
+        hint = "log-odds of the likeliest component against the second: small is unsure; grey: only VaDE has one"
+        values = [np.full(len(rows), np.nan) if s is None else margins(s) for s in shares]
+        found.append(number_field("margin", values, "nats") | {"hint": hint})
+    return found
+
+
+def matched(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(clip,) the class that each clip's cluster matches best, one to one (Hungarian); -1: matches none."""
+    table = pd.crosstab(clusters[labels >= 0], labels[labels >= 0])
+    pairs = zip(*linear_sum_assignment(table, maximize=True), strict=True)
+    class_of = {table.index[i]: table.columns[j] for i, j in pairs if table.iloc[i, j]}
+    return np.array([class_of.get(c, -1) for c in clusters])

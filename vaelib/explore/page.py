@@ -7,7 +7,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +22,14 @@ from IPython.display import Audio
 from PIL import Image
 
 from ..audio import Scaler, mel_frequencies
-from ..config import FrontEnd, InputError
+from ..config import InputError
 from ..store import Store
 
 NO_PLAYERS = "VAELIB_NO_PLAYERS"  # in the environment of a kernel whose notebook becomes no page
 HERE = Path(__file__).parent
 SCRIPT = "".join((HERE / f"{name}.js").read_text() for name in ("figure", "view", "clips", "page"))
 STYLE = (HERE / "explore.css").read_text()
-WIDTH = 640  # widest picture of one spectrogram, pixels
+WIDTH = 640, 320  # widest picture of one spectrogram (pixels), and in a saved page
 SOUND_BYTES = 4_000_000  # of all sounds in a saved page
 UNREADABLE = (InputError, OSError, ValueError, RuntimeError)  # what a damaged or absent file raises
 
@@ -44,13 +44,14 @@ class Explorer(anywidget.AnyWidget):
     _esm, _css = SCRIPT, STYLE
     setup = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, title: str, setup: dict, answers: dict[str, Callable], ready: Iterable[tuple] = ()) -> None:
-        self.title, self.answers = title, answers
+    def __init__(self, title: str, store: Store, scaler: Scaler, answers: dict[str, Callable],
+                 ready: Iterable[tuple] = (), **setup: object) -> None:  # fmt: skip
+        self.title, self.store, self.scaler, self.answers = title, store, scaler, answers
+        colours = {"lut": matplotlib.colormaps["magma"], "contrast": matplotlib.colormaps["RdBu_r"]}
+        for name, table in colours.items():
+            setup[name] = (255 * table(np.arange(256))[:, :3]).round().astype(int).tolist()
+        setup |= {"hz": mel_frequencies(store.front_end).round().tolist(), "db": [scaler.low_db, scaler.high_db]}
         super().__init__(setup={"title": title} | setup | self.known(ready))
-
-    def kept(self) -> Iterable[tuple]:
-        """What a saved page can be asked."""
-        raise NotImplementedError
 
     @command
     def ask(self, question: list, buffers: list) -> tuple[dict, list]:
@@ -83,29 +84,27 @@ class Explorer(anywidget.AnyWidget):
             f'<script type="module">{SCRIPT}</script>'
         )
 
+    def frame_of(self, x: np.ndarray, small: bool, labels: Sequence[str] = (), caption: str = "") -> dict:
+        """Spectrograms (N, F, T) in [0, 1] as figure.js draws them."""
+        fe, words = self.store.front_end, {"labels": list(labels), "caption": caption}
+        return words | {"picture": picture(x, small), "count": len(x), "seconds": x.shape[-1] * fe.hop / fe.sample_rate}
+
     def _repr_mimebundle_(self, **kwargs: object) -> dict:
         if os.environ.get(NO_PLAYERS):
             return {"text/plain": self.title}
         return super()._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": self.offline}
 
 
-def figure_setup(fe: FrontEnd, scaler: Scaler) -> dict:
-    """What figure.js needs once: frequencies, colours (red, green, blue) of levels and of differences."""
-    colours = {"lut": matplotlib.colormaps["magma"], "contrast": matplotlib.colormaps["RdBu_r"]}
-    tables = {name: (255 * of(np.arange(256))[:, :3]).round().astype(int).tolist() for name, of in colours.items()}
-    return tables | {"hz": mel_frequencies(fe).round().tolist(), "db": [scaler.low_db, scaler.high_db]}
-
-
-def picture(x: np.ndarray, quality: int = 0, width: int = WIDTH) -> str:
+def picture(x: np.ndarray, small: bool = False) -> str:
     """Data URI of spectrograms (F, T) or (N, F, T) in [0, 1] below each other, low frequencies at the bottom.
 
-    `quality` of WebP; 0: exact. A spectrogram wider than `width` is averaged over neighbouring frames.
+    One that is wider than can be seen is averaged over neighbouring frames; `small`: not exact either.
     """
     shades = (np.clip(np.nan_to_num(x), 0, 1) * 255).round().astype(np.uint8)[..., ::-1, :]
     image = Image.fromarray(shades.reshape(-1, shades.shape[-1]))
-    image = image.resize((min(image.width, width), image.height), Image.Resampling.BOX)
-    buffer, kind = io.BytesIO(), "webp" if quality else "bmp"
-    image.save(buffer, kind, quality=quality, method=2)
+    image = image.resize((min(image.width, WIDTH[small]), image.height), Image.Resampling.BOX)
+    buffer, kind = io.BytesIO(), "webp" if small else "bmp"
+    image.save(buffer, kind, quality=50, method=2)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
