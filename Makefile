@@ -18,7 +18,7 @@ help:
 	@echo "make test-all              all tests"
 	@echo "make wheelhouse PYTHON=3.12  what a GPU host without internet lacks, for its Python (docs/GPU_HOST.md)"
 	@echo "make lab                   JupyterLab at the repository's root"
-	@echo "make bench                 training and preprocessing against baselines and the hardware (docs/BENCHMARKS.md; 15 min)"
+	@echo "make bench                 every figure of docs/BENCHMARKS.md, written there (half an hour; ARGS=\"--parts training\": printed only)"
 	@echo "make bench-ui              how long a reader waits for an explorer's picture and sound (needs a Chromium)"
 
 # Installed anew only when the list of dependencies changes.
@@ -73,10 +73,10 @@ lab: setup
 	@touch $@
 
 bench: setup .venv/.bench
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks $(or $(ARGS),--write)
 
 bench-ui: setup
-	@$(BIN)/python -m benchmarks.explorers $(ARGS)
+	@$(BIN)/python -m benchmarks --parts explorers $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache

@@ -118,8 +118,7 @@ def by_pythae(clips: Clips, batch_size: int, device: torch.device) -> Candidate:
             self.inner = Encoder(shape)
 
         def forward(self, x: Tensor) -> ModelOutput:
-            mean, logvar = self.inner(x)
-            return ModelOutput(embedding=mean, log_covariance=logvar)
+            return ModelOutput(**dict(zip(("embedding", "log_covariance"), self.inner(x), strict=True)))
 
     class Mirror(BaseDecoder):
         def __init__(self) -> None:

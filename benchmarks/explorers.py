@@ -1,18 +1,14 @@
 """How long a reader waits for an explorer: from a pointer's move to the changed picture, from letting go to the sound.
 
-    make bench-ui                               # the newest Conv VAE; or ARGS=FOLDER of a run
+    make bench-ui                               # of the newest Conv VAE
 
 Drags the sliders of a traversal in JupyterLab and in its saved page; the page itself notes when each move came and when
-the picture made for it was on the screen. Writes `outputs/bench/explorers.json`; docs/BENCHMARKS.md has figures.
+the picture made for it was on the screen.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
 import nbformat
@@ -20,7 +16,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser import lab
-from vaelib.config import InputError, outputs_dir, write_atomic
+from vaelib.config import InputError, outputs_dir
 from vaelib.report import write_html
 from vaelib.runs import find_runs
 
@@ -67,7 +63,7 @@ def figures(values: list[float]) -> dict[str, float]:
     return {k: round(float(v), 1) for k, v in found.items()} | {"count": len(values)}
 
 
-def measure(page: Page) -> dict:
+def drag(page: Page) -> dict:
     """Drag each slider of the page's explorer to both ends."""
     page.wait_for_timeout(2000)  # how long the page takes to start is not what is asked
     for slider in page.locator(".vaelib-view input[type=range]").all()[:SLIDERS]:
@@ -77,12 +73,11 @@ def measure(page: Page) -> dict:
     return {"picture": figures(seen["pictures"]), "sound": figures(seen["sounds"]), "missed": len(seen["waiting"])}
 
 
-def main(folder: str = "") -> None:
-    """Measure, print a table and write the figures."""
-    found = [Path(folder)] if folder else find_runs(model="conv_vae")
+def measure() -> dict[str, dict]:
+    """Waits in JupyterLab (`live`) and in the page saved from it (`saved`); InputError: no trained Conv VAE."""
+    found = find_runs(model="conv_vae")
     if not found:
-        raise InputError(f"no trained Conv VAE in {outputs_dir()}: run `make demo` first, or give the folder of a run")
-    machine = {"date": date.today().isoformat(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+        raise InputError(f"no trained Conv VAE in {outputs_dir()}: run `make demo` first")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         path = Path(scratch) / "traversal.ipynb"
         cells = [nbformat.v4.new_code_cell(c.format(run=str(found[-1].resolve()))) for c in CELLS]
@@ -94,21 +89,7 @@ def main(folder: str = "") -> None:
             notebook = lab.Notebook(page, address, path)
             notebook.run_all()
             notebook.explorer(1)
-            result = {"live": measure(page)}
+            result = {"live": drag(page)}
             notebook.save()
         page.goto(write_html(path).as_uri())
-        result["saved"] = measure(page)
-    print(" · ".join(f"{k} {v}" for k, v in machine.items()))
-    print("| where | moves | picture, median (ms) | p95 | max | sound, median (ms) |\n|---|---:|---:|---:|---:|---:|")
-    for where, r in result.items():
-        moves = " | ".join(str(r["picture"][k]) for k in ("count", "median", "p95", "max"))
-        print(f"| {where} | {moves} | {r['sound']['median']} |")
-    done = machine | {"run": found[-1].name} | result
-    print(write_atomic(outputs_dir() / "bench" / "explorers.json", json.dumps(done, indent=1)))
-
-
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except InputError as e:
-        sys.exit(str(e))
+        return result | {"saved": drag(page)}

@@ -45,12 +45,17 @@ def memory_rate(device: torch.device) -> float:
     return best_rate(lambda: target.copy_(source), 2.0 * n, device)
 
 
-def flops(forward: Callable[[], Tensor]) -> int:
-    """FLOP of a forward pass and its backward pass, counted in the layers (convolutions and matrix products).
+def rates(device: torch.device) -> dict[str, float]:
+    """FLOP/s in both precisions, and bytes/s."""
+    return {
+        "matrix_fp32": matrix_rate(device, torch.float32),
+        "matrix_bf16": matrix_rate(device, torch.bfloat16),
+        "memory": memory_rate(device),
+    }
 
-    Args:
-        forward: Returns the scalar loss.
-    """
+
+def flops(forward: Callable[[], Tensor]) -> int:
+    """FLOP of convolutions and matrix products in `forward`, which returns the scalar loss, and its backward pass."""
     counter = FlopCounterMode(display=False)
     with counter:
         forward().backward()
@@ -71,13 +76,7 @@ def roofline(flop_per_clip: float, bytes_per_step: float, batch: int, matrix: fl
     """The most clips per second that arithmetic and weights allow, and which of the two is the bound.
 
     Activations and everything between the layers are left out: a real step needs more, so no step can be faster.
-
-    Args:
-        flop_per_clip: Forward and backward.
-        bytes_per_step: See `step_bytes`.
-        batch: Clips of a step.
-        matrix: FLOP/s.
-        memory: Bytes/s.
+    `matrix`: FLOP/s, `memory`: bytes/s; see `step_bytes`.
     """
     arithmetic, weights = flop_per_clip * batch / matrix, bytes_per_step / memory
     bound = "arithmetic" if arithmetic >= weights else "weights"

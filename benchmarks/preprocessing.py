@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 from vaelib.config import FrontEnd, data_dir
 
@@ -51,7 +52,7 @@ def measure(
 
     def ours(times: int) -> int:
         for _ in range(times):
-            with folders(), contextlib.redirect_stderr(io.StringIO()):
+            with folders(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 build_store(corpus, fe)
         return times * len(files)
 
@@ -95,13 +96,7 @@ def measure(
 @contextlib.contextmanager
 def folders() -> Iterator[None]:
     """Stores and runs go to a temporary folder meanwhile, and no scheduler elsewhere is asked to help."""
-    names = ("VAELIB_DATA", "VAELIB_OUTPUTS", "DASK_SCHEDULER_ADDRESS")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    with tempfile.TemporaryDirectory(prefix="vaelib-bench-") as folder:
-        os.environ |= dict.fromkeys(names[:2], folder)
-        try:
-            yield
-        finally:
-            for name in names:
-                os.environ.pop(name, None)
-            os.environ |= before
+    with tempfile.TemporaryDirectory(prefix="vaelib-bench-") as folder, mock.patch.dict(os.environ):
+        os.environ.pop("DASK_SCHEDULER_ADDRESS", None)
+        os.environ |= {"VAELIB_DATA": folder, "VAELIB_OUTPUTS": folder}
+        yield

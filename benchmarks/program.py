@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import platform
+import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -15,91 +17,87 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from vaelib.config import FRONT_ENDS, InputError, front_end, one_of, outputs_dir, write_atomic
+from vaelib.config import FRONT_ENDS, ROOT, InputError, front_end, one_of, outputs_dir, write_atomic
 
-from . import limits, memory, preprocessing, quality, report, training
+from . import limits, report, training
 
-PARTS = ("training", "preprocessing", "memory")
+PARTS = ("training", "preprocessing", "growth", "batch", "explorers", "imports", "precision")
 BATCH = {("cpu", "full"): 16}  # a step of 64 would take 5 s of two cores; elsewhere 64, pythae's default
 RESIDENT = {("cpu", "full"): 64}  # clips on the device; elsewhere 1,024
-PRECISION_EPOCHS, PRECISION_SEEDS = 24, (0, 1, 2)
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # of a processor, that decide how fast it trains
+PAGE = ROOT / "docs" / "BENCHMARKS.md"
 
 
 def machine() -> dict:
-    """Date, processor, cores, GPU, versions, and how busy the machine was in the minute before."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    processor = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
+    """Date, commit, processor, cores, GPU, versions, and how busy the machine was in the minute before."""
+    found = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    names, flags = re.findall(r"model name\s*: (.*)", found), re.findall(r"flags\s*: (.*)", found)
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=7"]
     return {
         "date": date.today().isoformat(),
-        "processor": " ".join(processor.split()),
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
+        "processor": names[0].strip() if names else platform.processor(),
+        "flags": [f for f in FLAGS if flags and f in flags[0].split()],
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
 
 
-def measure(given: argparse.Namespace, show) -> dict:
-    """Everything that `given` asks for."""
+def measure(part: str, given: argparse.Namespace, show) -> tuple[object, str]:
+    """Figures and table of a part. What only one part needs is imported there: a bare host lacks most of it."""
     device = torch.device(given.device)
-    result: dict = {"machine": machine(), "command": given.command, "device": device.type, "rates": {},
-                    "training": [], "preprocessing": [], "memory": {}, "skipped": []}  # fmt: skip
-    if "training" in given.parts:
-        show("asking the hardware")
-        result["rates"] = {
-            "matrix_fp32": limits.matrix_rate(device, torch.float32),
-            "matrix_bf16": limits.matrix_rate(device, torch.bfloat16),
-            "memory": limits.memory_rate(device),
-        }
+    if part == "training":
+        found = {"rates": limits.rates(device), "rows": [], "skipped": []}
         for name in given.profiles:
             where = (device.type, name)
-            rows, skipped = training.measure(
-                front_end(name),
-                given.models,
-                device=device,
-                rates=result["rates"],
-                batch_size=given.batch_size or BATCH.get(where, 64),
-                rounds=given.rounds,
-                seconds=given.seconds,
-                resident=given.resident or RESIDENT.get(where, 1024),
-                precision=given.precision,
-                show=lambda line: show(f"training, {line}"),
-            )
-            result["training"] += rows
-            result["skipped"] += [s for s in skipped if s not in result["skipped"]]
-    try:
-        if "preprocessing" in given.parts:
-            for name in given.profiles:
-                fe = front_end(name)
-                # a 30-s clip takes three times as long as a 10-s one
-                clips = given.clips if fe.window_seconds < 20 else max(2, given.clips // 2)
-                show(f"preprocessing, {name}: rendering clips")
-                corpus = preprocessing.rendered(fe, clips)
-                found = preprocessing.measure(fe, corpus, rounds=given.rounds,
-                                              show=lambda line: show(f"preprocessing, {line}"))  # fmt: skip
-                result["preprocessing"].append(found | {"seconds": preprocessing.SECONDS[name]})
-        if "memory" in given.parts:
-            result["memory"] = memory.measure(front_end("compact"), show=lambda line: show(f"memory, {line}"))
-    except ModuleNotFoundError as e:  # a bare host
-        result["skipped"].append(f"Preprocessing and memory were left out: {e.name} is not installed.")
-    return result
+            rows, found["skipped"] = training.measure(
+                front_end(name), given.models, device=device, rates=found["rates"],
+                batch_size=given.batch_size or BATCH.get(where, 64), rounds=given.rounds, seconds=given.seconds,
+                resident=given.resident or RESIDENT.get(where, 1024), precision=given.precision, show=show,
+            )  # fmt: skip
+            found["rows"] += rows
+        return found, report.training_tables(found)
+    if part in ("preprocessing", "precision"):
+        from . import preprocessing, quality
+
+        if part == "precision":
+            fe = front_end("compact")
+            found = quality.compare(preprocessing.rendered(fe, given.clips), fe, epochs=given.epochs, show=show)
+            return found, report.precision_table(found)
+        found = []
+        for fe in map(front_end, given.profiles):
+            clips = (
+                given.clips if fe.window_seconds < 20 else max(2, given.clips // 2)
+            )  # each takes three times as long
+            show(f"rendering clips for {fe.name}")
+            found.append(preprocessing.measure(fe, preprocessing.rendered(fe, clips), rounds=given.rounds, show=show))
+        return found, report.preprocessing_table(found)
+    if part == "growth":
+        from . import growth
+
+        found = growth.measure(front_end("compact"), sizes=given.sizes, show=show)
+        return found, report.growth_table(found)
+    if part == "explorers":
+        from . import explorers
+
+        found = explorers.measure()
+        return found, report.explorers_table(found)
+    from . import waits
+
+    if part == "batch":
+        return (found := waits.batch()), report.batch_table(found)
+    return (found := waits.imports(given.rounds)), report.table(["imported", "seconds"], found)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line, checked.
-
-    Raises:
-        InputError: an unknown name, or a number out of range.
-    """
+    """The command line, checked; InputError: an unknown name, or a number out of range."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Training and preprocessing against baselines and the hardware."
     )
-    parser.add_argument("--device", default="auto", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--device", default="", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure (default: all)")
     parser.add_argument("--profiles", default=",".join(FRONT_ENDS), help="front ends (default: all)")
     parser.add_argument("--models", default=",".join(training.VARIANTS), help="trainings (default: all)")
@@ -109,52 +107,49 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resident", type=int, default=0, help="clips on the device (default: 1,024, or 64 likewise)")
     parser.add_argument("--precision", default="auto", help="of our step (default: what training would take)")
     parser.add_argument("--clips", type=int, default=16, help="rendered clips per genre (of the full front end: half)")
-    parser.add_argument("--precision-check", action="store_true", help="only compare bf16 with fp32")
+    parser.add_argument("--epochs", type=int, default=24, help="of the trainings of the part precision")
+    parser.add_argument("--sizes", default="500,2000,8000", help="clips of the part growth")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/BENCHMARKS.md")
     given = parser.parse_args(arguments)
     for key, valid in (("parts", PARTS), ("profiles", FRONT_ENDS), ("models", training.VARIANTS)):
         names = getattr(given, key).split(",")
         setattr(given, key, [one_of(key.removesuffix("s"), n, valid) for n in names])
-    for key in ("rounds", "clips"):
-        if getattr(given, key) < 1:
-            raise InputError(f"--{key} must be at least 1, not {getattr(given, key)}")
-    if given.device == "auto":
-        given.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"\d+(,\d+)*", given.sizes):
+        raise InputError(f"--sizes must be whole numbers with commas between them, not {given.sizes!r}")
+    given.sizes = [int(n) for n in given.sizes.split(",")]
+    for key, value in {"rounds": given.rounds, "clips": given.clips, "epochs": given.epochs}.items():
+        if value < 1:
+            raise InputError(f"--{key} must be at least 1, not {value}")
+    gpu = torch.cuda.is_available()
+    given.device = given.device or ("cuda" if gpu else "cpu")
     one_of("precision", given.precision, ("auto", "32-true", "bf16-mixed"))
-    one_of("device", given.device, ("cpu", "cuda"))
-    if given.device == "cuda" and not torch.cuda.is_available():
+    if one_of("device", given.device, ("cpu", "cuda")) == "cuda" and not gpu:
         raise InputError("--device cuda: torch finds no GPU here; leave it out, or look at nvidia-smi")
     given.command = shlex.join(["python", "-m", "benchmarks", *arguments])
     return given
 
 
-def check_precision(given: argparse.Namespace, show) -> str:
-    """bf16 against fp32: writes precision.json, returns Markdown."""
-    fe = front_end("compact")
-    try:
-        corpus = preprocessing.rendered(fe, given.clips)
-        found = quality.compare(corpus, fe, seeds=PRECISION_SEEDS, epochs=PRECISION_EPOCHS, show=show)
-    except ModuleNotFoundError as e:
-        raise InputError(f"--precision-check was left out: {e.name} is not installed; it needs `make setup`") from e
-    result = {"machine": machine(), "command": given.command, **found}
-    return f"{report.precision_markdown(result)}\n\n{_write('precision.json', result)}"
-
-
-def _write(name: str, result: dict) -> Path:
-    return write_atomic(outputs_dir() / "bench" / name, json.dumps(result, indent=1))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print Markdown, write `outputs/bench/bench.json`; 2 when the input is bad."""
+    """Measure, print tables, write `outputs/bench/PART.json` and, if asked, docs/BENCHMARKS.md; 2: bad input."""
     try:
         given = parse(sys.argv[1:] if arguments is None else arguments)
-        with tqdm(bar_format="bench: {desc}", leave=False) as bar:
-            if given.precision_check:
-                text = check_precision(given, bar.set_description_str)
-            else:
-                result = measure(given, bar.set_description_str)
-                text = f"{report.markdown(result)}\n\n{_write('bench.json', result)}"
     except InputError as e:
         print(e, file=sys.stderr)
         return 2
-    print(text)
+    about = {"machine": machine(), "command": given.command}
+    with tqdm(bar_format="bench: {desc}", leave=False) as bar:
+        for part in given.parts:
+            bar.set_description_str(part)
+            try:
+                found, text = measure(part, given, lambda line, part=part: bar.set_description_str(f"{part}, {line}"))
+            except (ModuleNotFoundError, InputError) as e:  # a bare host, no browser, no batch yet
+                tqdm.write(f"{part} was left out: {e}\n")
+                continue
+            name = f"{part} on {given.device}" if part == "training" else part
+            text = f"{report.machine_line(about)}\n\n{text}"
+            tqdm.write(f"## {name}\n\n{text}\n")
+            path = outputs_dir() / "bench" / f"{name.replace(' ', '-')}.json"
+            write_atomic(path, json.dumps(about | {"figures": found}, indent=1))
+            if given.write:
+                write_atomic(PAGE, report.replaced(PAGE.read_text(), name, text))
     return 0

@@ -1,8 +1,11 @@
-"""The figures as Markdown."""
+"""The figures as Markdown: one table for each question of docs/BENCHMARKS.md."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from vaelib.config import InputError
 
 from .preprocessing import TITLES
 from .quality import METRICS, PRECISIONS
@@ -12,6 +15,22 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
     rule = "|---|" + "---:|" * (len(heads) - 1)
     return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(x)} |" for x in lines)])
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with `text` between the comments `<!-- name -->` and `<!-- / -->`; other figures stay as they are."""
+    block = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(\n<!-- / -->)", re.DOTALL)
+    if not block.search(page):
+        raise InputError(f"docs/BENCHMARKS.md has no place for {name!r}: a line `<!-- {name} -->`, then `<!-- / -->`")
+    return block.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page)
+
+
+def machine_line(about: dict) -> str:
+    """When, where and how."""
+    m = about["machine"]
+    flags, gpu = f" ({', '.join(m['flags'])})" if m["flags"] else "", f", {m['gpu']}" if m["gpu"] else ""
+    return (f"{m['date']}, commit {m['commit']}; {m['cores']} × {m['processor']}{flags}{gpu}, load {m['load']}; "
+            f"torch {m['torch']}, {m['threads']} threads: `{about['command']}`")  # fmt: skip
 
 
 def number(value: float) -> str:
@@ -29,12 +48,12 @@ def times(r: dict) -> str:
     return f"{r['ratio']:.2f} ({r['lowest']:.2f} to {r['highest']:.2f})"
 
 
-def training_table(rows: Sequence[dict]) -> str:
-    """Every training; baselines stand below Conv."""
+def training_tables(found: dict) -> str:
+    """Every training; baselines stand below Conv. Below: what the hardware reached."""
     heads = ["training", "profile", "batch", "precision", "clips/s", "MFLOP per clip", "limit, clips/s", "share of it",
              "Conv over it"]  # fmt: skip
     lines = []
-    for row in rows:
+    for row in found["rows"]:
         batch = f"{row['batch_size']}" + (" × 2 windows" if row.get("windows", 1) == 2 else "")
         line = [row["title"], row["profile"], batch, row["precision"], spread(row)]
         if "limit" in row:
@@ -43,7 +62,9 @@ def training_table(rows: Sequence[dict]) -> str:
         else:
             line += ["", "", "", times(row["conv_over_it"])]
         lines.append(line)
-    return table(heads, lines)
+    fp32, bf16, memory = (number(found["rates"][name] / 1e9) for name in ("matrix_fp32", "matrix_bf16", "memory"))
+    rates = f"Matrix product {fp32} (fp32) and {bf16} GFLOP/s (bf16); copy {memory} GB/s."
+    return "\n\n".join([table(heads, lines), " ".join([rates, *found["skipped"]])])
 
 
 def preprocessing_table(parts: Sequence[dict]) -> str:
@@ -57,59 +78,42 @@ def preprocessing_table(parts: Sequence[dict]) -> str:
     return table(["preprocessing", "front end", "clips", "clips/s", "ours over it"], lines)
 
 
-def memory_table(found: dict) -> str:
-    """Peak memory of preprocessing, and in words how much of it grows with the clips."""
-    megabytes = lambda n: f"{n / 1e6:,.0f} MB"  # noqa: E731
-    workers, rows = found["workers"], found["preprocessing"]
-    heads = [f"clips preprocessed, {found['profile']}", f"driver, {workers} threads", f"driver, {workers} processes",
-             "each process", "after the imports"]  # fmt: skip
-    keys = ("threads", "driver", "worker", "imports")
-    first = table(heads, [[f"{r['clips']:,}", *(megabytes(r[k]) for k in keys)] for r in rows])
-    names = ("driver with threads", "driver with processes", "each process")
-    grown, times = {k: rows[-1][k] / rows[0][k] - 1 for k in keys[:3]}, rows[-1]["clips"] / rows[0]["clips"]
-    shares = ", ".join(f"{name} {grown[k]:+.1%}" for k, name in zip(grown, names, strict=True))
-    return f"{first}\n\n- Memory of preprocessing {times:.3g} times as many clips: {shares}."
+def growth_table(rows: Sequence[dict]) -> str:
+    """Memory and time against the number of clips; the last column says how much the largest takes of the smallest."""
+    heads = {"driver": "memory of preprocessing, 2 threads (MB)", "with_workers": "its driver, 2 processes (MB)",
+             "worker": "each of these (MB)", "build_s": "preprocessing (s)", "kmeans_s": "K-Means, 45 clusters (s)",
+             "map_s": "UMAP (s)", "neighbours_s": "neighbours of all (s)", "page_s": "saved list of clips (s)",
+             "page_bytes": "its size (MB)"}  # fmt: skip
+    lines = []
+    for key, title in heads.items():
+        values = [row[key] / (1 if key.endswith("_s") else 1e6) for row in rows]
+        lines.append([title, *map(number, values), f"{values[-1] / values[0]:.3g}"])
+    grown = rows[-1]["clips"] / rows[0]["clips"]
+    return table(["clips", *(f"{row['clips']:,}" for row in rows), f"× ({grown:.3g} × the clips)"], lines)
 
 
-def machine_table(result: dict) -> str:
-    """Where and when, and what the hardware reached."""
-    m, rates = result["machine"], result["rates"]
-    what = f"{m['cores']} × {m['processor']}" + (f", {m['gpu']}" if m["gpu"] else "")
+def batch_table(rows: Sequence[dict]) -> str:
+    """Seconds of each notebook, and how many no cell took."""
+    whole = {"run": "all", "seconds": sum(r["seconds"] for r in rows), "around": sum(r["around"] for r in rows)}
     lines = [
-        ["date, machine", f"{m['date']}, {what}"],
-        ["load before", f"{m['load']}"],
-        ["torch, threads", f"{m['torch']}, {m['threads']}"],
-        ["command", f"`{result['command']}`"],
+        [str(r["run"]), f"{r['seconds']:.0f}", f"{r['around']:.1f}", f"{r['around'] / r['seconds']:.0%}"]
+        for r in [*rows, whole]
     ]
-    if rates:
-        lines.append(["matrix product, fp32 / bf16", f"{number(rates['matrix_fp32'] / 1e9)} / "
-                      f"{number(rates['matrix_bf16'] / 1e9)} GFLOP/s"])  # fmt: skip
-        lines.append(["memory, copy", f"{number(rates['memory'] / 1e9)} GB/s"])
-    return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in lines)])
+    return table(["notebook", "seconds", "around its cells", "share"], lines)
 
 
-def markdown(result: dict) -> str:
-    """Everything, ready for docs/BENCHMARKS.md."""
-    parts = [machine_table(result)]
-    parts += [training_table(result["training"])] if result["training"] else []
-    parts += [preprocessing_table(result["preprocessing"])] if result["preprocessing"] else []
-    parts += [memory_table(result["memory"])] if result.get("memory") else []
-    parts += ["\n".join(f"- {line}" for line in result["skipped"])] if result["skipped"] else []
-    return "\n\n".join(parts)
+def explorers_table(found: dict) -> str:
+    """What a pointer's move waits for."""
+    rows = [[where, *(f"{r['picture'][k]}" for k in ("count", "median", "p95", "max")), f"{r['sound']['median']}"]
+            for where, r in found.items()]  # fmt: skip
+    return table(["page", "moves", "picture, median (ms)", "p95", "max", "sound, median (ms)"], rows)
 
 
-def precision_markdown(result: dict) -> str:
-    """The comparison of two precisions: a table and a sentence per metric."""
-    found = result["metrics"]
-    lines = [
-        [METRICS[m], *(f"{f['mean'][p]:.5g} ± {f['sd'][p]:.2g}" for p in PRECISIONS), f"{f['difference']:+.2g}"]
-        for m, f in found.items()
-    ]
-    n = len({r["seed"] for r in result["runs"]})
-    heads = [f"Conv, {result['profile']}, {result['epochs']} epochs, {n} seeds", "fp32", "bf16", "bf16 − fp32"]
-    sentences = [
-        f"- {METRICS[m]}: bf16 is {'within' if f['within_seed_noise'] else 'not within'} seed noise of fp32 "
-        f"(difference {f['difference']:+.2g}, standard deviation between seeds {max(f['sd'].values()):.2g})."
-        for m, f in found.items()
-    ]
-    return "\n\n".join([table(heads, lines), "\n".join(sentences)])
+def precision_table(found: dict) -> str:
+    """Two precisions: means and deviations over the seeds."""
+    lines = []
+    for name, f in found["metrics"].items():
+        ends = (f"{f['mean'][p]:.5g} ± {f['sd'][p]:.2g}" for p in PRECISIONS)
+        lines.append([METRICS[name], *ends, f"{f['difference']:+.2g}", "yes" if f["within_seed_noise"] else "no"])
+    title = f"Conv, {found['profile']}, {found['epochs']} epochs, {len(found['runs']) // 2} seeds"
+    return table([title, "fp32", "bf16", "bf16 − fp32", "within seed noise"], lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -75,34 +77,22 @@ def make_model(variant: Variant, shape: tuple[int, int]) -> VAE:
     return model
 
 
-def candidate(
-    variant: Variant,
-    clips: Clips,
-    batch_size: int,
-    device: torch.device,
-    precision: str = "auto",
-    name: str = "",
-) -> Candidate:
-    """A variant's training as a candidate: endless shuffled passes through the very step of training.
-
-    Args:
-        name: Of the candidate; default: the variant's model.
-    """
-    cfg, name = variant.train_config(batch_size), name or variant.model
+def candidate(name: str, clips: Clips, batch_size: int, device: torch.device, precision: str = "auto") -> Candidate:
+    """The training `VARIANTS[name]` as a candidate: endless shuffled passes through the very step of training."""
+    variant = VARIANTS[name]
+    cfg = variant.train_config(batch_size)
     torch.manual_seed(0)
     fabric = make_fabric(precision, accelerator=device.type)
     step = Stepper(make_model(variant, (clips.mel.shape[1], clips.width)), cfg, fabric)
     n = len(clips)
-    y = torch.randint(variant.classes, (n,)) if variant.classes else torch.full((n,), -1)
-    y = y.to(device)
+    y = (torch.randint(variant.classes, (n,)) if variant.classes else torch.full((n,), -1)).to(device)
     step.model.train()
     weights = weights_at(cfg, math.inf, variant.mixture)
-    batches = _endless(clips, batch_size, variant.windows)
+    batches = (batch for _ in itertools.count() for batch in clips.batches(batch_size, variant.windows))
 
     def run(steps: int) -> int:
         done = 0
-        for _ in range(steps):
-            x, index = next(batches)
+        for x, index in itertools.islice(batches, steps):
             terms = step(x, y[index].repeat_interleave(variant.windows), weights, 1.0)
             done += len(x)
         if not math.isfinite(float(terms["loss"])):  # reading it waits for the device
@@ -112,11 +102,6 @@ def candidate(
         return done
 
     return Candidate(name, run)
-
-
-def _endless(clips: Clips, batch_size: int, windows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from clips.batches(batch_size, windows)
 
 
 def arithmetic(variant: Variant, shape: tuple[int, int], low_precision: bool) -> dict[str, float]:
@@ -172,14 +157,11 @@ def measure(
     for name in names:
         show(f"{fe.name}: counting the arithmetic of {name}")
         found[name] = arithmetic(VARIANTS[name], fe.shape, low)
-    makers: dict[str, Callable[[], Candidate]] = {
-        name: lambda name=name: candidate(VARIANTS[name], clips, batch_size, device, precision, name=name)
-        for name in names
-    }
     others, skipped = baselines.available(clips, batch_size, device) if "conv_vae" in names else ({}, [])
     samples = {}
     for name in names:
-        group = {name: makers[name]} | (others if name == "conv_vae" else {})
+        group = {name: partial(candidate, name, clips, batch_size, device, precision)}
+        group |= others if name == "conv_vae" else {}
         samples |= build_and_alternate(group, device, seconds, rounds, lambda line: show(f"{fe.name}, {line}"))
     rows = []
     for name in names:

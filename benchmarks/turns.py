@@ -46,13 +46,7 @@ def _timed(run: Callable[[int], int], amount: int) -> tuple[int, float]:
 def alternate(
     candidates: Sequence[Candidate], rounds: int, show: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[float]]:
-    """Clips per second of every candidate in every round; in a round each has one turn.
-
-    Args:
-        candidates: Calibrated, or with the amount that a round shall have.
-        rounds: Turns of each.
-        show: Gets a line of progress before each turn.
-    """
+    """Clips per second of every (calibrated) candidate in every round; in a round each has one turn."""
     samples: dict[str, list[float]] = {c.name: [] for c in candidates}
     for i in range(rounds):
         for c in candidates:

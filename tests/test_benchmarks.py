@@ -9,7 +9,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import limits, program, training
+from benchmarks import limits, program, report, training
 from benchmarks.turns import Candidate, alternate, figures, ratio
 from tools import wheelhouse
 from vaelib.config import COMPACT
@@ -38,9 +38,9 @@ def test_arithmetic_is_counted_and_bounds_the_speed():
 def test_the_program_measures_and_writes(outputs, capsys):
     given = "--parts training --profiles compact --models conv_vae,vade-joint --rounds 1 --seconds 0.01 --resident 8"
     assert program.main([*given.split(), "--batch-size", "4", "--device", "cpu"]) == 0
-    found = json.loads((outputs / "bench" / "bench.json").read_text())
-    assert {"conv_vae", "vade-joint", "plain"} <= {r["name"] for r in found["training"]}
-    assert all(r["clips_per_s"] > 0 for r in found["training"])
+    rows = json.loads((outputs / "bench" / "training-on-cpu.json").read_text())["figures"]["rows"]
+    assert {"conv_vae", "vade-joint", "plain"} <= {r["name"] for r in rows}
+    assert all(r["clips_per_s"] > 0 for r in rows)
     assert "| Conv, plain loop | compact | 4 |" in capsys.readouterr().out
 
 
@@ -49,10 +49,28 @@ def test_the_program_measures_and_writes(outputs, capsys):
     [
         (["--parts", "trainin"], "did you mean 'training'"),
         (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--sizes", "500, many"], "--sizes must be whole numbers"),
     ],
 )
 def test_bad_input_is_a_sentence(arguments, message, capsys):
     assert program.main(arguments) == 2 and message in capsys.readouterr().err
+
+
+def test_what_surrounds_a_batch_is_measured_and_what_lacks_is_left_out(outputs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VAELIB_PAPERMILL", str(tmp_path))
+    monkeypatch.setattr(program, "PAGE", tmp_path / "page.md")
+    assert program.main(["--parts", "batch"]) == 0 and "batch was left out: no notebook" in capsys.readouterr().out
+    (tmp_path / "summary.csv").write_text("run,state,seconds,around\n02,done,90,9\n03,failed,5,5\n04,done,10,1\n")
+    program.PAGE.write_text("before\n<!-- batch -->\nold\n<!-- / -->\nafter\n")
+    assert program.main(["--parts", "batch", "--write"]) == 0
+    page = program.PAGE.read_text()
+    assert "| all | 100 | 10.0 | 10% |" in page and "old" not in page and page.endswith("<!-- / -->\nafter\n")
+
+
+def test_the_page_has_a_place_for_every_part():
+    page = program.PAGE.read_text()
+    names = {*program.PARTS} - {"training"} | {"training on cpu", "training on cuda"}
+    assert {name for name in names if report.replaced(page, name, "new") == page} == set()
 
 
 def test_a_wheelhouse_has_what_a_host_with_torch_lacks():
