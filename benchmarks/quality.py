@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vaelib.config import FrontEnd
+from vaelib.config import FrontEnd, InputError
 
 PRECISIONS = ("32-true", "bf16-mixed")
 METRICS = {"validation_nll": "negative log-likelihood (nats per clip)", "validation_mse": "squared error per bin"}
@@ -35,6 +35,8 @@ def compare(
     rows = []
     with folders():
         store = open_store(build_store(corpus, fe))
+        if not len(store.rows("validation")):
+            raise InputError(f"{corpus.name} is too small for a validation split: give more --clips")
         for seed in seeds:
             for precision in PRECISIONS:
                 show(f"seed {seed}, {precision}")
