@@ -1,14 +1,11 @@
 """A browser, a tiny corpus with hostile names, and one notebook with every explorer: in JupyterLab and saved."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
 import soundfile
-from conftest import RATE, tone
+from conftest import RATE, tone, write_notebook
 
 from vaelib.config import COMPACT
 from vaelib.report import write_html
@@ -21,6 +18,7 @@ from . import lab
 LANGUAGES = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script> $$x$$")
 FAMILIES = ("🎻 <b>bold</b>", "{{7*7}} $x$ `code` [a](javascript:alert(3))")
 FILE = "{k} <img src=x onerror=alert(4)> \"q\" 'a' 🎵</script><script>alert(5)</script>/{k}<b>.flac"
+VIEWPORT = {"width": 1100, "height": 900}
 MODELS = {"conv_vae": {}, "cvae": {"condition": "language"}, "vade": {"pretrain_epochs": 1}}
 CELLS = (  # one explorer each
     "explore.clip_browser(runs[0].store, runs[0].scaler)",
@@ -50,20 +48,14 @@ def browser():
         found.close()
 
 
-@dataclass
-class Heard:
-    """What a page did that a reader would not see: errors in its console, dialogs, addresses that it asked for."""
-
-    errors: list[str] = field(default_factory=list)
-    dialogs: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def listen(self, page) -> "Heard":
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: self.errors.append(str(e)))
-        page.on("request", lambda r: self.requests.append(r.url))
-        page.on("dialog", lambda d: (self.dialogs.append(d.message), d.dismiss()))
-        return self
+def listened(page):
+    """The page, with what it does that a reader would not see: errors in its console, dialogs, addresses asked for."""
+    page.errors, page.dialogs, page.requests = [], [], []
+    page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: page.errors.append(str(e)))
+    page.on("request", lambda r: page.requests.append(r.url))
+    page.on("dialog", lambda d: (page.dialogs.append(d.message), d.dismiss()))
+    return page
 
 
 @pytest.fixture(scope="session")
@@ -87,18 +79,11 @@ def folders_of_runs(folders) -> list[str]:
 
 @pytest.fixture(scope="session")
 def notebook(browser, folders_of_runs, tmp_path_factory) -> Iterator[lab.Notebook]:
-    """The explorers in a JupyterLab of 1,100 pixels; `notebook.heard` is what its page did meanwhile."""
-    root = tmp_path_factory.mktemp("lab")
-    cells = [
-        nbformat.v4.new_code_cell(c) for c in (SETUP.format(folders=folders_of_runs), *CELLS, "len(maps.selected)")
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "explorers.ipynb")
-    with lab.jupyter_lab(root) as address:
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        heard = Heard().listen(page)
-        opened = lab.Notebook(page, address, root / "explorers.ipynb")
-        opened.heard = heard
+    """The explorers in a JupyterLab of 1,100 pixels."""
+    path = tmp_path_factory.mktemp("lab") / "explorers.ipynb"
+    write_notebook(path, SETUP.format(folders=folders_of_runs), *CELLS, "len(maps.selected)")
+    with lab.jupyter_lab(path.parent) as address:
+        opened = lab.Notebook(listened(browser.new_page(viewport=VIEWPORT)), address, path)
         opened.run_all()
         yield opened
 
@@ -107,10 +92,10 @@ def notebook(browser, folders_of_runs, tmp_path_factory) -> Iterator[lab.Noteboo
 def saved(browser, notebook) -> Iterator:
     """The same notebook as a page from disk, in a browser without a network."""
     path = write_html(notebook.save(), title="explorers")
-    context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
-    page = context.new_page()
-    page.heard, page.size = Heard().listen(page), Path(path).stat().st_size
-    page.goto(Path(path).as_uri())
+    context = browser.new_context(viewport=VIEWPORT, offline=True)
+    page = listened(context.new_page())
+    page.size = path.stat().st_size
+    page.goto(path.as_uri())
     page.locator(".vaelib-clips .map").first.wait_for()
     yield page
     context.close()

@@ -21,18 +21,16 @@ if TYPE_CHECKING:  # a test must be collected without playwright, to say why it 
     from playwright.sync_api import Browser, Locator, Page, Playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Quiet and offline; sounds start as they do for a reader who has clicked the page.
-FLAGS = [
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-    "--mute-audio", "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
-# No pop-up over what is measured, no look-up of newer versions.
+# Quiet and offline; sounds start as they do for a reader who has clicked the page
+FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--mute-audio",
+         "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
+# No pop-up over what is measured, no look-up of newer versions
 NOTIFICATIONS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR",
            "JUPYTERLAB_WORKSPACES_DIR")  # fmt: skip
 VIEWPORT = {"width": 1400, "height": 1000}
 EXPLORERS = ".vaelib-view, .vaelib-clips"
+WAIT = 40_000  # milliseconds that any step may take (a busy machine is slow)
 
 KERNEL_IS_READY = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
@@ -69,8 +67,7 @@ def launch(playwright: Playwright, executable: str) -> Browser:
 def jupyter_lab(root: Path) -> Iterator[str]:
     """Serve `root` on a free local port, with settings that are thrown away; → address of a notebook, to be formatted.
 
-    Raises:
-        RuntimeError: the server ended or did not answer within four minutes; with the end of its log.
+    RuntimeError with the end of the server's log: it ended, or did not answer within four minutes.
     """
     token = secrets.token_hex(24)
     with tempfile.TemporaryDirectory(prefix="vaelib-lab-", ignore_cleanup_errors=True) as scratch:
@@ -101,8 +98,8 @@ def jupyter_lab(root: Path) -> Iterator[str]:
             server.wait(60)
 
 
-def _wait_until_it_answers(server: subprocess.Popen, address: str, log: Path, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_until_it_answers(server: subprocess.Popen, address: str, log: Path) -> None:
+    deadline = time.monotonic() + WAIT / 1000
     while server.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(address, timeout=2):
@@ -113,37 +110,29 @@ def _wait_until_it_answers(server: subprocess.Popen, address: str, log: Path, se
 
 
 class Notebook:
-    """A notebook in JupyterLab, in a page of a browser, which stays on it.
+    """A notebook in JupyterLab, at an address of `jupyter_lab`, in a page of a browser, which stays on it."""
 
-    Args:
-        address: As `jupyter_lab` gives it.
-        timeout: Seconds that any step may take (a busy machine is slow).
-    """
-
-    def __init__(self, page: Page, address: str, path: Path, timeout: float = 240) -> None:
-        self.page, self.path, self.milliseconds = page, path, 1000 * timeout
-        page.goto(address.format(path.name), timeout=self.milliseconds)
-        page.locator(".jp-NotebookPanel:visible").wait_for(timeout=self.milliseconds)
+    def __init__(self, page: Page, address: str, path: Path) -> None:
+        self.page, self.path = page, path
+        page.set_default_timeout(WAIT)
+        page.goto(address.format(path.name))
+        page.locator(".jp-NotebookPanel:visible").wait_for()
         # The status bar says "idle" before the kernel is connected, and a command sent then is dropped in silence.
-        page.wait_for_function(KERNEL_IS_READY, timeout=self.milliseconds, polling=100)
+        page.wait_for_function(KERNEL_IS_READY, polling=100)
 
     def command(self, name: str) -> None:
         """Run a command of JupyterLab and wait for its end."""
         self.page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
 
     def run_all(self) -> None:
-        """Run all cells from the menu, as a reader does, and wait for their end.
-
-        Raises:
-            AssertionError: a cell failed.
-        """
+        """Run all cells from the menu, as a reader does, and wait for their end; AssertionError: a cell failed."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.locator("li[data-command='runmenu:run-all']").click()
         self.wait_until_run()
 
     def wait_until_run(self) -> None:
         """Wait until every cell has run."""
-        state = self.page.wait_for_function(HAS_RUN, timeout=self.milliseconds, polling=100).json_value()
+        state = self.page.wait_for_function(HAS_RUN, polling=100).json_value()
         assert not state["errors"], f"{self.path.name}: {state['errors'][0]}"
 
     def show(self, cell: int) -> Locator:
@@ -154,7 +143,7 @@ class Notebook:
     def explorer(self, cell: int) -> Locator:
         """Scroll to the explorer in a cell's output, and find it."""
         found = self.show(cell).locator(EXPLORERS).first
-        found.locator("canvas").first.wait_for(timeout=self.milliseconds)
+        found.locator("canvas").first.wait_for()
         return found
 
     def save(self) -> Path:
