@@ -341,7 +341,6 @@ COMMANDS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", COMMANDS)
 def test_the_command_says_what_was_seen(tmp_path, data, case):
     paths, content, want, told = COMMANDS[case]
