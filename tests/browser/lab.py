@@ -30,7 +30,7 @@ FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPY
            "JUPYTERLAB_WORKSPACES_DIR")  # fmt: skip
 VIEWPORT = {"width": 1400, "height": 1000}
 EXPLORERS = ".vaelib-view, .vaelib-clips"
-WAIT = 40_000  # milliseconds that any step may take (a busy machine is slow)
+WAIT = 240_000  # milliseconds that any step may take (a busy machine is slow)
 
 KERNEL_IS_READY = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
