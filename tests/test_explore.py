@@ -88,7 +88,7 @@ def test_a_saved_page_asks_for_nothing_and_its_sliders_move(view):
 
 
 def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
-    ask = lambda *given: view.ask(given, [])[0].get("answer")  # noqa: E731
+    ask = lambda *given: view.ask([given], [])[0][0].get("answer")  # noqa: E731
     scene = ask("scene", {"b": "high"})
     assert scene["start"] == {"b": "high", "a": -0.5} and len(scene["values"]["a"]) == 41
     frame = ask("frame", {"b": "low", "a": 0.8})

@@ -77,14 +77,14 @@ def test_a_saved_list_holds_pictures_sounds_and_the_rejected_files(store, monkey
 
 def test_the_page_asks_and_the_kernel_answers_with_picture_sound_or_a_reason(store, monkeypatch):
     live = clip_browser(store, store.fit_scaler())
-    assert live.ask(["picture", 3], [])[0]["answer"]["picture"].startswith("data:image/")
-    assert live.ask(["sound", 3], [])[0]["answer"].startswith("data:audio/mpeg")
+    assert live.reply("picture", 3)["answer"]["picture"].startswith("data:image/")
+    assert live.reply("sound", 3)["answer"].startswith("data:audio/mpeg")
 
     def gone(self, row):
         raise OSError("is gone")
 
     monkeypatch.setattr(type(store), "load", gone)
-    assert live.ask(["sound", 2], [])[0] == {"error": "is gone"}
+    assert live.reply("sound", 2) == {"error": "is gone"}
 
 
 def test_maps_hold_clips_with_labels_clusters_and_margins_and_what_is_selected_is_rows_in_python(runs, flat):
@@ -97,7 +97,7 @@ def test_maps_hold_clips_with_labels_clusters_and_margins_and_what_is_selected_i
     assert set(fields["margin (nats)"][0]) == {-1} and len(fields["margin (nats)"][1]) == len(rows)
     assert len(data["answers"]) >= len(rows) and len(data["library"]) < 700_000
     np.testing.assert_array_equal(view.selected, rows)
-    view.ask(["select", [0, 2]], [])
+    view.reply("select", [0, 2])
     np.testing.assert_array_equal(view.selected, rows[[0, 2]])
 
 

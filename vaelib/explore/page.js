@@ -37,14 +37,26 @@ function open(root, setup, ask, saved) {
   return (setup.fields ? clips : view)(root, setup, ask, saved);
 }
 
+function kernel({ invoke }) { // what is asked at the same moment goes in one message, each of which takes a kernel milliseconds
+  const { signal } = new AbortController(); // no limit: it may be busy for hours
+  let questions = [], replies = null;
+  async function send() {
+    const given = questions;
+    [questions, replies] = [[], null];
+    return (await invoke("ask", given, { signal }))[0];
+  }
+  return async (question) => {
+    replies ??= Promise.resolve().then(send);
+    const place = questions.push(question) - 1, { answer, error } = (await replies)[place];
+    if (error) throw Error(error);
+    return answer;
+  };
+}
+
 export default {
   async render({ model, el, experimental }) {
-    const setup = model.get("setup"), { signal } = new AbortController(); // no limit: a kernel may be busy for hours
-    await open(part(el, "vaelib"), setup, asking(setup, async (question) => {
-      const [{ answer, error }] = await experimental.invoke("ask", question, { signal });
-      if (error) throw Error(error);
-      return answer;
-    }));
+    const setup = model.get("setup");
+    await open(part(el, "vaelib"), setup, asking(setup, kernel(experimental)));
     return () => el.querySelector("audio").pause();
   },
 };

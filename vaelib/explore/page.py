@@ -54,12 +54,16 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(setup={"title": title} | setup | self.known(ready))
 
     @command
-    def ask(self, question: list, buffers: list) -> tuple[dict, list]:
+    def ask(self, questions: list[list], buffers: list) -> tuple[list[dict], list]:
         """Called by the live page."""
+        return [self.reply(*question) for question in questions], buffers
+
+    def reply(self, what: str, *given: object) -> dict:
+        """The `answer` to a question, or the `error`."""
         try:
-            return {"answer": self.answers[question[0]](*question[1:])}, buffers
+            return {"answer": self.answers[what](*given)}
         except UNREADABLE as e:
-            return {"error": str(e)}, buffers
+            return {"error": str(e)}
 
     def known(self, questions: Iterable[tuple], **how: bool) -> dict:
         """Questions with the places of their answers, each of which is held once, as JSON."""
