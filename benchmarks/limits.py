@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def flops(forward: Callable[[], Tensor]) -> int:
     return counter.get_total_flops()
 
 
-def step_bytes(model: nn.Module, low_precision: bool) -> int:
+def weight_bytes(model: nn.Module, low_precision: bool) -> int:
     """Least bytes that a step moves for its weights, whatever the batch.
 
     Weights are read forward and backward in the precision of the arithmetic; in fp32 the gradients are written, read
@@ -72,12 +73,24 @@ def step_bytes(model: nn.Module, low_precision: bool) -> int:
     return n * (2 * (2 if low_precision else 4) + 3 * 4 + 2 * 3 * 4)
 
 
-def roofline(flop_per_clip: float, bytes_per_step: float, batch: int, matrix: float, memory: float) -> dict:
-    """The most clips per second that arithmetic and weights allow, and which of the two is the bound.
+@contextmanager
+def counted_activations(model: nn.Module, low_precision: bool) -> Iterator[list[int]]:
+    """Least bytes of each layer's output, layer by layer: it is written and read, and so is its gradient."""
+    moved: list[int] = []
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    size = 4 * (2 if low_precision else 4)
+    hooks = [m.register_forward_hook(lambda m, given, out: moved.append(size * out.numel())) for m in layers]
+    yield moved
+    for hook in hooks:
+        hook.remove()
 
-    Activations and everything between the layers are left out: a real step needs more, so no step can be faster.
-    `matrix`: FLOP/s, `memory`: bytes/s; see `step_bytes`.
+
+def roofline(flop_per_clip: float, bytes_per_clip: float, bytes_per_step: float, batch: int, matrix: float,
+             memory: float) -> dict:  # fmt: skip
+    """The most clips per second that arithmetic and memory allow, and which of the two is the bound.
+
+    `matrix`: FLOP/s, `memory`: bytes/s; see `weight_bytes`, `counted_activations`. A real step needs more.
     """
-    arithmetic, weights = flop_per_clip * batch / matrix, bytes_per_step / memory
-    bound = "arithmetic" if arithmetic >= weights else "weights"
-    return {"limit": batch / max(arithmetic, weights), "bound": bound}
+    arithmetic, moving = flop_per_clip * batch / matrix, (bytes_per_clip * batch + bytes_per_step) / memory
+    bound = "arithmetic" if arithmetic >= moving else "memory"
+    return {"limit": batch / max(arithmetic, moving), "bound": bound}

@@ -105,7 +105,7 @@ def candidate(name: str, clips: Clips, batch_size: int, device: torch.device, pr
 
 
 def arithmetic(variant: Variant, shape: tuple[int, int], low_precision: bool) -> dict[str, float]:
-    """Parameters, FLOP per clip (forward and backward) and least bytes per step of a variant."""
+    """Parameters, FLOP (forward and backward) and least bytes per clip, and least bytes per step of a variant."""
     model, n = make_model(variant, shape).train(), 2
     x, y = torch.rand(n * variant.windows, 1, *shape), torch.zeros(n * variant.windows, dtype=torch.int64)
     weights = weights_at(variant.train_config(n), math.inf, variant.mixture)
@@ -114,10 +114,13 @@ def arithmetic(variant: Variant, shape: tuple[int, int], low_precision: bool) ->
         out = model(x, y if variant.classes else None)
         return total(OBJECTIVES[variant.model](model, x, out, y, weights), weights)
 
+    with limits.counted_activations(model, low_precision) as moved:
+        flop = limits.flops(forward)
     return {
         "parameters": model.parameter_count(),
-        "flop_per_clip": limits.flops(forward) / len(x),
-        "bytes_per_step": limits.step_bytes(model, low_precision),
+        "flop_per_clip": flop / len(x),
+        "bytes_per_clip": sum(moved) / len(x),
+        "bytes_per_step": limits.weight_bytes(model, low_precision),
     }
 
 
@@ -166,8 +169,10 @@ def measure(
     rows = []
     for name in names:
         v, about = VARIANTS[name], found[name]
-        top = limits.roofline(about["flop_per_clip"], about["bytes_per_step"], batch_size * v.windows,
-                              rates["matrix_bf16" if low else "matrix_fp32"], rates["memory"])  # fmt: skip
+        top = limits.roofline(
+            about["flop_per_clip"], about["bytes_per_clip"], about["bytes_per_step"], batch_size * v.windows,
+            rates["matrix_bf16" if low else "matrix_fp32"], rates["memory"],
+        )  # fmt: skip
         row = {"profile": fe.name, "name": name, "title": v.title, "batch_size": batch_size, "windows": v.windows,
                "precision": used} | about | top | figures(samples[name])  # fmt: skip
         rows.append(row | {"share": row["clips_per_s"] / row["limit"]})

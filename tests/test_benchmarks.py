@@ -31,8 +31,8 @@ def test_arithmetic_is_counted_and_bounds_the_speed():
     assert limits.flops(lambda: layer(x).sum()) == 2 * (2 * 7 * 100 * 10)  # forward, and the weights' gradient
     conv = training.arithmetic(training.VARIANTS["conv_vae"], COMPACT.shape, low_precision=False)
     assert conv["parameters"] == 2_955_202 and 3.0e8 < conv["flop_per_clip"] < 3.4e8
-    assert limits.roofline(1e9, 1e6, 10, matrix=1e12, memory=1e12) == {"limit": 1000.0, "bound": "arithmetic"}
-    assert limits.roofline(1.0, 1e9, 10, matrix=1e12, memory=1e10) == {"limit": 100.0, "bound": "weights"}
+    assert limits.roofline(1e9, 1e3, 1e6, 10, matrix=1e12, memory=1e12) == {"limit": 1000.0, "bound": "arithmetic"}
+    assert limits.roofline(1.0, 1e8, 1e9, 10, matrix=1e12, memory=1e10) == {"limit": 50.0, "bound": "memory"}
 
 
 def test_the_program_measures_and_writes(outputs, capsys):

@@ -167,3 +167,13 @@ def test_a_component_can_be_sampled_and_weights_decide_otherwise():
     assert chosen[[0, 3]].sum() < 5 and chosen[1] == pytest.approx(250, abs=50)
     model.sample(3, torch.tensor([0, 3, 3]), seed=0)
     assert seen[-1].argmax(1).tolist() == [0, 3, 3]
+
+
+@shapes
+def test_first_and_last_convolution_as_products_are_the_convolutions(shape):
+    encoder, decoder, _ = models.conv_network(shape, 4)
+    x, h = torch.rand(2, 1, *shape), torch.rand(2, 32, *(size // 2 for size in shape))
+    for layer, given in ((encoder[0], x), (decoder[-1], h)):
+        by_product = layer.as_product(given)
+        assert by_product.shape == layer(given).shape
+        assert torch.allclose(by_product, layer(given), atol=1e-5)

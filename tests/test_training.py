@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
+from contextlib import nullcontext
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from vaelib import losses, training
 from vaelib.config import DEFAULT_BETA, InputError, RunConfig, TrainConfig
 from vaelib.losses import weights_at
 from vaelib.models import MODELS, build
-from vaelib.optimization import Stepper, init_mixture, make_fabric, resolve_precision, start_on_components
+from vaelib.optimization import Recording, Stepper, init_mixture, make_fabric, resolve_precision, start_on_components
 from vaelib.runs import plan
 from vaelib.training import Trainer, TrainingDivergedError, environment, read_checkpoint, train
 from vaelib.windows import Clips
@@ -254,15 +255,32 @@ def test_windows_are_cut_on_the_device_from_16_bit_without_a_wait():
     assert waits.found == ["to"]  # the order of the whole pass
 
 
-def test_a_gpu_is_given_a_compiled_step_in_bf16_and_channels_last(monkeypatch):
+def test_a_gpu_is_given_bf16_channels_last_and_a_recorded_step(monkeypatch):
     assert resolve_precision("auto", "cuda") == "bf16-mixed"
-    stepper, compiled = stepped("conv_vae")[0], []
+    stepper = stepped("conv_vae")[0]
     convolution = stepper.model.encoder[2].weight
     assert convolution.is_contiguous(memory_format=torch.channels_last) and not convolution.is_contiguous()
-    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled.append((model, how)) or model)
-    stepper.fabric = SimpleNamespace(device=torch.device("cuda"), setup_module=lambda model: model)
-    stepper._begin_phase(False, False)
-    assert compiled == [(stepper.model, {"dynamic": False})]
+    graphs = []
+
+    class Graph:
+        def __init__(self):
+            graphs.append(self)
+
+        def replay(self):
+            recording._run()
+
+    for name, fake in {"Stream": Mock(), "CUDAGraph": Graph, "graph": lambda *a, **k: nullcontext(),
+                       "stream": lambda *a: nullcontext(), "current_stream": Mock()}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    groups = [{"lr": None}, {"lr": None}]
+    recording = Recording(lambda x, y, w: {"loss": w["kl"] * x.sum() + y.sum(), "rate": groups[1]["lr"]}, groups)
+    weights = weights_at(stepper.cfg, 1.0, False)
+    found = [
+        recording(torch.full((2, 3), float(i)), torch.ones(2), weights | {"kl": 10.0**i}, [0.1, 0.5 + i])
+        for i in range(6)
+    ]
+    assert [f["loss"].item() for f in found] == [6 * i * 10**i + 2 for i in range(6)] and len(graphs) == 1
+    assert [f["rate"].item() for f in found] == [0.5 + i for i in range(6)]
 
 
 def test_the_mixture_rests_in_the_first_phase_and_what_is_held_while_it_is_held():

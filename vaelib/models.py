@@ -34,6 +34,36 @@ def he_init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+class FirstConv(nn.Conv2d):
+    """A convolution (kernel 4, stride 2, padding 1) of one channel; on a GPU a matrix product, several times faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.as_product(x) if x.is_cuda else super().forward(x)
+
+    def as_product(self, x: Tensor) -> Tensor:
+        """(B, 1, F, T) → (B, C, F // 2, T // 2): the weights times every patch of 4 × 4 bins."""
+        patches = functional.pad(x, (1, 1, 1, 1)).squeeze(1).unfold(1, 4, 2).unfold(2, 4, 2)
+        return functional.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+class LastConv(nn.ConvTranspose2d):
+    """The mirror of `FirstConv`, to one channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.as_product(x) if x.is_cuda else super().forward(x)
+
+    def as_product(self, x: Tensor) -> Tensor:
+        """(B, C, f, t) → (B, 1, F, T): each place gives a patch of 4 × 4 bins, and patches overlap by half."""
+        patches = functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1).T).float()  # (B, f, t, 16)
+        # a patch is four quarters of 2 × 2 bins: four pictures (quarter row, quarter column, B, 2 f, 2 t), laid over
+        quarters = patches.unflatten(3, (2, 2, 2, 2)).permute(3, 5, 0, 1, 4, 2, 6).flatten(5).flatten(3, 4)
+        summed = sum(
+            functional.pad(quarters[i, j], (2 * j, 2 - 2 * j, 2 * i, 2 - 2 * i)) for i in range(2) for j in range(2)
+        )
+        rows, columns = (2 * size + odd for size, odd in zip(x.shape[2:], self.output_padding, strict=True))
+        return summed[:, None, 1 : 1 + rows, 1 : 1 + columns] + self.bias
+
+
 def dense_network(shape: tuple[int, int], code: int, dropout: float) -> tuple[nn.Sequential, nn.Sequential, int]:
     """Encoder (B, 1, F, T) → (B, features), its mirror (B, code) → (B, 1, F, T) before the sigmoid, and `features`."""
 
@@ -57,12 +87,14 @@ def conv_network(shape: tuple[int, int], code: int) -> tuple[nn.Sequential, nn.S
     sizes = [torch.Size(size // 2**i for size in shape) for i in range(len(CHANNELS) + 1)]  # of each layer's input
     down, features = [], CHANNELS[-1] * sizes[-1].numel()
     for a, b in pairwise((1, *CHANNELS)):
-        down += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
+        layer = FirstConv if a == 1 else nn.Conv2d
+        down += [layer(a, b, 4, stride=2, padding=1), nn.ReLU()]
     encoder = nn.Sequential(*down, nn.Flatten()).apply(he_init)
     up = [nn.Linear(code, features), nn.ReLU(), nn.Unflatten(1, (CHANNELS[-1], *sizes[-1]))]
     for (a, b), small, large in zip(pairwise((*CHANNELS[::-1], 1)), sizes[::-1], sizes[-2::-1], strict=False):
         odd = tuple(whole - 2 * half for whole, half in zip(large, small, strict=True))
-        up += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
+        layer = LastConv if b == 1 else nn.ConvTranspose2d
+        up += [layer(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
     return encoder, nn.Sequential(*up[:-1]).apply(he_init), features
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from .windows import Clips
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+TERMS = ("nll", "kl", "kl_z", "kl_c", "class")  # their weights change from step to step
 SIGMA_RATE = 10.0  # σ is one number that travels far: it learns faster than the network
 # Parts that learn while the encoder is held at its start
 FREE_WHILE_HELD = ("decoder", "heads.logvar", "class_head", "class_means", "log_sigma", "mixture")
@@ -57,7 +59,48 @@ def make_fabric(precision: str = "auto", devices: int = 1, accelerator: str = "a
     strategy, precision = "ddp" if devices > 1 else "auto", resolve_precision(precision, accelerator)
     fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     fabric.launch()
+    torch.backends.cudnn.benchmark = True  # windows are all of one size: look for the fastest convolution
     return fabric
+
+
+class Recording:
+    """A step on one GPU, recorded at its fourth call as a CUDA graph: one launch from then on, instead of hundreds.
+
+    Windows, classes, weights of the terms and rates are copied to fixed places first. The calls before compile, choose
+    convolutions and make what the optimizer remembers.
+    """
+
+    def __init__(self, step: Callable[[Tensor, Tensor, Weights], dict[str, Tensor]], groups: list[dict]) -> None:
+        self.step, self.groups, self.calls, self.stream = step, groups, 0, torch.cuda.Stream()
+
+    def __call__(self, x: Tensor, y: Tensor, weights: Weights, rates: list[float]) -> dict[str, Tensor]:
+        """What `step` returns; x and y have the same shape in every call."""
+        # from pinned memory a GPU takes it without a wait
+        numbers = torch.tensor([*rates, *map(weights.get, TERMS)], pin_memory=x.is_cuda)
+        if not self.calls:
+            self.given = torch.empty_like(x), torch.empty_like(y), torch.empty_like(numbers, device=x.device)
+            for group, rate in zip(self.groups, self.given[2], strict=False):
+                group["lr"] = rate
+            self.weights = weights | dict(zip(TERMS, self.given[2][len(rates) :], strict=True))
+        for place, value in zip(self.given, (x, y, numbers), strict=True):
+            place.copy_(value, non_blocking=True)
+        self.calls += 1
+        if self.calls < 4:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self._run()
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            if self.calls == 4:
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph, stream=self.stream):
+                    self._run()
+            self.graph.replay()
+        return dict(zip(self.names, self.means.clone(), strict=True))
+
+    def _run(self) -> None:
+        found = self.step(*self.given[:2], self.weights)
+        self.names, self.means = list(found), torch.stack(list(found.values()))
 
 
 class Stepper:
@@ -77,17 +120,25 @@ class Stepper:
             {"params": [] if cfg.sigma else sigma, "peak": SIGMA_RATE * cfg.lr, "weight_decay": 0.0},
             {"params": mixture, "peak": cfg.mixture_lr, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, fused=True)
-        self._optimizer, self._module, self._phase = fabric.setup_optimizers(self.optimizer), None, None
+        self._records = fabric.device.type == "cuda" and fabric.world_size == 1  # several talk to each other
+        groups = [group for group in groups if group["params"]]
+        rate = torch.tensor(cfg.lr, device=fabric.device) if self._records else cfg.lr
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=True, capturable=self._records)
+        self._optimizer, self._phase = fabric.setup_optimizers(self.optimizer), None
 
     def _begin_phase(self, mixture: bool, held: bool) -> None:
-        """Say what learns and wrap the model anew: several processes agree then on parameters and their values."""
+        """Say what learns; several processes agree then on parameters and their values, one GPU records anew."""
         for name, p in self.model.named_parameters():
             fixed = (name == "log_sigma" and self.cfg.sigma) or (name.startswith("mixture") and not mixture)
             p.requires_grad_(not fixed and (not held or name.startswith(FREE_WHILE_HELD)))
-        # every shape by itself: VaDE's second phase has other batches, and code for any shape would be slower for all
-        compiled = torch.compile(self.model, dynamic=False) if self.fabric.device.type == "cuda" else self.model
-        self._module, self._phase = self.fabric.setup_module(compiled), (mixture, held)
+        self._phase = mixture, held
+        if self._records:
+            # every shape by itself: VaDE's second phase has other batches, and code for any shape would be slower
+            self._compiled = torch.compile(self._means, dynamic=False)
+            self._recording = Recording(self._recorded_step, self.optimizer.param_groups)
+        else:
+            compiled = torch.compile(self.model) if self.fabric.device.type == "cuda" else self.model
+            self._module = self.fabric.setup_module(compiled)
 
     def __call__(self, x: Tensor, y: Tensor, weights: Weights, rate: float) -> dict[str, Tensor]:
         """Take one step on windows (B, 1, F, T) in [0, 1] and classes (B,), -1: unknown; nothing waits for the device.
@@ -98,27 +149,41 @@ class Stepper:
         phase = bool(weights["mixture"]), self.held
         if phase != self._phase:
             self._begin_phase(*phase)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
-        means = self._means(self._module, x, y, weights, self.fabric.global_rank, self.fabric.world_size)
+        self._fix_sigma(weights)
+        rates = [group["peak"] * rate for group in self.optimizer.param_groups]
+        if self._records:
+            return self._recording(x, y, weights, rates)
+        for group, value in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = value
+        return self._descend(self._means(self._module, x, y, weights, self.fabric.global_rank, self.fabric.world_size))
+
+    def _recorded_step(self, x: Tensor, y: Tensor, weights: Weights) -> dict[str, Tensor]:
+        with self.fabric.autocast():
+            means = self._compiled(self.model, x, y, weights)
+        return self._descend(means)
+
+    def _descend(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(means["loss"])
-        self.fabric.clip_gradients(self._module, self._optimizer, max_norm=self.cfg.grad_clip, error_if_nonfinite=False)
+        self.fabric.clip_gradients(self.model, self._optimizer, max_norm=self.cfg.grad_clip, error_if_nonfinite=False)
         self._optimizer.step()
         return {k: v.detach() for k, v in means.items()}
 
     @torch.no_grad()
     def measure(self, x: Tensor, y: Tensor, weights: Weights) -> dict[str, Tensor]:
         """What `__call__` returns, without a step and in this process alone."""
+        self._fix_sigma(weights)
         with self.fabric.autocast():
             return self._means(self.model, x, y, weights)
+
+    def _fix_sigma(self, weights: Weights) -> None:
+        if weights["sigma"]:
+            self.model.log_sigma.data.fill_(math.log(weights["sigma"]))
 
     def _means(
         self, module: nn.Module, x: Tensor, y: Tensor, weights: Weights, rank: int = 0, processes: int = 1
     ) -> dict[str, Tensor]:
         config = self.model.config
-        if weights["sigma"]:
-            self.model.log_sigma.data.fill_(math.log(weights["sigma"]))
         noise = torch.randn(processes, len(x), config.latent, device=x.device)[rank]
         # noise as a function: Fabric rounds the tensors among the arguments to bf16 under autocast
         out = module(x, y if config.condition else None, draw=lambda mean: noise)
