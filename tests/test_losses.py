@@ -154,12 +154,6 @@ def test_kl_warmup_rises_linearly_and_stays_also_in_the_joint_phase():
     assert losses.weights_at(TrainConfig(kl_warmup=0.0), 0, False)["kl"] == 1.0
 
 
-def test_a_fixed_sigma_moves_geometrically():
-    cfg = TrainConfig(epochs=10, sigma=0.4, sigma_end=0.1)
-    assert [losses.weights_at(cfg, e, False)["sigma"] for e in (0, 5, 10, 99)] == pytest.approx([0.4, 0.2, 0.1, 0.1])
-    assert losses.weights_at(TrainConfig(), 3, False)["sigma"] == 0
-
-
 def test_learning_rate_rises_then_falls_along_half_a_cosine_in_each_phase():
     cfg = TrainConfig(epochs=22, pretrain_epochs=22, batch_size=10)
     rates = [losses.rate_at(cfg, s / 10, 100) for s in range(440)]  # ten steps per epoch

@@ -136,7 +136,7 @@ def test_responsibilities_are_the_posterior_of_the_mixture_and_windows_of_a_clip
     want = (joint - mixture.log_prob(z)[:, None]).exp()
     assert torch.allclose(model.responsibilities(z).exp(), want, atol=1e-5)
     shared = model.responsibilities(z, windows=3)
-    want = model.log_likelihoods(z).view(4, 3, -1).sum(1) + model.log_weights()  # log π once, not once per window
+    want = parts.log_prob(z[:, None]).view(4, 3, -1).sum(1) + model.log_weights()  # log π once, not once per window
     assert shared.shape == (4, 4) and torch.allclose(shared, torch.log_softmax(want, 1), atol=1e-5)
     same = z[:1].repeat(3, 1)
     assert model.responsibilities(same, 3).max() > model.responsibilities(same[:1]).max()  # evidence adds up

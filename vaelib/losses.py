@@ -75,15 +75,10 @@ OBJECTIVES = dict.fromkeys(MODELS, elbo) | {"cvae": conditional_elbo, "vade": mi
 
 
 def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> Weights:
-    """Weights of the terms at a fractional epoch, and the fixed σ (0: it is learned).
-
-    `mixture`: VaDE's joint phase, where `windows` of a clip share a cluster variable. It needs no warm-up.
-    """
-    share = min(1.0, epoch / cfg.first_phase)
-    kl = cfg.beta * (1.0 if mixture or not cfg.kl_warmup else min(1.0, share / cfg.kl_warmup))
-    joint = kl * cfg.mixture_weight
-    sigma = cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma
-    weights = {"nll": 1.0, "kl": kl, "kl_z": joint, "kl_c": joint, "class": cfg.class_weight, "sigma": sigma}
+    """Weights of the terms at a fractional epoch; in VaDE's joint phase `windows` of a clip share a cluster."""
+    warm = 1.0 if mixture or not cfg.kl_warmup else min(1.0, epoch / cfg.first_phase / cfg.kl_warmup)
+    kl, joint = cfg.beta * warm, cfg.beta * warm * cfg.mixture_weight
+    weights = {"nll": 1.0, "kl": kl, "kl_z": joint, "kl_c": joint, "class": cfg.class_weight, "sigma": cfg.sigma}
     return weights | {"mixture": cfg.mixture_weight if mixture else 0.0, "windows": float(windows) if mixture else 1.0}
 
 

@@ -48,22 +48,18 @@ def dense_network(shape: tuple[int, int], code: int, dropout: float) -> tuple[nn
 
 
 def conv_network(shape: tuple[int, int], code: int) -> tuple[nn.Sequential, nn.Sequential, int]:
-    """As `dense_network`, of convolutions with kernel 4, stride 2, padding 1; output padding meets the encoder's sizes.
-
-    InputError for a window that cannot be halved so often.
-    """
+    """As `dense_network`, of convolutions with kernel 4, stride 2, padding 1; InputError: the window is too small."""
     if min(shape) < 2 ** len(CHANNELS):
         raise InputError(f"input size {min(shape)} is too small for {len(CHANNELS)} convolutions that each halve it")
-    sizes = [torch.Size(size // 2**i for size in shape) for i in range(len(CHANNELS) + 1)]  # of each layer's input
-    down, features = [], CHANNELS[-1] * sizes[-1].numel()
-    for a, b in pairwise((1, *CHANNELS)):
-        down += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()]
+    layers = list(enumerate(pairwise((1, *CHANNELS))))
+    down = [layer for _, (a, b) in layers for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU())]
     encoder = nn.Sequential(*down, nn.Flatten()).apply(he_init)
-    up = [nn.Linear(code, features), nn.ReLU(), nn.Unflatten(1, (CHANNELS[-1], *sizes[-1]))]
-    for (a, b), small, large in zip(pairwise((*CHANNELS[::-1], 1)), sizes[::-1], sizes[-2::-1], strict=False):
-        odd = tuple(whole - 2 * half for whole, half in zip(large, small, strict=True))
-        up += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
-    return encoder, nn.Sequential(*up[:-1]).apply(he_init), features
+    smallest = (CHANNELS[-1], *(size >> len(CHANNELS) for size in shape))
+    up = [nn.Linear(code, math.prod(smallest)), nn.ReLU(), nn.Unflatten(1, smallest)]
+    for i, (a, b) in reversed(layers):
+        odd = tuple((size >> i) % 2 for size in shape)  # halving has rounded it down
+        up += [nn.ConvTranspose2d(b, a, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
+    return encoder, nn.Sequential(*up[:-1]).apply(he_init), math.prod(smallest)
 
 
 class GaussianHeads(nn.Module):
@@ -107,8 +103,6 @@ class VAE(nn.Module):
     ignore them. Kingma & Welling 2014, arXiv:1312.6114; the learned σ: Rybkin et al. 2021, arXiv:2006.13202.
     """
 
-    backbone = "conv"  # or `fc`
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -116,7 +110,7 @@ class VAE(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(-1.5))
 
     def _build(self, c: ModelConfig) -> None:
-        fc = self.backbone == "fc"
+        fc = c.name == "basic_vae" or (c.name == "vade" and c.backbone == "fc")
         network = dense_network(c.input_shape, c.latent, c.dropout) if fc else conv_network(c.input_shape, c.latent)
         self.encoder, self.decoder, features = network
         self.heads = GaussianHeads(features, c.latent)
@@ -167,16 +161,6 @@ class VAE(nn.Module):
     def parameter_count(self) -> int:
         """Trainable parameters, the shared σ included."""
         return sum(p.numel() for p in self.parameters())
-
-
-class BasicVAE(VAE):
-    """Fully connected 512-256-128 with BatchNorm, ReLU and Dropout, mirrored."""
-
-    backbone = "fc"
-
-
-class ConvVAE(VAE):
-    """Four 4×4 convolutions of stride 2 (32-64-128-256 channels), mirrored."""
 
 
 class ConditionalVAE(VAE):
@@ -240,7 +224,6 @@ class VaDE(VAE):
     """VAE with a mixture of Gaussians π, μ, Σ (diagonal) as its prior (Jiang et al. 2017, arXiv:1611.05148)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.backbone = config.backbone
         super().__init__(config)
         k, latent = config.components, config.latent
         means = normal_init(torch.empty(k, latent), 1.0)
@@ -255,16 +238,12 @@ class VaDE(VAE):
         """(K, L) log-variances of the components, kept in a range where the bound stays finite."""
         return self.mixture["logvars"].float().clamp(-8.0, 4.0)
 
-    def log_likelihoods(self, z: Tensor) -> Tensor:
-        """(B, K): log N(z; μ_c, Σ_c)."""
-        logvar, means = self.component_logvars(), self.mixture["means"].float()
-        squares = (z.float()[:, None] - means).square() * torch.exp(-logvar)
-        return -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(2)
-
     def responsibilities(self, z: Tensor, windows: int = 1) -> Tensor:
         """(B, K) log p(c|z) of codes (B · windows, L); the windows of a clip follow each other and share one c."""
-        joint = self.log_likelihoods(z).unflatten(0, (-1, windows)).sum(1)
-        return functional.log_softmax(joint + self.log_weights(), 1)
+        logvar, means = self.component_logvars(), self.mixture["means"].float()
+        squares = (z.float()[:, None] - means).square() * torch.exp(-logvar)
+        likelihoods = -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(2)  # (B · windows, K) log N(z; μ_c, Σ_c)
+        return functional.log_softmax(likelihoods.unflatten(0, (-1, windows)).sum(1) + self.log_weights(), 1)
 
     @torch.no_grad()
     def set_mixture(self, weights: Tensor, means: Tensor, variances: Tensor) -> None:
@@ -283,7 +262,7 @@ class VaDE(VAE):
 
 
 # Beta is the Conv VAE with β = 4 (Higgins et al. 2017, openreview Sy2fzU9gl): the objective differs, not the network
-MODELS = {"basic_vae": BasicVAE, "conv_vae": ConvVAE, "beta_vae": ConvVAE, "cvae": ConditionalVAE, "vade": VaDE}
+MODELS = {"basic_vae": VAE, "conv_vae": VAE, "beta_vae": VAE, "cvae": ConditionalVAE, "vade": VaDE}
 
 
 def build(config: ModelConfig) -> VAE:
