@@ -41,7 +41,6 @@ FFMPEG = {
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv",
 }
 GUESSED = ("aac", "ac3", "amr", "dts", "eac3", "loas", "mp3", "mpegts")  # their length is a guess from the bit rate
-STREAMS = ("FLAC", "MP3", "OGG")  # what may be cut anywhere, or hold one stream after the other
 PADDING = 4 * 1152  # samples that an encoder may add
 CHUNK = re.compile(rb"[\w ]{4}")  # begins what may follow the samples of a WAV; else these go on
 
@@ -155,7 +154,7 @@ def _is_whole(path: Path, *version: int) -> bool:
     try:
         file = os.open(path, os.O_RDONLY)
         with soundfile.SoundFile(file) as sound:
-            if sound.format in STREAMS:
+            if sound.format in ("MP3", "OGG"):  # may be cut anywhere, or hold one stream after the other
                 stream = _stream(path, sound.format.lower())
                 with stream.container as container:
                     ticks = sum(packet.duration or 0 for packet in container.demux(stream))
@@ -164,6 +163,10 @@ def _is_whole(path: Path, *version: int) -> bool:
                     return abs(more) <= PADDING
             sound.seek(sound.frames - 1)
             last, after = sound.read(1), os.read(file, 5).lstrip(b"\0")
+            if sound.format == "FLAC":  # a second stream may follow, in which a jump may end
+                os.lseek(file, 0, os.SEEK_SET)
+                streams = sum(block.count(b"fLaC") for block in iter(lambda: os.read(file, 1 << 20), b""))
+                return len(last) == 1 and not after and streams == 1
             return len(last) == 1 and ("WAV" not in sound.format or not after or bool(CHUNK.match(after)))
     except Exception:  # of many kinds
         return False
@@ -279,14 +282,17 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
     from torchaudio.functional import resample
 
     data, rate = samples(path, start, seconds)
-    peak = float(np.abs(data).max(initial=0.0))
+    loud = np.abs(data)
+    peak = float(loud.max(initial=0.0))
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
     _check_peak(peak)
-    wave, channels = data.mean(1), data.shape[1]
-    unlike = data.var(0).sum() / channels**2 if channels > 1 and len(data) else 0.0  # power if they were independent
-    if unlike > SILENT**2 and wave.var() < CANCELLED * unlike:
-        raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
+    wave, channels = data[:, 0], data.shape[1]
+    if channels > 1 and len(data):
+        wave = data.mean(1)
+        unlike = data.var(0).sum() / channels**2  # power if they were independent
+        if unlike > SILENT**2 and wave.var() < CANCELLED * unlike:
+            raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
     if max(rate, fe.sample_rate) // math.gcd(rate, fe.sample_rate) > MOST_RATIO:
         wave = librosa.resample(wave, orig_sr=rate, target_sr=fe.sample_rate, fix=False)  # soxr's
     elif rate != fe.sample_rate:
@@ -296,9 +302,11 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
     block = int(BLOCK_S * fe.sample_rate)
     power = np.square(wave[: len(wave) // block * block]).reshape(-1, block).mean(1)
-    clipped, silent = float(np.mean(np.abs(data) >= FULL_SCALE)), float(np.mean(power < BLOCK_SILENT**2))
+    clipped, silent = np.count_nonzero(loud >= FULL_SCALE) / loud.size, float(np.mean(power < BLOCK_SILENT**2))
     levels = Levels(peak, clipped, silent, 10 * math.log10(max(power.mean(), FLOOR)))
-    return torch.from_numpy(np.pad(wave, (0, max(fe.min_samples - len(wave), 0)))), levels
+    if len(wave) < fe.min_samples:
+        wave = np.pad(wave, (0, fe.min_samples - len(wave)))
+    return torch.from_numpy(wave), levels
 
 
 def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
@@ -340,8 +348,9 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
     window, bank, parts = torch.hann_window(fe.n_fft), mel_bank(fe), []
     frames = torch.nn.functional.pad(wave, (fe.n_fft // 2,) * 2).unfold(0, fe.n_fft, fe.hop)  # (frame, sample)
     for some in frames.split(FRAMES):
-        power = torch.view_as_real(torch.fft.rfft(some * window)).square_()  # (frame, bin, 2)
-        parts.append(bank @ (power[..., 0] + power[..., 1]).numpy().T)
+        squares = torch.view_as_real(torch.fft.rfft(some * window)).square_().permute(2, 1, 0)  # (2, bin, frame)
+        power = torch.empty(squares.shape[1:])  # in this order of memory, which the product needs
+        parts.append(bank @ torch.add(*squares, out=power).numpy())
     return torch.from_numpy(np.concatenate(parts, axis=1)).clamp_min_(FLOOR).log10_().mul_(10.0)
 
 

@@ -37,7 +37,7 @@ RECORD = "corpus.json"  # what a rendered corpus says of itself (`vaelib_demo`)
 LADDER = ("desk", "loops", "loops, full range", "loops, cut anywhere", "composed")  # rendered, from easy to difficult
 # .cache, ._song.mp3 (a Mac's notes on a song; not ...And Justice for All), and what systems keep for themselves
 HIDDEN = re.compile(r"\.(?!\.)|(__MACOSX|@eaDir|[$#]recycle(\.bin)?|lost\+found|System Volume Information)$", re.I)
-HEADERS = 256  # headers read by one task
+HEADERS = 64  # headers read by one task
 
 BANDS, TIMES = 16, 32  # 512 signs
 LOW, HIGH = 0.05, 0.7  # share of the mel bands that is used: about 150 Hz to 4 kHz, what every encoder keeps

@@ -26,7 +26,7 @@ from zarr.codecs import BloscCodec
 
 from . import audio, collection
 from .collection import LABELS, LADDER, SPLITS, UNLABELLED, Corpus, Rejected, choose_split
-from .config import ROOT, FrontEnd, InputError, data_dir, digest, one_of, write_atomic, writing
+from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -279,6 +279,7 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
     collection.require_seen(root)
     collection.require_seen(path)
     torch.set_num_threads(1)  # the workers are the parallelism
+    keep_freed_memory()
     # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
     block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
