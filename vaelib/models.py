@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,6 @@ from .config import InputError, ModelConfig, one_of
 HIDDEN = (512, 256, 128)  # fully connected layers of the Basic VAE
 CHANNELS = (32, 64, 128, 256)  # convolutions of the Conv VAE
 LOGVAR_RANGE = (-12.0, 6.0)  # keeps exp() finite under bf16 without touching any useful posterior
-BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
 
 
 def normal_init(tensor: Tensor, std: float) -> Tensor:
@@ -97,7 +96,7 @@ def centred(x: Tensor) -> Tensor:
 
 
 class VAE(nn.Module):
-    """The contract (`encode`, `decode`, `forward`, `sample`) and what all share: two heads, a sigmoid, one learned σ.
+    """The contract (`encode`, `decode`, `forward`, `draw`) and what all share: two heads, a sigmoid, one learned σ.
 
     Labels `y` are class indices (B,) with -1 for unknown, or class probabilities (B, C); models without a condition
     ignore them. Kingma & Welling 2014, arXiv:1312.6114; the learned σ: Rybkin et al. 2021, arXiv:2006.13202.
@@ -135,28 +134,21 @@ class VAE(nn.Module):
             y = self.probabilities(y, q.class_logits)
         return VAEOutput(self.decode(z, y), z, q, self.prior_mean(z, y))
 
-    @torch.inference_mode()
-    def sample(
+    def draw(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
-    ) -> Tensor:
-        """(n, 1, F, T) in [0, 1], drawn from the prior, its deviations times `temperature`, and decoded.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Codes (n, L) from the prior, its deviations times `temperature`, and the classes that they are decoded with.
 
         `y`, (n,): classes of a conditional model or components of a mixture; None: drawn too. With `shared` all get
         the same draw and differ in nothing but `y`.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)
-        return self.decode_in_blocks(*self._from_prior(noise.to(self.log_sigma.device), y, generator))
+        return self._from_prior(noise.to(self.log_sigma.device), y, generator)
 
     def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Codes (n, L) made of standard normal noise (n, L), and what they are decoded with."""
         return noise, None
-
-    @torch.inference_mode()
-    def decode_in_blocks(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """`decode` of any number of codes: the layers' activations of a few hundred full windows take gigabytes."""
-        labels = repeat(None) if y is None else y.split(BLOCK)
-        return torch.cat([self.decode(*block) for block in zip(z.split(BLOCK), labels, strict=False)])
 
     def parameter_count(self) -> int:
         """Trainable parameters, the shared σ included."""
