@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vaelib import batch, plans
-from vaelib.batch import MODEL_NOTEBOOKS, NotebookFailedError, Outcome
+from vaelib.batch import NotebookFailedError, Outcome, execute_plan
 from vaelib.config import ROOT, InputError
-from vaelib.plans import execute_plan, make_plan, read_plan, runs_of
+from vaelib.plans import MODEL_NOTEBOOKS, make_plan, read_plan, runs_of
 
 RUN = "runs: [{model: vade}]\n"
 DESK = "corpora:\n  desk: {demo: desk, clips_per_genre: 60}\n  a: {seed: 1}\n  b: {fixed: [], windows: anywhere}\n"
@@ -25,7 +25,7 @@ def written(tmp_path):
     return read
 
 
-def trainings(plan: plans.Plan) -> list[batch.Job]:
+def trainings(plan: plans.Plan) -> list[plans.Job]:
     return [job for job in plan.jobs if job.notebook != "01_preprocess"]
 
 
@@ -66,8 +66,7 @@ def test_a_list_in_a_corpus_is_a_grid_of_corpora(written):
     )
     assert [c.store.stem for c in plan.corpora] == [f"demo-4x6s-c0-v{v}-tempo+key-s0-compact" for v in ("0", "0.5")]
     assert plan.corpora[1].job.parameters == {
-        "demo": "styles", "clips_per_genre": 4, "clip_seconds": 6.0, "composition": 0.0, "variation": 0.5,
-        "fixed": "tempo+key", "seed": 0, "profile": "compact",
+        "clips_per_genre": 4, "variation": 0.5, "fixed": "key+tempo", "profile": "compact",
     }  # fmt: skip
     stores = [Path(job.parameters["store"]).stem for job in trainings(plan)]
     assert stores == [c.store.stem for c in plan.corpora] * 2  # the first seed of every corpus before the second
@@ -210,7 +209,6 @@ def test_a_failure_is_raised_at_the_end_and_a_summary_is_written(executed, writt
     with pytest.raises(NotebookFailedError, match="06_vade failed"):
         execute_plan(written("runs: [{model: [vade, basic_vae]}]\n"))
     assert "06_vade failed" in (tmp_path / "papermill" / "summary.csv").read_text()
-    assert executed.seen[-1].check() == "the plan has no finished run"
 
 
 def test_a_label_with_one_class_gets_no_conditional_model(store, executed, monkeypatch):

@@ -1,7 +1,7 @@
 """The mel store: one self-describing Zarr file per corpus and front end, how it is made and how it is read.
 
-It is made chunk by chunk, in threads or by Dask's workers; an interrupted build continues with the chunks that are not
-done, and ends with the same bytes. Notebook 01 makes one and shows what is in it.
+It is made chunk by chunk, in threads; an interrupted build continues with the chunks that are not done, and ends with
+the same bytes. Notebook 01 makes one and shows what is in it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -197,11 +197,10 @@ def open_store(path: Path | str) -> Store:
 def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | None = None, **how: Any) -> Path:
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
-    Unusable files are left out and listed with the reason in `<store>.rejected.csv`. The Dask workers of
-    `$DASK_SCHEDULER_ADDRESS` do the work (they must see the same folders), or else `workers` threads (None: one per
-    core). `how`: `split_seed`; `segment_seconds` that longer files are cut into (0: never), `hop_seconds` from one
+    Unusable files are left out and listed with the reason in `<store>.rejected.csv`. `workers`: threads (None: one
+    per core). `how`: `split_seed`; `segment_seconds` that longer files are cut into (0: never), `hop_seconds` from one
     segment to the next (0: end to end); `windows` (`WINDOWS`, `USUAL`).
-    InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
+    InputError: no usable clip, a store of another folder of that name, …
     """
     corpus = corpus if isinstance(corpus, Corpus) else collection.read_corpus(corpus)
     path, wanted = _identity(corpus, fe, **how)
@@ -210,11 +209,17 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
     other = Path(attributes(path).get("corpus_root", corpus.root))
     if other != corpus.root and other.is_dir():
         raise InputError(f"{path.name} already holds another folder of that name, {other}: rename it, or {corpus.root}")
-    from .workers import executor  # here: Dask takes a third of a second
+    import torch  # here: a second that reading a store need not wait for
+    from dask.system import CPU_COUNT  # what a container may use
 
-    with writing(path), FileLock(path.with_name(f".{path.stem}.lock")), executor(workers) as pool:
-        if not _is(path, wanted):  # another process may have made it meanwhile
-            _make(path, corpus, fe, wanted, pool)
+    pool, before = ThreadPoolExecutor(workers or CPU_COUNT), torch.get_num_threads()
+    try:
+        with writing(path), FileLock(path.with_name(f".{path.stem}.lock")):
+            if not _is(path, wanted):  # another process may have made it meanwhile
+                _make(path, corpus, fe, wanted, pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # a task sets it to 1
     return path
 
 
@@ -274,7 +279,7 @@ def _fill(path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd,
 
 def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFrame, done: Path) -> None:
     """Write the log-mels of some rows, a whole chunk, and to `done` what became of them."""
-    import torch  # here: a second that reading a store need not wait for
+    import torch
 
     collection.require_seen(root)
     collection.require_seen(path)
