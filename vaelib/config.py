@@ -130,7 +130,6 @@ class JsonConfig:
                 _require(math.isfinite(value) and low <= value <= high, f"{name} must {words}, not {value}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -233,7 +232,6 @@ class TrainConfig(JsonConfig):
 
     @property
     def total_epochs(self) -> int:
-        """Pretraining and training epochs together."""
         return self.pretrain_epochs + self.epochs
 
 
@@ -274,7 +272,6 @@ class RunConfig(JsonConfig):
 
     @property
     def folder(self) -> Path:
-        """Where the run's files lie."""
         return outputs_dir() / self.corpus / self.run_id
 
 

@@ -15,6 +15,7 @@ from .config import InputError, ModelConfig, one_of
 
 HIDDEN = (512, 256, 128)  # fully connected layers of the Basic VAE
 CHANNELS = (32, 64, 128, 256)  # convolutions of the Conv VAE
+FEATURES, EMBEDDING = 256, 64  # of the Conditional VAE: numbers that a window and a class become
 LOGVAR_RANGE = (-12.0, 6.0)  # keeps exp() finite under bf16 without touching any useful posterior
 
 
@@ -162,18 +163,15 @@ class ConditionalVAE(VAE):
     prior is N(0, I), or N(μ_y, I) with class means that are fixed and orthogonal, or learned (`config.prior`).
     """
 
-    FEATURES, EMBEDDING = 256, 64
-
     def _build(self, c: ModelConfig) -> None:
         n = len(c.classes)
         if n < 2:
             raise InputError("a conditional model needs at least two classes of its condition")
-        self.encoder, self.decoder, features = conv_network(c.input_shape, c.latent + self.EMBEDDING)
-        self.features = nn.Linear(features, self.FEATURES).apply(he_init)
-        embedding = normal_init(torch.empty(n, self.EMBEDDING), 1.0)
-        self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
-        self.heads = GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
-        self.class_head = nn.Linear(self.FEATURES, n)
+        self.encoder, self.decoder, features = conv_network(c.input_shape, c.latent + EMBEDDING)
+        self.features = nn.Linear(features, FEATURES).apply(he_init)
+        self.embedding = nn.Embedding.from_pretrained(normal_init(torch.empty(n, EMBEDDING), 1.0), freeze=False)
+        self.heads = GaussianHeads(FEATURES + EMBEDDING, c.latent)
+        self.class_head = nn.Linear(FEATURES, n)
         if c.prior == "fixed":  # orthogonal axes, randomly rotated but always alike
             if n > c.latent:
                 raise InputError(f"{n} orthogonal class means need at least {n} latent dimensions, not {c.latent}")

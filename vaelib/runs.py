@@ -60,12 +60,10 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row per epoch."""
-        return pd.read_csv(self.folder / "history.csv")
+        return pd.read_csv(self.folder / "history.csv")  # one row per epoch
 
     @property
     def conditional(self) -> bool:
-        """Whether the model is given a class."""
         return bool(self.config.model.condition)
 
     def rows(self, split: str | None, tracks: bool = False) -> np.ndarray:
