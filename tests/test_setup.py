@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_output
 from packaging.requirements import Requirement
 from traitlets.config import PyFileConfigLoader
@@ -196,3 +197,10 @@ def test_every_dependency_and_what_it_asks_for_is_pinned_to_what_is_installed():
         if name not in ("mirdata", "pythae"):  # installed with --no-deps
             waiting += found.requires or []
     assert len(seen) > 100
+
+
+def test_conda_users_get_the_same_list():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in conda["dependencies"] if isinstance(d, dict))
+    assert pip[0] == "-c constraints.txt" and pip[1].startswith("-e .[")
+    assert set(re.findall(r"\w+", pip[1].partition("[")[2])) <= set(PROJECT["optional-dependencies"])

@@ -1,7 +1,4 @@
-"""Losses as pure functions: named terms per example (B,) in nats, summed over bins and latent dimensions.
-
-`total` weights them by name and averages them: at β = 1 the negative evidence lower bound. And their schedules.
-"""
+"""Losses as pure functions: named terms per example (B,) in nats, summed over bins and latent dimensions; schedules."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ Weights = dict[str, float]  # of terms by name; further: `sigma`, `windows`, `mi
 
 
 def total(terms: Terms, weights: Weights) -> Tensor:
-    """Scalar: batch mean of the weighted sum."""
+    """Scalar: batch mean of the weighted sum; at β = 1 the negative evidence lower bound."""
     return sum(weights[name] * term.mean() for name, term in terms.items())
 
 
@@ -36,10 +33,9 @@ def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tenso
 
 
 def mixture_kl(posterior: Posterior, log_gamma: Tensor, model: VaDE) -> tuple[Tensor, Tensor]:
-    """Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π), each (B,), instead of a plain VAE's KL; notebook 06.
+    """Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π), each (B,) (Jiang et al. 2017, eq. 8); notebook 06.
 
-    `posterior` is of B · W windows, those of a clip after each other, `log_gamma` (B, K) log q(c|x) of their clips
-    (Jiang et al. 2017, eq. 8).
+    `posterior` is of B · W windows, those of a clip after each other, `log_gamma` (B, K) log q(c|x) of their clips.
     """
     gamma, logvar = log_gamma.exp(), model.component_logvars()
     mean, q_logvar = posterior.mean.float()[:, None], posterior.logvar.float()[:, None]
