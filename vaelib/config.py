@@ -109,6 +109,7 @@ LIMITS |= dict.fromkeys(("lr", "mixture_lr", "grad_clip"), (1e-12, math.inf, "be
 LIMITS |= dict.fromkeys(("dropout", "kl_warmup", "held"), (0, 0.999, "be in [0, 1)"))
 LIMITS |= dict.fromkeys(("low_db", "high_db"), (-math.inf, math.inf, "be finite"))
 LIMITS |= {"batch_size": (2, math.inf, "be at least 2: batch normalisation needs two clips")}
+DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for the other models
 PRIORS = ("standard", "fixed", "learned")
 WORDS = {"prior": PRIORS, "backbone": ("conv", "fc")}
 FORMER = [("target", "same"), ("sigma_end", 0.0)]  # of earlier runs; the values mean what is done now
@@ -116,6 +117,8 @@ FORMER = [("target", "same"), ("sigma_end", 0.0)]  # of earlier runs; the values
 
 class JsonConfig:
     """A frozen dataclass of settings that are checked, to JSON and back."""
+
+    to_dict = dataclasses.asdict  # a method: plain JSON values
 
     def __post_init__(self) -> None:
         for name, kind in ((f.name, f.type) for f in dataclasses.fields(self)):
@@ -128,9 +131,6 @@ class JsonConfig:
             if isinstance(value, Real):
                 low, high, words = LIMITS.get(name, (0, math.inf, "not be negative"))
                 _require(math.isfinite(value) and low <= value <= high, f"{name} must {words}, not {value}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -182,9 +182,6 @@ FRONT_ENDS = {fe.name: fe for fe in (COMPACT, FULL)}
 def front_end(name: str) -> FrontEnd:
     """The front end called `name` (`compact` or `full`)."""
     return FRONT_ENDS[one_of("profile", name, FRONT_ENDS)]
-
-
-DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for the other models
 
 
 @dataclass(frozen=True)
