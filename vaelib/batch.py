@@ -80,14 +80,11 @@ class _Client(PapermillNotebookClient):
 
 
 class _Engine(NBClientEngine):
-    """papermill's engine with the notebook's live line passed to `show`, and the training runs noted in its metadata.
-
-    Without a `page` explorers are not drawn. The kernel's sockets lie in a folder of this user; the path of a socket
-    has at most 107 bytes.
-    """
+    """papermill's engine: live lines go to `show`, training runs are noted, without a `page` no explorer is drawn."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, show, page, **kwargs):
+        # the kernel's sockets lie there: a folder of this user, with a short name whatever TMPDIR is
         with tempfile.TemporaryDirectory(prefix="vaelib-", dir="/tmp") as folder:
             trained, log = Path(folder, "runs"), Path(folder, "kernel.log")
             trained.touch()
@@ -115,52 +112,47 @@ def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
     While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log`):
     neither looks finished. A finished one has its HTML page beside it.
     """
-    started, cells, final = time.monotonic(), 0.0, job.final
+    started, cells, final = time.monotonic(), None, job.final
+    kept, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
     lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if not job.again and job.is_done():
                 return Outcome(job, "already done", path=final)
-            cells = _execute(job, final, show)
+            nb = _papermill(job, kept, show)
+            if job.page:
+                report.write_html(kept, final.with_suffix(".html"), title=final.stem)
+            kept.replace(final)
+        failed.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+        cells = sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
         outcome = Outcome(job, "done", path=final)
-    except InputError as e:
-        outcome = Outcome(job, "refused", str(e))
     except Exception as e:  # a notebook that failed, a full disk, or the like
-        failed = final.with_suffix(".failed.ipynb")
-        outcome = Outcome(job, "failed", str(e), failed if failed.is_file() else None)
-    with suppress(OSError, InputError):  # an index that cannot be written does not undo the run
-        if not job.cells:
+        if isinstance(e, InputError) or getattr(e, "ename", "") == "InputError":  # the notebook was given bad input
+            kept.unlink(missing_ok=True)
+            return Outcome(job, "refused", getattr(e, "evalue", str(e)))
+        with suppress(OSError, InputError):  # a full disk must not hide why the notebook failed
+            kept.replace(failed)
+            write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
+        why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
+        why = f"{job.notebook} failed: {why}; see {failed}"
+        outcome = Outcome(job, "failed", why, failed if failed.is_file() else None)
+    if not job.cells:
+        with suppress(OSError, InputError):  # an index that cannot be written does not undo the run
             report.update_index()
     seconds = time.monotonic() - started
-    return replace(outcome, seconds=seconds, around=seconds - cells if outcome.state == "done" else 0.0)
+    return replace(outcome, seconds=seconds, around=0.0 if cells is None else seconds - cells)
 
 
-def _execute(job: Job, final: Path, show: Callable[[str], object]) -> float:
-    """Execute a notebook and write its page; returns the seconds that its cells took."""
-    partial_, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
-    target = str(partial_).replace("{", "{{").replace("}", "}}")  # papermill puts parameters where braces are
-    how = {"engine_name": "vaelib", "kernel_name": "python3", "progress_bar": False, "cwd": notebooks_dir()}
-    values, nb = checked(job.notebook, job.parameters), nbformat.read(notebooks_dir() / f"{job.notebook}.ipynb", 4)
+def _papermill(job: Job, target: Path, show: Callable[[str], object]) -> nbformat.NotebookNode:
+    """Execute a notebook, or those of its cells that the job names."""
+    nb = nbformat.read(notebooks_dir() / f"{job.notebook}.ipynb", 4)
     if job.cells:
         nb.cells = [c for c in nb.cells if {"parameters", *job.cells} & {*c.metadata.get("tags", [])}]
-    try:
-        nb = pm.execute_notebook(nb, target, values, **how, show=show, page=job.page)
-    except Exception as e:
-        if getattr(e, "ename", "") == "InputError":  # what it was given is wrong, not the notebook
-            partial_.unlink(missing_ok=True)
-            raise InputError(e.evalue) from e
-        if partial_.exists():
-            partial_.replace(failed)
-        write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
-        why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
-        raise NotebookFailedError(f"{job.notebook} failed: {why}; see {failed}") from e
-    failed.unlink(missing_ok=True)
-    log.unlink(missing_ok=True)
-    if job.page:
-        report.write_html(partial_, final.with_suffix(".html"), title=final.stem)
-    partial_.replace(final)
-    return sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
+    path = str(target).replace("{", "{{").replace("}", "}}")  # papermill puts parameters where braces are
+    how = {"engine_name": "vaelib", "kernel_name": "python3", "progress_bar": False, "cwd": notebooks_dir()}
+    return pm.execute_notebook(nb, path, checked(job.notebook, job.parameters), **how, show=show, page=job.page)
 
 
 class _Board(AbstractContextManager):
@@ -218,8 +210,9 @@ class Workers:
             return []
         import torch  # here: it takes a second
 
-        visible, there = os.environ.get("CUDA_VISIBLE_DEVICES"), [str(i) for i in range(torch.cuda.device_count())]
-        there = visible.split(",")[: len(there)] if visible else there
+        count = torch.cuda.device_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        there = visible.split(",")[:count]
         wanted = there if self.gpus in ("", "all") else [number.strip() for number in self.gpus.split(",")]
         if self.gpus and (not there or not set(wanted) <= set(there)):
             raise InputError(f"--gpus {self.gpus}: this machine has {', '.join(there) or 'no GPU'}")
@@ -283,10 +276,8 @@ def _queued(workers: Workers, most: int) -> SpecCluster:
 def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
     """Execute notebooks on Dask's workers (default: this machine's); failures leave the others running.
 
-    A worker that dies (killed, out of memory) is started again and its notebook continues from its checkpoint; when it
-    has died twice, the notebook counts as failed. A killed batch is continued by the same call. Dask holds every
-    notebook that was given to a worker responsible for its death: so each is submitted when a worker is free.
-    InputError: a job's parameters are wrong (before anything runs), or there are no such workers.
+    A worker that dies is started again and its notebook continues; when it has died twice, the notebook has failed.
+    A killed batch is continued by the same call. InputError: wrong parameters (before anything runs), no such workers.
     """
     for job in jobs:
         checked(job.notebook, job.parameters)
@@ -299,6 +290,7 @@ def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
         while len(outcomes) < len(jobs):
             waiting = [i for i in range(len(jobs)) if i not in outcomes and i not in running]
             ready = [i for i in waiting if outcomes.keys() >= {*jobs[i].needs, *jobs[i].after}]
+            # Dask holds all notebooks that a worker was given responsible for its death: one at a time
             for i in ready[: max(0, _places(client) - len(running))]:
                 given = (*about, i, jobs[i], [outcomes[k] for k in jobs[i].needs])
                 running[i] = client.submit(_work, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
@@ -318,8 +310,7 @@ def _work(topic: str, environment: dict, gpus: list[str], number: int, job: Job,
     """On a worker: execute one notebook in the driver's environment, unless what it needs is not there."""
     worker = get_worker()
     os.environ.update(environment | dict.fromkeys(THREADS, str(worker.state.nthreads)))
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[worker.name % len(gpus)]
+    os.environ.update({"CUDA_VISIBLE_DEVICES": gpus[worker.name % len(gpus)]} if gpus else {})
     missing = [o.job.label or o.job.title for o in needed if not o.state.endswith("done")]
     why = f"{' and '.join(missing)} could not be made" if missing else job.check() if job.check else ""
     if why:
@@ -339,21 +330,20 @@ def write_summary(outcomes: Sequence[Outcome]) -> Path:
 def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = True) -> Path:
     """Do what is missing of a plan: notebook 01 for each corpus, all trainings, one comparison; print a summary.
 
-    A failure leaves the others running; the comparison (unless `compare` is off) is made from what is there, and its
-    HTML report returned. InputError: a store or folder is not there (before anything runs); `raise_failures`.
+    The comparison (unless `compare` is off) is made from what is there; its HTML report is returned. InputError: a
+    store or folder is not there (before anything runs); errors as of `raise_failures`.
     """
     workers, outputs = workers or Workers(), outputs_dir().resolve()
     stale = [corpus.job.parameters for corpus in plan.corpora if not corpus.is_current()]  # before anything is done
     jobs = [replace(job, again=job.parameters in stale) for job in plan.jobs]
-    # the comparison of one corpus must not be replaced by that of several
     target = outputs / (f"comparison-{plan.name}" if len(plan.music) > 1 else "comparison")
     if compare:
-        given = {"outputs": str(outputs), "plan": str(plan.saved()), "target": str(target)}
-        given["corpus"] = plan.music[0].store.stem
+        given = {"outputs": outputs, "plan": plan.saved(), "target": target, "corpus": plan.music[0].store.stem}
+        given = {name: str(value) for name, value in given.items()}
         jobs.append(Job("07_compare", given, again=True, after=tuple(range(len(jobs)))))
     cores = min(workers.count or min(CPU_COUNT, 4), len(jobs))
-    minutes = plan.seconds() / cores / 60
-    print(f"{len(jobs)} notebooks: about {minutes:.0f} minutes on {cores} cores", file=sys.stderr, flush=True)
+    about = f"about {plan.seconds() / cores / 60:.0f} minutes on {cores} cores"
+    print(f"{len(jobs)} notebooks: {about}", file=sys.stderr, flush=True)
     outcomes = run(jobs, workers)
     print(write_summary(outcomes), flush=True)
     raise_failures(outcomes)

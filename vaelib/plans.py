@@ -28,19 +28,14 @@ from .store import CUT, attributes, is_current, open_store, store_path
 
 # The longest first (the desk's trainings are in its notebook), then whoever others wait for, the shortest last.
 MODEL_NOTEBOOKS = {
-    "beta_vae": "04_beta_vae",
-    "basic_vae": "02_basic_vae",
-    "conv_vae": "03_conv_vae",
-    "vade": "06_vade",
+    "beta_vae": "04_beta_vae", "basic_vae": "02_basic_vae", "conv_vae": "03_conv_vae", "vade": "06_vade",
     "cvae": "05_conditional_vae",
-}
+}  # fmt: skip
 BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}  # whose runs a notebook puts beside its own
 # Keys of a corpus: how files are cut, what is rendered
 CUTTING = ("windows", "split_seed", *CUT)
 DIALS = ("demo", "clips_per_genre", "clip_seconds", "composition", "variation", "fixed", "seed")
-# Seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, and the rest of a notebook
-EPOCH = {"02_basic_vae": 1.5, "03_conv_vae": 6.0, "04_beta_vae": 6.0, "05_conditional_vae": 6.0, "06_vade": 3.5}
-REST = 45
+EPOCH, REST = 5, 45  # seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, the rest of a notebook
 SETTINGS = {f.name for cls in (config.ModelConfig, config.TrainConfig) for f in fields(cls)} - {"condition"}
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
 
@@ -185,12 +180,12 @@ class Plan:
         """About how long one core takes for what is not done yet, and the comparison."""
         size, total = {str(corpus.store): corpus.size() for corpus in self.corpora}, REST
         for job in (job for job in self.jobs if not job.is_done()):
-            values, work = defaults(job.notebook) | job.parameters, 0.0
-            if job.notebook in EPOCH:
-                work = size[values["store"]] * values["epochs"] * len(values.get("priors", "one").split(","))
+            total += REST
+            values = defaults(job.notebook) | job.parameters
+            if store := values.get("store"):
+                total += EPOCH * size[store] * values["epochs"] * len(values.get("priors", "one").split(","))
             if desk := values.get("desk"):
-                work += size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
-            total += REST + EPOCH.get(job.notebook, 0) * work
+                total += EPOCH * size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
         return total
 
 
