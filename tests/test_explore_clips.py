@@ -109,7 +109,9 @@ def test_neighbours_are_those_of_the_space_and_never_of_the_same_artist():
     assert found["near"] == [[[2, 3], [2, 3], [3, 1], [2, 1]]] and found["groups"] == [0, 0, 1, 2]
 
 
-def test_maps_of_what_does_not_belong_together_are_refused(runs):
+def test_maps_are_named_by_run_and_seed_and_what_does_not_belong_together_is_refused(runs, tiny_runs):
+    found = data_of(latent_map([tiny_runs["conv_vae"], tiny_runs["seed1"]]).offline)
+    assert found["maps"] == ["conv_vae, seed 0", "conv_vae, seed 1"]
     other = replace(runs[0], config=replace(runs[0].config, fingerprint="other"))
     for given in ([], [runs[0], other]):
         with pytest.raises(InputError):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vaelib.config import InputError
 from vaelib.models import MODELS
-from vaelib.runs import find_runs, labels_of, latest_run, newest_of_each, open_run, plan
+from vaelib.runs import find_runs, latest_run, newest_of_each, open_run, plan
 
 
 @pytest.fixture
@@ -73,7 +73,6 @@ def test_runs_are_found_newest_last(root, tiny_runs):
     assert latest_run(root, model="conv_vae").config.training.seed == 1
     newest = newest_of_each(root)
     assert [r.config.model.name for r in newest] == ["basic_vae", "conv_vae", "conv_vae", "beta_vae", "cvae", "vade"]
-    assert labels_of(newest)[:3] == ["basic_vae", "conv_vae, seed 0", "conv_vae, seed 1"]
     assert [r.name for r in newest_of_each(root, among=[tiny_runs["vade"].folder])] == ["vade"]
     with pytest.raises(InputError, match="no finished run with model cvae, seed 9"):
         latest_run(root, model="cvae", seed=9)

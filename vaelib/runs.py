@@ -25,6 +25,9 @@ from .store import Store, open_store
 from .training import read_checkpoint, train
 from .windows import Clips, encode_windows
 
+DECODED = 64  # codes that are decoded at a time
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError)  # of files that no training left like this
+
 
 class Embedding(NamedTuple):
     """Clips in a model's latent space."""
@@ -33,10 +36,6 @@ class Embedding(NamedTuple):
     logvars: np.ndarray  # (clip, L) log of the variances averaged over the same windows
     kl: np.ndarray  # (L,) mean KL of each dimension to N(0, 1), nats
     rows: np.ndarray  # (clip,) row numbers in the store
-
-
-DECODED = 64  # codes that are decoded at a time
-UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError)  # of files that no training left like this
 
 
 @dataclass(repr=False, eq=False)
@@ -247,9 +246,3 @@ def describe(store: Store) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     window = f"{fe.n_mels} bands × {fe.frames} frames ({fe.window_seconds:.1f} s)"
     return f"{store.attrs['corpus']}: clips: {clips}; windows of {window}; {device}"
-
-
-def labels_of(runs: Sequence[Run]) -> list[str]:
-    """A name for each run: its variant, with the seed where several runs share the variant."""
-    names = [r.name for r in runs]
-    return [r.name if names.count(r.name) == 1 else f"{r.name}, seed {r.config.training.seed}" for r in runs]

@@ -24,7 +24,7 @@ from ..descriptors import describe
 from ..metrics.clustering import kmeans_assign, margins, nearest, project
 from ..models import VaDE
 from ..plots import GREY, class_styles
-from ..runs import Run, labels_of
+from ..runs import Run
 from ..store import Store
 from .page import Explorer, clip_names, frame_of, sound_of, wave_player
 
@@ -103,13 +103,14 @@ def latent_map(
 ) -> Explorer:
     """Maps of several runs' latent spaces side by side, of the same clips: what lies where, and how it sounds.
 
-    The neighbours of a clip are those of each model's own space. `projections`: method → name of the run (`labels_of`)
-    → (clip, 2); None: UMAP. InputError: no run, or runs of different stores; notebook 07.
+    The neighbours of a clip are those of each model's own space. `projections`: method → name of the run, with the
+    seed where several share it → (clip, 2); None: UMAP. InputError: no run, or runs of different stores; notebook 07.
     """
     if len({r.config.fingerprint for r in runs}) != 1:
         raise InputError(f"{len(runs)} runs to map: give one or more, all of the same store")
     store, rows, codes = runs[0].store, runs[0].store.rows(split), [r.embed(split).means for r in runs]
-    names, table, factors = labels_of(runs), store.table.loc[rows], store.factors
+    table, factors, names = store.table.loc[rows], store.factors, [r.name for r in runs]
+    names = [r.name if names.count(r.name) == 1 else f"{r.name}, seed {r.config.training.seed}" for r in runs]
     maps = projections or {"UMAP": dict(zip(names, map(project, codes), strict=True))}
     if not factors:  # descriptors stand in, as in notebook 04
         measured = describe(store).loc[rows].add_suffix(" (measured)")
