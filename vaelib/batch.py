@@ -115,29 +115,29 @@ def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
     started, cells, final = time.monotonic(), None, job.final
     kept, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
     lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        try:
             if not job.again and job.is_done():
                 return Outcome(job, "already done", path=final)
             nb = _papermill(job, kept, show)
             if job.page:
                 report.write_html(kept, final.with_suffix(".html"), title=final.stem)
             kept.replace(final)
-        failed.unlink(missing_ok=True)
-        log.unlink(missing_ok=True)
-        cells = sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
-        outcome = Outcome(job, "done", path=final)
-    except Exception as e:  # a notebook that failed, a full disk, or the like
-        if isinstance(e, InputError) or getattr(e, "ename", "") == "InputError":  # the notebook was given bad input
-            kept.unlink(missing_ok=True)
-            return Outcome(job, "refused", getattr(e, "evalue", str(e)))
-        with suppress(OSError, InputError):  # a full disk must not hide why the notebook failed
-            kept.replace(failed)
-            write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
-        why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
-        why = f"{job.notebook} failed: {why}; see {failed}"
-        outcome = Outcome(job, "failed", why, failed if failed.is_file() else None)
+            failed.unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
+            cells = sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
+            outcome = Outcome(job, "done", path=final)
+        except Exception as e:  # a notebook that failed, a full disk, or the like
+            if isinstance(e, InputError) or getattr(e, "ename", "") == "InputError":  # what it was given is wrong
+                kept.unlink(missing_ok=True)
+                return Outcome(job, "refused", getattr(e, "evalue", str(e)))
+            with suppress(OSError, InputError):  # a full disk must not hide why the notebook failed
+                kept.replace(failed)
+                write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
+            why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
+            why = f"{job.notebook} failed: {why}; see {failed}"
+            outcome = Outcome(job, "failed", why, failed if failed.is_file() else None)
     if not job.cells:
         with suppress(OSError, InputError):  # an index that cannot be written does not undo the run
             report.update_index()

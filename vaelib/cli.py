@@ -211,20 +211,18 @@ def test(
                 continue
             if special:  # the numbers are not those of the ledger: they are kept with a copy of the run
                 trained = shutil.copytree(trained, Path(folder, trained.name), ignore=lambda *_: ["results"])
-            notebook, values = EXPERIMENTS[name][0], {"trained": str(trained)} | special
-            cells = ("setup", f"test-{name}")
-            jobs.append(Job(notebook, checked(notebook, values), name, page=False, again=True, cells=cells))
+            notebook, cells = EXPERIMENTS[name][0], ("setup", f"test-{name}")
+            values = checked(notebook, {"trained": str(trained)} | special)
+            jobs.append(Job(notebook, values, name, page=False, again=True, cells=cells))
         outcomes = batch.run(jobs) if len(jobs) > 1 else [batch.execute(job) for job in jobs]
         batch.raise_failures([outcome for outcome in outcomes if outcome.state == "failed"])
         sections += [_section(outcome, bool(special)) for outcome in outcomes]
     if all(section.numbers is None for section in sections):
         raise InputError(f"nothing could be tested in {root}: {sections[0].text}")
     for section in sections:
-        typer.echo(f"{section.title}: {section.text}")
-        for name, value in (section.numbers or {}).items():
-            typer.echo(f"  {name:40} {value:.4g}")
-        if section.picture:
-            typer.echo(f"figure: {section.picture}")
+        numbers = [f"  {name:40} {value:.4g}" for name, value in (section.numbers or {}).items()]
+        figure = [f"figure: {section.picture}"] if section.picture else []
+        typer.echo("\n".join([f"{section.title}: {section.text}", *numbers, *figure]))
     if output is not None:
         typer.echo(write(output, "Experiments", sections))
 
@@ -330,14 +328,12 @@ def main() -> None:
     try:
         with writing("a file"):
             app()
-    except InputError as e:
-        code, message = 2, str(e)
-    except RuntimeError as e:
-        if type(e).__name__ != "NotebookFailedError":
+    except (InputError, RuntimeError) as e:
+        code = 2 if isinstance(e, InputError) else 1
+        if code == 1 and type(e).__name__ != "NotebookFailedError":
             raise
-        code, message = 1, str(e)
-    print(f"vaelib: {message}", file=sys.stderr)
-    raise SystemExit(code)
+        print(f"vaelib: {e}", file=sys.stderr)
+        raise SystemExit(code) from None
 
 
 if __name__ == "__main__":
