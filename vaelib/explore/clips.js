@@ -44,10 +44,8 @@ class Clips {
     button(bar, "Clear", () => this.clear(), "clear search, legend and lasso (Esc)");
     this.summary = add(bar, "strong", { role: "status" });
     [this.key, this.hint] = [part(root, "legend"), part(root, "hint")];
-    const body = part(root, "body"), left = part(body, maps.length ? "maps" : "side"), side = part(body, "side"), now = part(side, "row");
-    button(now, "▶ Play", () => this.hear(true));
-    this.name = add(now, "strong", { ariaLive: "polite" });
-    this.aloud = tick(now, "play what I choose", maps.length > 0);
+    const body = part(root, "body"), left = part(body, maps.length ? "maps" : "side"), side = part(body, "side");
+    this.name = part(side, "title");
     this.figure = figure(side, { ...this.setup, title: "" });
     this.facts = part(side, "facts");
     this.list = this.listing(maps.length ? side : left, "clips: arrows choose, Enter plays", maps.length ? 10 : 24);
@@ -99,7 +97,7 @@ class Clips {
   }
 
   // what is chosen
-  choose(clip, asks = true, aloud = this.aloud.checked) { // a neighbour is looked at without asking for its own
+  choose(clip, asks = true, aloud = true) { // a neighbour is looked at without asking for its own
     this.chosen = this.list.value = clip;
     if (asks) this.more();
     this.figure.silence();
