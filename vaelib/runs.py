@@ -184,7 +184,7 @@ def open_run(folder: Path | str) -> Run:
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
         path = str(about["store"])
     except UNREADABLE as e:
-        raise InputError(f"{folder} holds no finished run ({e}): train it again, it continues") from e
+        raise InputError(f"{folder} holds no finished run ({e}): train again, if it is damaged delete it first") from e
     store = open_store(path)
     if (store.attrs["fingerprint"], store.front_end) != (config.fingerprint, config.front_end):
         raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
