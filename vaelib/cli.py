@@ -220,28 +220,32 @@ def test(
     if all(section.numbers is None for section in sections):
         raise InputError(f"nothing could be tested in {root}: {sections[0].text}")
     for section in sections:
-        numbers = [f"  {name:40} {value:.4g}" for name, value in (section.numbers or {}).items()]
-        figure = [f"figure: {section.picture}"] if section.picture else []
-        typer.echo("\n".join([f"{section.title}: {section.text}", *numbers, *figure]))
+        if section.numbers is None:
+            typer.echo(f"{section.title}: {section.text}")
     if output is not None:
         typer.echo(write(output, "Experiments", sections))
 
 
 def _section(outcome, copy: bool):
-    """What an experiment kept with its run, with a copy of its figure where that run is a copy."""
+    """Print what the cells of an experiment printed; its section of a report, with a `copy` of its figure."""
     from .report import Section
 
-    name, run = outcome.job.label, Path(outcome.job.parameters["trained"])
+    name, results = outcome.job.label, Path(outcome.job.parameters["trained"], "results")
     if not outcome.path:
         return Section(name, f"not tested: {outcome.reason}")
+    cells, kept = json.loads(outcome.path.read_text())["cells"], json.loads((results / f"{name}.json").read_text())
     outcome.path.unlink()
-    kept = json.loads((run / "results" / f"{name}.json").read_text())
     if "skipped" in kept:
         return Section(name, f"not tested: {kept['skipped']}")
-    picture = run / "results" / f"{name}.png"
-    if copy and picture.is_file():
+    for output in (o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c.get("outputs", [])):
+        said = "".join(output.get("text") or output.get("data", {}).get("text/plain", "")).rstrip()
+        if output.get("name") != "stderr" and said and not said.startswith("<"):  # `<Figure size …>`
+            typer.echo(said)
+    picture = next(results.glob(f"{name}.png"), None)
+    if picture and copy:
         picture = write_atomic(outputs_dir() / "comparison" / "tests" / picture.name, picture.read_bytes())
-    return Section(f"{name} of {run.name}", kept["text"], kept["numbers"], picture if picture.is_file() else None)
+    typer.echo(f"figure: {picture}")
+    return Section(name, kept["text"], kept["numbers"], picture)
 
 
 @app.command(context_settings=FREE)
