@@ -238,7 +238,8 @@ def _section(outcome, copy: bool):
     if "skipped" in kept:
         return Section(name, f"not tested: {kept['skipped']}")
     for output in (o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c.get("outputs", [])):
-        said = "".join(output.get("text") or output.get("data", {}).get("text/plain", "")).rstrip()
+        data = output.get("data", {})
+        said = "".join(output.get("text") or data.get("text/markdown") or data.get("text/plain", "")).rstrip()
         if output.get("name") != "stderr" and said and not said.startswith("<"):  # `<Figure size …>`
             typer.echo(said)
     picture = next(results.glob(f"{name}.png"), None)
