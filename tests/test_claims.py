@@ -198,7 +198,7 @@ def test_a_claim_is_judged_on_its_rung_and_on_all_that_are_harder(make, ledger):
 
 def test_how_far_in_a_phrase():
     phrases = {
-        ("supported", "supported", "supported"): "holds up to c",
+        ("supported", "supported", "supported"): "holds on a and b and c",
         ("supported", "supported", "refuted"): "holds on a and b; fails on c",
         ("inconclusive", "refuted in this run", "not tested"): "fails on b; undecided on a (in this run)",
         ("inconclusive", "inconclusive", "not tested"): "undecided on a and b",

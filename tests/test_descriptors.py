@@ -137,7 +137,7 @@ def test_clips_that_cannot_be_read_are_nan_with_one_warning(own, measured):
         found = describe(own)
     assert np.flatnonzero(found.isna().all(axis=1)).tolist() == [2, 5, 8]
     (message,) = (str(w.message) for w in caught)
-    assert f"3 of 12 clips of own-tiny.zarr have no descriptors, the first {gone}, which is not there" in message
+    assert f"3 of 12 clips of own-tiny.zarr have no descriptors, the first {gone}: its audio is not there" in message
     kept.rename(gone)  # only what was missing is tried again
     measured.clear()
     with pytest.warns(UserWarning, match="2 of 12"):
@@ -189,19 +189,16 @@ def test_dimensions_are_named_after_what_they_know_and_read_on_its_scale():
 def test_main_factors_are_preferred_one_with_gaps_is_left_out_and_a_key_is_a_name():
     run = known()
     run.store.factors, run.store.table["loudness"] = ["loudness", "brightness", "tempo"], np.arange(400.0)
-    assert list(descriptors.factors_of(run).values) == ["tempo", "brightness"]
+    assert list(descriptors.factors_of(run)) == ["tempo", "brightness"]
     run.store.table.loc[7, "tempo"] = np.nan
-    assert list(descriptors.factors_of(run).values) == ["brightness"]
+    assert list(descriptors.factors_of(run)) == ["brightness"]
     run.store.table["key"] = np.arange(400.0) % 24
     run.store.factors = ["key", "loudness"]
-    assert descriptors.factors_of(run).values["key"].dtype.kind == "i" and descriptors.factors_of(run).source == "true"
-    run.store.table, run.store.factors = (
-        pd.DataFrame(np.eye(400)[:, :300]).add_prefix("f"),
-        [f"f{i}" for i in range(300)],
-    )
-    assert list(descriptors.factors_of(run).values) == [
-        f"f{i}" for i in range(20)
-    ]  # of hundreds, as many as can be scored
+    found = descriptors.factors_of(run)
+    assert found["key"].dtype.kind == "i" and descriptors.words(found, "vocal_level") == "vocal level"
+    run.store.table = pd.DataFrame(np.eye(400)[:, :300]).add_prefix("f")
+    run.store.factors = list(run.store.table)  # of hundreds, as many as can be scored
+    assert list(descriptors.factors_of(run)) == [f"f{i}" for i in range(20)]
 
 
 def test_measured_descriptors_stand_in_and_without_those_the_reason_is_given(monkeypatch):
@@ -211,9 +208,8 @@ def test_measured_descriptors_stand_in_and_without_those_the_reason_is_given(mon
     run.store.factors = []
     monkeypatch.setattr(descriptors, "describe", lambda store: measured)
     found = descriptors.factors_of(run)
-    assert found.source == "measured" and list(found.values) == ["tempo", "energy", "brightness", "loudness"]
-    assert found.rows.tolist() == [i for i in range(400) if i != 3]  # silent there
-    assert found.of(np.arange(5)).rows.tolist() == [0, 1, 2, 4]
+    assert found.attrs["measured"] and list(found) == ["tempo", "energy", "brightness", "loudness"]
+    assert found.index.tolist() == [i for i in range(400) if i != 3]  # silent there
     assert descriptors.label(0, descriptors.meanings(run)) == "z0 · measured tempo"
     monkeypatch.setattr(descriptors, "describe", lambda store: measured * np.nan)
     with pytest.raises(InputError, match="known has no factors"):
