@@ -163,7 +163,6 @@ def test_one_against_one_is_fair_only_if_trained_as_long_and_by_seeds_in_common(
         ({"number": "y"}, "y of conv_vae was not measured: execute notebook 03 on this corpus"),
         ({"number": "y", "experiment": "separation"}, "this corpus has one language"),
         ({"number": "nan"}, "undefined on this corpus"),
-        ({"run": "cvae-language-fixed"}, "the corpus has fewer than two languages: a conditional model"),
         (OF_NO_RUN | {"experiment": "speed", "number": "speed.vade.clips_per_s"}, "was not measured"),
     ],
 )

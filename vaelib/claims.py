@@ -68,8 +68,8 @@ def read(run: Run) -> Results:
         kept = json.loads(path.read_text())
         found.numbers.update(kept.get("numbers", {}))
         found.per_clip.update({name: np.array(values) for name, values in kept.get("per_clip", {}).items()})
-        found.texts.update({path.stem: kept["text"]} if kept.get("text") else {})
-        found.skipped.update({path.stem: kept["skipped"]} if "skipped" in kept else {})
+        for texts, name in ((found.texts, "text"), (found.skipped, "skipped")):
+            texts.update({path.stem: kept[name]} if kept.get(name) else {})
     return found
 
 
@@ -81,7 +81,7 @@ def read_claims() -> pd.DataFrame:
 
 def place(rung: str) -> int:
     """Where a rung stands on the ladder; what is not on it comes last."""
-    return LADDER.index(rung) if rung in LADDER else len(LADDER)
+    return [*LADDER, rung].index(rung)
 
 
 def by_rung(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -130,8 +130,8 @@ class _Rung:
         for name, values in extras.items():
             for turn, value in enumerate(np.atleast_1d(values)):
                 self.kept[name.partition(".")[0]].setdefault(turn, Results()).numbers[name] = float(value)
-        self.table, factors = (runs[0].store.table, runs[0].store.factors) if runs else (pd.DataFrame(), ())
-        self.estimated = not any(self.table[f].notna().all() and self.table[f].nunique() > 1 for f in factors)
+        table, factors = (runs[0].store.table, runs[0].store.factors) if runs else (None, ())
+        self.estimated = not any(table[f].notna().all() and table[f].nunique() > 1 for f in factors)
 
     def judged(self, claim: dict) -> dict:
         """The ledger's line on one part of a claim."""
@@ -150,9 +150,9 @@ class _Rung:
         values = self._values(claim, subject, number, seeds)
         if against is not None and against.shape[1] not in (1, values.shape[1]):  # other clips
             values, against = (v.mean(1, keepdims=True) for v in (values, against))
-        threshold, of = (claim["threshold_low"], claim["threshold_high"]), claim["experiment"]
-        kind = {"share": claim["share"] == "yes", "exact": of == "parameters", "turns": of == "speed"}
-        found, verdict = judge(values, against, claim["how"], claim["direction"], threshold, **kind)
+        how = [claim["how"], claim["direction"], (claim["threshold_low"], claim["threshold_high"])]
+        of, share = claim["experiment"], claim["share"] == "yes"
+        found, verdict = judge(values, against, *how, share, exact=of == "parameters", turns=of == "speed")
         line = found._asdict() | {"value": found.mean, "verdict": verdict}
         for column in ("baseline", "null"):
             if claim[column] and not claim[column].startswith("–"):  # the reason why there is none
@@ -191,9 +191,6 @@ class _Rung:
             there = [v for v in group.split("|") if v in self.kept and (not seeds or set(seeds) & set(self.kept[v]))]
             if there:
                 return there
-        for label in ("genre", "language"):
-            if f"cvae-{label}" in wanted and label in self.table and self.table[label].nunique() < 2:
-                raise InputError(f"the corpus has fewer than two {label}s: a conditional model needs two classes")
         with_seed = f" with seed {' or '.join(map(str, seeds))}" if seeds else ""
         raise InputError(f"no finished run of {wanted.replace('>', ' or ').replace('|', ', ')}{with_seed}")
 

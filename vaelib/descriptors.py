@@ -39,11 +39,9 @@ _C_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.
 def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     """Describe one clip, (samples,) in [-1, 1] at about 22,050 Hz, by `NAMES`; nan where there is nothing to say.
 
-    - `tempo`, bpm, and `onset_rate`, per second: `librosa.feature.tempo` (of two onsets or more), `onset_detect`.
-    - `loudness`, dB re full scale: root mean square without the mean, at least -100. All others ignore the level.
-    - `centroid`, Hz: of the mean magnitude spectrum.
-    - `key`, 0 (C) to 11 (B): tonic of the major or minor key whose profile correlates best with the mean chroma
-      (Krumhansl 1990, Cognitive Foundations of Musical Pitch, ch. 4); `key_strength`, 0 to 1: that correlation.
+    `tempo`, bpm (of two onsets or more), `onset_rate`, per second, and `centroid`, Hz, are librosa's; `loudness`, dB re
+    full scale, is the root mean square without the mean, at least -100. `key`, 0 (C) to 11 (B), is the tonic of the key
+    whose profile correlates best with the mean chroma (Krumhansl 1990, ch. 4), `key_strength` that correlation.
     """
     found, wave = dict.fromkeys(NAMES, np.nan), np.asarray(wave, np.float32)
     if not wave.size or not np.isfinite(wave).all():
@@ -94,9 +92,10 @@ def describe(store: Store) -> pd.DataFrame:
                 write_atomic(cache, known.to_csv(index_label="row"))
     if len(failed := store.table.index.difference(known.index)):
         message = (
-            f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors, the first "
-            f"{store.audio_path(failed[0])}: its audio is not there, cannot be read or has another length than when it "
-            "was preprocessed; put it back, or preprocess the corpus as it is now"
+            f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors: their audio is not "
+        )
+        message += (
+            f"what it was (the first: {store.audio_path(failed[0])}); put it back, or preprocess the corpus again"
         )
         if known.empty:
             raise InputError(message)

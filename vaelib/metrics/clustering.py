@@ -39,11 +39,11 @@ def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, flo
     class; accuracy that under the best one-to-one match of clusters and classes (Xie et al. 2016, arXiv:1511.06335).
     """
     scores = {name: score(labels, assignments) for name, score in ADJUSTED.items()}
-    for name in ("homogeneity", "completeness", "v_measure"):
-        scores[name] = getattr(metrics, f"{name}_score")(labels, assignments)
+    h, c, v = metrics.homogeneity_completeness_v_measure(labels, assignments)
     share = contingency_matrix(labels, assignments) / len(labels)  # (classes, clusters)
     matched = share[linear_sum_assignment(share, maximize=True)].sum()
-    return scores | {"nmi": scores["v_measure"], "purity": share.max(axis=0).sum(), "accuracy": matched}
+    scores |= {"homogeneity": h, "completeness": c, "v_measure": v, "nmi": v}
+    return scores | {"purity": share.max(axis=0).sum(), "accuracy": matched}
 
 
 def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.ndarray) -> np.ndarray:
@@ -51,8 +51,7 @@ def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.n
 
     So a score of all clips together has an interval over clips (Efron & Stein 1981, doi:10.1214/aos/1176345462).
     """
-    n, labels, assignments = len(labels), np.asarray(labels), np.asarray(assignments)
-    kind = pd.DataFrame({0: labels, 1: assignments}).groupby([0, 1]).ngroup().to_numpy()  # one for all that are alike
+    n, kind = len(labels), pd.DataFrame({0: labels, 1: assignments}).groupby([0, 1]).ngroup().to_numpy()  # of all alike
     left_out, scale = np.unique(kind, return_index=True)[1], n - 1
     if len(left_out) > KINDS:
         kind, scale = np.random.default_rng(0).permutation(n) % BLOCKS, (BLOCKS - 1) * np.sqrt(n / BLOCKS)
@@ -67,9 +66,10 @@ def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     All nan with fewer than two groups, as many groups as clips, and points that all coincide or are not finite.
     """
     points = np.asarray(points, dtype=float)
-    defined = 2 <= len(np.unique(groups)) < len(points) and np.isfinite(points).all() and np.ptp(points, axis=0).any()
-    names = "silhouette", "davies_bouldin", "calinski_harabasz"
-    return {x: float(getattr(metrics, f"{x}_score")(points, groups)) if defined else np.nan for x in names}
+    scores = dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), np.nan)
+    if 2 <= len(np.unique(groups)) < len(points) and np.isfinite(points).all() and np.ptp(points, axis=0).any():
+        scores = {name: float(getattr(metrics, f"{name}_score")(points, groups)) for name in scores}
+    return scores
 
 
 def clustering_scores(
@@ -113,9 +113,8 @@ def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, t
 def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> tuple[float, float, float]:
     """Whether the tree of class centroids (C, D) joins classes of one family, (C,), before others.
 
-    Correlation of the cophenetic distances (Sokal & Rohlf 1962) of average linkage with 0 for two classes of one family
-    and 1 for two of different ones; its p-value and 95th percentile under families shuffled over the classes (a Mantel
-    test, 1967). All nan if undefined: one family, only families of one class, or centroids that all coincide.
+    Correlation of the cophenetic distances (Sokal & Rohlf 1962) with whether two classes are of different families; its
+    p-value and 95th percentile under shuffled families (Mantel 1967). nan without two families, classes or places.
     """
     kinds, families = np.unique(families, return_inverse=True)
     if not 1 < len(kinds) < len(families):

@@ -33,7 +33,7 @@ BASELINES |= {"pca_raw": "PCA of the raw log-mel"}  # short name in an id → in
 def reconstruction(run: Run) -> claims.Results:
     """Reconstructions of the test clips: error per bin and band, R² against the mean picture, edges, onsets."""
     x, xhat = run.reconstruct("test")
-    n, per_clip = reconstruction_scores(x, xhat, mean_window(run))
+    n, per_clip = reconstruction_scores(x, xhat, run.middle_windows(run.rows("train")).mean(0, dtype=float))
     pick = np.linspace(0, len(x) - 1, 6).astype(int)
     rows, genres = {"original": x[pick], run.name: xhat[pick]}, run.labels("test", "genre")[pick]
     figure, _ = plots.gallery(rows, run.store.front_end, genres, "Test clips and their reconstructions")
@@ -132,11 +132,6 @@ def untrained(run: Run) -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(run.config.training.seed)
         return build(run.config.model).eval()
-
-
-def mean_window(run: Run) -> np.ndarray:
-    """(mel, frame): the mean of the middle windows of the training clips."""
-    return run.middle_windows(run.rows("train")).mean(0, dtype=np.float64).astype(np.float32)
 
 
 def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:

@@ -45,10 +45,9 @@ def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.
 def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
     """What a pattern (mel, frame) in [0, 1] looks like, in words, from its modulation spectrum.
 
-    That is its 2-D power (Singh & Theunissen 2003, doi:10.1121/1.1624067). A name needs more than half of it: within
-    22.5° of the spectral axis a `frequency band`, of the temporal axis an `onset`, or where it repeats a `rhythm at
-    2.2 Hz` (a quarter on the axis itself: a product of both has none there); in one direction, with three times that of
-    the other, a sweep. Otherwise `mixed`.
+    A name needs more than half of its 2-D power (Singh & Theunissen 2003, doi:10.1121/1.1624067): within 22.5° of the
+    spectral axis a `frequency band`, of the temporal axis an `onset` or `rhythm at 2.2 Hz` (a quarter on the axis
+    itself: a product of both has none there), in one direction, with three times the other's, a sweep; else `mixed`.
     """
     x = np.asarray(pattern, dtype=float)
     bands, frames = x.shape

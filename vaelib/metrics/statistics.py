@@ -38,11 +38,10 @@ def ratio_values(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def bootstrap_interval(values: np.ndarray, bounds: tuple[float, float] | None = None) -> Interval:
     """95 % bootstrap interval of a mean over seeds, (S,), or over seeds and clips, (S, N).
 
-    Seeds and clips are resampled independently (pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122), and the arms
+    Seeds and clips are resampled independently (pigeonhole bootstrap; Owen 2007, doi:10.1214/07-AOAS122), the arms
     widened by sqrt(m / (m - 1)) · t / z (after Hesterberg 2015, doi:10.1080/00031305.2015.1089789), within `bounds` on
-    the logit scale; there means of Beta(19, 1) are covered in 92 % with 3 seeds and 90 % with 5. Clips all at a bound
-    get Jeffreys' interval (Brown, Cai & DasGupta 2001, doi:10.1214/ss/1009213286). The ends are nan for a single
-    number, and the mean if that is not finite.
+    the logit scale: 90 % cover the mean of 5 draws of Beta(19, 1). Clips all at a bound get Jeffreys' interval (Brown
+    et al. 2001, doi:10.1214/ss/1009213286). The ends are nan for one number, and the mean if that is not finite.
     """
     x = np.asarray(values, dtype=float).reshape(len(values), -1)  # (S, N)
     (seeds, clips), mean = x.shape, float(x.mean())
