@@ -93,12 +93,8 @@ def test_sap_scores_against_sklearn():
         assert matrix[i, 0] == pytest.approx(LinearRegression().fit(z, tempo).score(z, tempo))
         accuracy = balanced_accuracy_score(key, NearestCentroid().fit(z, key).predict(z), adjusted=True)
         assert matrix[i, 1] == pytest.approx(max(0, accuracy))
-
-
-def test_sap_of_perfect_rotated_noise_copied_and_dead_codes():
     codes, factors = grid()
     measured, measured_factors = continuous()
-    rng = np.random.default_rng(0)
     assert d.sap(measured, measured_factors).mean > 0.98
     assert d.sap(measured @ TURN, measured_factors).mean < 0.1
     assert d.sap(rng.normal(size=(600, 5)), measured_factors).mean < 0.03
@@ -118,9 +114,6 @@ def test_dci_of_perfect_turned_noisy_and_collapsed_codes():
     disentanglement, _, informativeness = dci(np.random.default_rng(1).normal(size=(600, 8)), factors)
     assert informativeness < 0.1 and disentanglement < 0.2
     assert dci(np.zeros((600, 8)), factors) == (0, 0, 0)
-
-
-def test_dci_tells_a_split_factor_from_a_shared_dimension():
     codes, factors = continuous()
     split = dci(np.c_[codes[:, 0], codes[:, 0], codes[:, 1]], factors)  # a factor in two dimensions
     assert split[0] > 0.9 and split[1] < 0.85
@@ -191,7 +184,5 @@ def test_levels_of_patterns_are_read_in_their_own_units_and_nothing_else_is():
 def test_fine_spectrograms_are_averaged():
     x = np.random.default_rng(0).uniform(size=(2, 128, 1293))
     found = d.coarse(x)
-    assert found.shape == (2, 64 * 64)
+    assert found.shape == (2, 64 * 64) and found[0, 0] == pytest.approx(x[0, :2, :20].mean())
     np.testing.assert_allclose(d.coarse(found.reshape(2, 64, 64)), found)
-    np.testing.assert_allclose(found[0, 0], x[0, :2, :20].mean())
-    np.testing.assert_allclose(found.mean(), x.mean(), rtol=1e-2)

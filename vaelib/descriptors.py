@@ -44,11 +44,9 @@ def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     whose profile correlates best with the mean chroma (Krumhansl 1990, ch. 4), `key_strength` that correlation.
     """
     found, wave = dict.fromkeys(NAMES, np.nan), np.asarray(wave, np.float32)
-    if not wave.size or not np.isfinite(wave).all():
-        return found
     power = np.var(wave, dtype=np.float64)
     found["loudness"] = float(10 * np.log10(max(power, audio.FLOOR)))
-    if power <= audio.FLOOR or len(wave) < KEY_FFT:
+    if not power > audio.FLOOR or len(wave) < KEY_FFT:  # nan too
         return found
     wave = wave - wave.mean()
     spectrum = np.abs(librosa.stft(wave, n_fft=FFT, hop_length=HOP, center=False))  # padding would add two onsets
