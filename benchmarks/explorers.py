@@ -34,7 +34,7 @@ STOPWATCH = """(() => {
   addEventListener("pointerup", () => { released = performance.now(); }, true);
   addEventListener("input", (e) => {
     const row = e.target.closest("label");
-    seen.waiting.push({ at: moved, name: row.firstChild.textContent.split(" ")[0], text: row.lastChild.textContent });
+    seen.waiting.push({ at: moved, name: row.firstChild.textContent, text: row.lastChild.textContent });
   });
   addEventListener("loadeddata", () => {
     if (released) seen.sounds.push(performance.now() - released);

@@ -36,18 +36,16 @@ def measure(
 ) -> list[dict[str, float]]:
     """A row for each number of clips (at least 45).
 
-    Bytes of the driver with two threads (`driver`), and with two worker processes (`with_workers`) of the larger of
-    those (`worker`). Seconds of preprocessing in threads (`build_s`), and of what works on latent codes.
+    Bytes (`driver`) and seconds (`build_s`) of preprocessing in two threads, and seconds of what works on latent codes.
     """
-    import distributed  # noqa: F401 (missed here, not in another process)
-    import soundfile  # noqa: F401
+    import soundfile  # noqa: F401 (missed here, not in another process)
 
     rows = []
     with tempfile.TemporaryDirectory(prefix="vaelib-bench-") as folder:
         for n in sizes:
             corpus = _corpus(Path(folder), n, fe)
             found = {"clips": n}
-            for work, given in ((_build, (corpus, fe)), (_build_in_processes, (corpus, fe)), (_analyse, (n,))):
+            for work, given in ((_build, (corpus, fe)), (_analyse, (n,))):
                 show(f"{n} clips: {work.__name__.strip('_').replace('_', ' ')}")
                 # a process of its own that is not forked from this one, with folders of its own
                 with folders(), ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -91,23 +89,6 @@ def _build(corpus: Path, fe: FrontEnd) -> dict[str, float]:
     store = open_store(path)
     page, seconds = _timed(lambda: clip_browser(store, store.fit_scaler()).offline)
     return found | {"page_s": seconds, "page_bytes": len(page.encode())}
-
-
-def _build_in_processes(corpus: Path, fe: FrontEnd) -> dict[str, float]:
-    from distributed import Client, LocalCluster
-
-    from vaelib.store import build_store
-
-    options = {"threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        LocalCluster(n_workers=WORKERS, **options) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        os.environ["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
-        build_store(corpus, fe)
-        return {"with_workers": peak(), "worker": max(client.run(peak).values())}
 
 
 def _analyse(n: int) -> dict[str, float]:

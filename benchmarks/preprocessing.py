@@ -95,8 +95,7 @@ def measure(
 
 @contextlib.contextmanager
 def folders() -> Iterator[None]:
-    """Stores and runs go to a temporary folder meanwhile, and no scheduler elsewhere is asked to help."""
+    """Stores and runs go to a temporary folder meanwhile."""
     with tempfile.TemporaryDirectory(prefix="vaelib-bench-") as folder, mock.patch.dict(os.environ):
-        os.environ.pop("DASK_SCHEDULER_ADDRESS", None)
         os.environ |= {"VAELIB_DATA": folder, "VAELIB_OUTPUTS": folder}
         yield

@@ -80,9 +80,9 @@ def preprocessing_table(parts: Sequence[dict]) -> str:
 
 def growth_table(rows: Sequence[dict]) -> str:
     """Memory and time against the number of clips; the last column says how much the largest takes of the smallest."""
-    heads = {"driver": "memory of preprocessing, 2 threads (MB)", "with_workers": "its driver, 2 processes (MB)",
-             "worker": "each of these (MB)", "build_s": "preprocessing (s)", "kmeans_s": "K-Means, 45 clusters (s)",
-             "map_s": "UMAP (s)", "neighbours_s": "neighbours of all (s)", "page_s": "saved list of clips (s)",
+    heads = {"driver": "memory of preprocessing, 2 threads (MB)", "build_s": "preprocessing (s)",
+             "kmeans_s": "K-Means, 45 clusters (s)", "map_s": "UMAP (s)",
+             "neighbours_s": "neighbours of all (s)", "page_s": "saved list of clips (s)",
              "page_bytes": "its size (MB)"}  # fmt: skip
     lines = []
     for key, title in heads.items():

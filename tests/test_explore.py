@@ -16,8 +16,8 @@ from vaelib.audio import load
 from vaelib.config import InputError
 from vaelib.descriptors import Meaning
 from vaelib.explore import class_sampler, component_view, interpolation, player, traversal
-from vaelib.explore.page import NO_PLAYERS, picture, wave_player
-from vaelib.explore.view import CLIPS, EVERY_CLASS, MEAN, SAMPLES, Control, Shown, SpectrogramView
+from vaelib.explore.page import NO_PLAYERS, frame_of, wave_player
+from vaelib.explore.view import CLIPS, EVERY_CLASS, MEAN, SAMPLES, Control, Shown, sliders
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -33,33 +33,34 @@ def ramp(values: dict) -> Shown:
 @pytest.fixture
 def view(store, monkeypatch):
     monkeypatch.setattr("vaelib.explore.view.to_sound", lambda db, fe: np.linspace(-1, 1, 4000))
-    part = Control("b", "part", ("low", "high", HOSTILE), "low", 2, scene=True)
-    controls = [part, Control("a", HOSTILE, np.linspace(-1, 1, 41).round(2).tolist(), 0.0)]
+    part = Control(("low", "high", HOSTILE), "low", 2, scene=True)
+    controls = {"b": part, "a": Control(np.linspace(-1, 1, 41).round(2).tolist(), 0.0)}
     begin = {"low": 0.05, "high": -0.5, HOSTILE: 0.0}
     run = SimpleNamespace(store=store, scaler=store.fit_scaler())
-    return SpectrogramView(run, f"title {HOSTILE}", controls, ramp, lambda v: {"a": begin[v["b"]]}, first=1)
+    return sliders(run, f"title {HOSTILE}", controls, ramp, lambda v: {"a": begin[v["b"]]}, first=1)
 
 
 def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L")).astype(int)
 
 
-def window_of(run, row: int) -> str:
+def window_of(store, row: int) -> str:
     """What is heard of the window that a model is given."""
-    start = TINY.hop * round((int(run.store.table.loc[row, "n_frames"]) - TINY.frames) / 2)
-    wave = load(run.store.audio_path(row), TINY).numpy()[start : start + TINY.frames * TINY.hop]
+    start = TINY.hop * round((int(store.table.loc[row, "n_frames"]) - TINY.frames) / 2)
+    wave = load(store.audio_path(row), TINY).numpy()[start : start + TINY.frames * TINY.hop]
     return wave_player(wave, TINY.sample_rate).src_attr()
 
 
 def test_low_frequencies_are_at_the_bottom_tiles_below_each_other_and_nothing_is_lost_to_nan():
     x = np.zeros((2, 8, 6), np.float32)
     x[0, 0], x[0, 7, 0], x[1] = 1.0, np.nan, 0.5
-    shades = pixels(picture(x))
-    assert pixels(picture(np.repeat(x, 300, axis=-1))).shape == (16, 640)  # no wider than it can be seen
+    assert pixels(frame_of(np.repeat(x, 300, axis=-1), TINY, False)["picture"]).shape == (16, 640)  # no wider than seen
+    shades = pixels(frame_of(x, TINY, False)["picture"])
     assert shades[7].tolist() == [255] * 6 and not shades[:7].any() and (shades[8:] == 128).all()
 
 
-def test_a_sound_is_cut_and_can_be_read_back():
+def test_a_sound_is_cut_and_can_be_read_back_and_a_player_holds_the_file(store):
+    assert soundfile.info(io.BytesIO(player(store, int(store.rows("test")[0])).data)).duration > 6.5
     wave, rate = soundfile.read(io.BytesIO(wave_player(0.5 * np.sin(np.arange(66_150) / 9), 22_050, seconds=2.0).data))
     assert rate == 22_050 and abs(len(wave) / rate - 2.0) < 0.1 and np.abs(wave).max() > 0.3
 
@@ -87,7 +88,7 @@ def test_a_saved_page_asks_for_nothing_and_its_sliders_move(view):
         assert heard == [(start["a"], 0), (start["a"], 1), (-1.0, 1), (1.0, 1)]
 
 
-def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
+def test_the_page_is_answered_with_starts_pictures_and_sounds(view, store):
     ask = lambda *given: view.ask([given], [])[0][0].get("answer")  # noqa: E731
     scene = ask("scene", {"b": "high"})
     assert scene["start"] == {"b": "high", "a": -0.5} and len(scene["values"]["a"]) == 41
@@ -96,7 +97,7 @@ def test_the_page_is_answered_with_starts_pictures_and_sounds(view):
     known = {question[0]: json.loads(view.setup["answers"][place]) for question, place in view.setup["known"]}
     assert known == {"scene": ask("scene", {"b": "low"}), "frame": ask("frame", view.start)}  # without asking
     own, guessed = ask("sound", view.start, 0), ask("sound", view.start, 1)
-    assert own != guessed and own == window_of(view.run, 0)
+    assert own != guessed and own == window_of(store, 0)
 
 
 def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(tiny_runs):
@@ -106,13 +107,13 @@ def test_interpolation_goes_from_one_clip_to_the_other_between_the_two(tiny_runs
     code, window = zip(*(run.encode_clip(row)[:2] for row in (a, b, c)), strict=True)
     decoded = [run.decode(z[None])[0] for z in code]
     for t in (0.0, 1.0):
-        x = v.show(v.start | {"t": t}).x
+        x = v.show(v.start | {"A → B": t}).x
         np.testing.assert_allclose(x[:3], [window[0], decoded[int(t)], window[1]], atol=1e-5)
         np.testing.assert_allclose(x[3][:, [0, -1]], np.stack([decoded[0][:, 0], decoded[1][:, -1]], 1), atol=1e-5)
-    other = v.controls[1].values[2]  # those given first, then the others of the split
-    np.testing.assert_allclose(v.show(v.start | {"t": 1.0, "b": other}).x[1], decoded[2], atol=1e-5)
+    other = v.controls["clip B"].values[2]  # those given first, then the others of the split
+    np.testing.assert_allclose(v.show(v.start | {"A → B": 1.0, "clip B": other}).x[1], decoded[2], atol=1e-5)
     for tile, row in ((0, a), (2, b)):
-        assert v.sound(v.start, tile) == window_of(run, row)
+        assert v.answers["sound"](v.start, tile) == window_of(run.store, row)
 
 
 def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(tiny_runs, monkeypatch):
@@ -123,26 +124,28 @@ def test_traversal_starts_at_the_clip_and_each_slider_moves_its_dimension(tiny_r
     run = tiny_runs["conv_vae"]
     row, other = (int(r) for r in run.store.rows("test")[:2])
     v = traversal(run, row)
-    assert [c.label for c in v.controls] == ["start from", "z3 · energy", "z1 · drums (dB)", "z0"]
+    assert list(v.controls) == ["start from", "z3 · energy", "z1 · drums (dB)", "z0"]
     start, (code, window, _) = v.show(v.start).x, run.encode_clip(row)
     np.testing.assert_allclose(start, [window, run.decode(code[None])[0]], atol=1e-5)  # grid or not: its code
-    for c in v.controls[1:]:
-        assert not np.allclose(v.show(v.start | {c.name: c.values[-1]}).x[1], start[1])
-    there = v.scene(v.start | {"clip": v.controls[0].values[1]})["start"]
+    clips = v.controls["start from"].values
+    for name, c in list(v.controls.items())[1:]:
+        assert not np.allclose(v.show(v.start | {name: c.values[-1]}).x[1], start[1])
+    there = v.answers["scene"](v.start | {"start from": clips[1]})["start"]
     np.testing.assert_allclose(v.show(there).x[1], run.decode(run.encode_clip(other)[0][None])[0], atol=1e-5)
-    assert v.sound(there, 0) == window_of(run, other)
+    assert v.answers["sound"](there, 0) == window_of(run.store, other)
     # the slider that is named after a fader stands on its scale
-    assert abs(v.start["z1"] - (-4 - 6 * code[1])) <= 0.16  # on a grid of 0.3 dB
+    fader = "z1 · drums (dB)"
+    assert v.start[fader] == pytest.approx(-4 - 6 * code[1])
     code[1] -= 3 / 6  # dB
-    louder = v.show(v.start | {"z1": v.start["z1"] + 3}).x[1]
+    louder = v.show(v.start | {fader: v.start[fader] + 3}).x[1]
     np.testing.assert_allclose(louder, run.decode(code[None])[0], atol=1e-5)
-    monkeypatch.setattr("vaelib.explore.view.clip_name", lambda store, row: "track.mp3")
-    assert len(set(traversal(run, row).controls[0].values)) == len(run.store.rows("test"))  # told apart
+    monkeypatch.setattr("vaelib.explore.page.clip_name", lambda store, row: "track.mp3")
+    assert len(set(traversal(run, row).controls["start from"].values)) == len(run.store.rows("test"))  # told apart
 
 
 def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(tiny_runs):
     v, run = class_sampler(tiny_runs["cvae"]), tiny_runs["cvae"]
-    assert v.show(v.start | {"n": 3}).x.shape == (3, *TINY.shape)
+    assert v.show(v.start | {"samples": 3}).x.shape == (3, *TINY.shape)
     np.testing.assert_array_equal(v.show(v.start).x, v.show(v.start).x)
     assert not np.allclose(v.show(v.start).x, v.show(v.start | {"seed": 1}).x)
     shown, names = v.show(v.start | {"show": EVERY_CLASS, "seed": 3}), run.config.model.classes
@@ -156,7 +159,11 @@ def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(tiny_runs):
 def test_component_view_shows_mean_samples_and_members(tiny_runs):
     run = tiny_runs["vade"]
     v = component_view(run, n=3)
-    components, log_gamma, rows = v.controls[0].values, run.log_responsibilities("test"), run.store.rows("test")
+    components, log_gamma, rows = (
+        v.controls["component"].values,
+        run.log_responsibilities("test"),
+        run.store.rows("test"),
+    )
     fullest = max(components, key=lambda o: int(re.search(r"(\d+) clips", o)[1]))
     inside = np.flatnonzero(log_gamma.argmax(1) == int(fullest.split(":")[0]))
     held = {show: v.show({"component": fullest, "show": show}) for show in (MEAN, *CLIPS, SAMPLES)}
@@ -168,7 +175,3 @@ def test_component_view_shows_mean_samples_and_members(tiny_runs):
     assert sum(int(re.search(r"(\d+) clips", o)[1]) for o in components) == len(rows)
     with pytest.raises(InputError, match="no mixture"):
         component_view(tiny_runs["conv_vae"])
-
-
-def test_a_player_holds_the_file(store):
-    assert soundfile.info(io.BytesIO(player(store, int(store.rows("test")[0])).data)).duration > 6.5

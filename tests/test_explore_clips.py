@@ -41,19 +41,21 @@ def test_a_class_has_the_colour_that_static_figures_give_it_and_none_is_grey():
     assert field["colours"] == [styles[c]["color"] for c in "ab"]
 
 
-def test_numbers_are_bins_with_their_text_few_numbers_are_classes_and_keys_are_pitches():
-    tempo = number_field("tempo", np.append(np.linspace(60, 180, 80), np.nan), "BPM")
-    assert tempo["name"] == "tempo (BPM)" and tempo["classes"][-1] == "165 to 180" and tempo["texts"][0][79] == "180"
+def test_numbers_are_bins_with_their_text_and_few_numbers_are_classes():
+    tempo = number_field("tempo", np.append(np.linspace(60, 180, 80), np.nan))
+    assert tempo["classes"][-1] == "165 to 180" and tempo["texts"][0][79] == "180"
     assert tempo["values"][0][-1] == -1 and np.bincount(tempo["values"][0][:-1]).tolist() == [10] * 8
     assert number_field("loops", np.array([[2, 4, 2], [4, 4, np.nan]]))["values"] == [[0, 1, 0], [1, 1, -1]]
-    key = number_field("key", np.array([0.0, 11.0, np.nan, 5.0]))
-    assert key["classes"][:2] == ("C", "C♯") and key["values"] == [[0, 11, -1, 5]]
 
 
 def test_fields_are_labels_that_differ_then_factors_then_level(store):
     table = store.table.assign(artist=["x", "y"] * 18, title=[f"t{i}" for i in range(36)], mood="calm")
-    names = [f["name"].split(" (")[0] for f in fields_of(store, table, store.factors)]
-    assert names == ["language", "genre", "family", "artist", "split", "tempo", "energy", "level_db", "tilt_db"]
+    table["key"] = [0.0, 11.0, np.nan] * 12  # shown as pitches
+    fields = {f["name"].split(" (")[0]: f["classes"] for f in fields_of(store, table, [*store.factors, "key"])}
+    differ = [name for name, classes in fields.items() if len(classes) > 1]
+    labels, numbers = ["language", "genre", "family"], ["tempo", "energy", "level_db", "tilt_db"]
+    assert differ == [*labels, "artist", "key", "split", *numbers]
+    assert fields["key"] == ["B", "C"]
 
 
 def test_clusters_take_the_class_they_match_best_one_to_one():
@@ -63,9 +65,9 @@ def test_clusters_take_the_class_they_match_best_one_to_one():
 
 def test_a_saved_list_holds_pictures_sounds_and_the_rejected_files(store, monkeypatch):
     rejected = pd.DataFrame({"path": [HOSTILE], "reason": ["empty"], "size": [0]})
+    monkeypatch.setattr("vaelib.explore.clips.MOST_PICTURES", 12)
     view = clip_browser(store, store.fit_scaler(), rejected)
     monkeypatch.setattr("vaelib.explore.page.SOUND_BYTES", 60_000)
-    monkeypatch.setattr("vaelib.explore.clips.MOST_PICTURES", 12)
     html = view.offline
     assert not re.search(r"""(?:src|href)=["'](?!data:)|https?://|@import|url\(""", html) and HOSTILE not in html
     data = data_of(html)
@@ -77,14 +79,14 @@ def test_a_saved_list_holds_pictures_sounds_and_the_rejected_files(store, monkey
 
 def test_the_page_asks_and_the_kernel_answers_with_picture_sound_or_a_reason(store, monkeypatch):
     live = clip_browser(store, store.fit_scaler())
-    assert live.reply("picture", 3)["answer"]["picture"].startswith("data:image/")
-    assert live.reply("sound", 3)["answer"].startswith("data:audio/mpeg")
+    (seen, heard), _ = live.ask([["picture", 3], ["sound", 3]], [])
+    assert seen["answer"]["picture"].startswith("data:image/") and heard["answer"].startswith("data:audio/mpeg")
 
     def gone(self, row):
         raise OSError("is gone")
 
     monkeypatch.setattr(type(store), "load", gone)
-    assert live.reply("sound", 2) == {"error": "is gone"}
+    assert live.ask([["sound", 2]], [])[0] == [{"error": "is gone"}]
 
 
 def test_maps_hold_clips_with_labels_clusters_and_margins_and_what_is_selected_is_rows_in_python(runs, flat):
@@ -97,7 +99,7 @@ def test_maps_hold_clips_with_labels_clusters_and_margins_and_what_is_selected_i
     assert set(fields["margin (nats)"][0]) == {-1} and len(fields["margin (nats)"][1]) == len(rows)
     assert len(data["answers"]) >= len(rows) and len(data["library"]) < 700_000
     np.testing.assert_array_equal(view.selected, rows)
-    view.reply("select", [0, 2])
+    view.ask([["select", [0, 2]]], [])
     np.testing.assert_array_equal(view.selected, rows[[0, 2]])
 
 
@@ -107,7 +109,9 @@ def test_neighbours_are_those_of_the_space_and_never_of_the_same_artist():
     assert found["near"] == [[[2, 3], [2, 3], [3, 1], [2, 1]]] and found["groups"] == [0, 0, 1, 2]
 
 
-def test_maps_of_what_does_not_belong_together_are_refused(runs):
+def test_maps_are_named_by_run_and_seed_and_what_does_not_belong_together_is_refused(runs, tiny_runs):
+    found = data_of(latent_map([tiny_runs["conv_vae"], tiny_runs["seed1"]]).offline)
+    assert found["maps"] == ["conv_vae, seed 0", "conv_vae, seed 1"]
     other = replace(runs[0], config=replace(runs[0].config, fingerprint="other"))
     for given in ([], [runs[0], other]):
         with pytest.raises(InputError):

@@ -35,11 +35,7 @@ def test_gaussian_nll_is_that_of_a_normal(log_sigma):
 def test_gaussian_kl_is_the_kl_divergence(prior_mean):
     q = posterior()
     found = losses.gaussian_kl(q, torch.full_like(q.mean, prior_mean))
-    prior = Normal(prior_mean, 1.0)
-    assert torch.allclose(found, kl_divergence(normal(q), prior), atol=1e-5)
-    torch.manual_seed(0)
-    z = normal(q).sample((200_000,))
-    assert torch.allclose(found, (normal(q).log_prob(z) - prior.log_prob(z)).mean(0), atol=0.03)
+    assert torch.allclose(found, kl_divergence(normal(q), Normal(prior_mean, 1.0)), atol=1e-5)
 
 
 def test_the_elbo_is_summed_over_bins_and_averaged_over_the_batch():
@@ -130,21 +126,6 @@ def test_the_bound_lies_below_the_evidence_and_a_fitted_posterior_comes_close(wi
     assert evidence - 1.5 * windows < fitted < evidence + 0.05  # 0.05: Monte Carlo's own error
 
 
-@torch.no_grad()
-def test_the_bound_is_tight_where_the_posterior_is_exact():
-    model = vade()
-    for p in model.decoder.parameters():
-        p.zero_()  # x does not depend on z: the posterior is the prior
-    model.set_mixture(torch.tensor([0.2, 0.3, 0.5]), torch.ones(3, 2), torch.full((3, 2), 0.5))
-    x = torch.rand(4, 1, 16, 16)
-    q = Posterior(torch.ones(4, 2), torch.full((4, 2), math.log(0.5)))
-    out = model(x)._replace(posterior=q, z=normal(q).sample())
-    terms = losses.mixture_elbo(model, x, out, None, WEIGHTS | {"windows": 2})
-    evidence = [sum(log_evidence(model, x[i : i + 1], 10) for i in pair) for pair in ((0, 1), (2, 3))]
-    found = -sum(terms.values()).view(2, 2).sum(1)
-    assert torch.allclose(found, torch.stack(evidence), rtol=1e-5)
-
-
 def test_kl_warmup_rises_linearly_and_stays_also_in_the_joint_phase():
     cfg = TrainConfig(epochs=20, kl_warmup=0.25, beta=4.0)
     at = [losses.weights_at(cfg, e, False)["kl"] for e in (0, 1, 2.5, 5, 6, 20, math.inf)]
@@ -152,12 +133,6 @@ def test_kl_warmup_rises_linearly_and_stays_also_in_the_joint_phase():
     vade = losses.weights_at(TrainConfig(epochs=2, pretrain_epochs=8, mixture_weight=5.0), 0.5, True, windows=2)
     assert (vade["kl"], vade["kl_z"], vade["kl_c"], vade["mixture"], vade["windows"]) == (1.0, 5.0, 5.0, 5.0, 2.0)
     assert losses.weights_at(TrainConfig(kl_warmup=0.0), 0, False)["kl"] == 1.0
-
-
-def test_a_fixed_sigma_moves_geometrically():
-    cfg = TrainConfig(epochs=10, sigma=0.4, sigma_end=0.1)
-    assert [losses.weights_at(cfg, e, False)["sigma"] for e in (0, 5, 10, 99)] == pytest.approx([0.4, 0.2, 0.1, 0.1])
-    assert losses.weights_at(TrainConfig(), 3, False)["sigma"] == 0
 
 
 def test_learning_rate_rises_then_falls_along_half_a_cosine_in_each_phase():

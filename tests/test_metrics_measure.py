@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.cluster import KMeans
@@ -70,7 +71,7 @@ def test_the_untrained_network_is_the_one_that_the_run_started_from(run):
 def test_independent_components_find_sources_that_principal_ones_mix():
     rng = np.random.default_rng(0)
     sources, patterns = rng.uniform(-1, 1, (800, 2)), rng.normal(size=(2, 6, 5))
-    x, factors = np.einsum("ns,sft->nft", sources, patterns).reshape(800, -1), {"a": sources[:, 0], "b": sources[:, 1]}
+    x, factors = np.einsum("ns,sft->nft", sources, patterns).reshape(800, -1), pd.DataFrame(sources)
     codes = measure.linear_codes(x, np.arange(800) < 600, 2, 0)
     assert codes["pca"].shape == codes["ica"].shape == (800, 2)
     assert measure.mig(codes["ica"], factors).mean > measure.mig(codes["pca"], factors).mean + 0.2

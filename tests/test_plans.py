@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vaelib import batch, plans
-from vaelib.batch import MODEL_NOTEBOOKS, NotebookFailedError, Outcome
+from vaelib.batch import NotebookFailedError, Outcome, execute_plan
 from vaelib.config import ROOT, InputError
-from vaelib.plans import execute_plan, make_plan, read_plan, runs_of
+from vaelib.plans import MODEL_NOTEBOOKS, make_plan, read_plan, runs_of
 
 RUN = "runs: [{model: vade}]\n"
 DESK = "corpora:\n  desk: {demo: desk, clips_per_genre: 60}\n  a: {seed: 1}\n  b: {fixed: [], windows: anywhere}\n"
@@ -25,11 +25,11 @@ def written(tmp_path):
     return read
 
 
-def trainings(plan: plans.Plan) -> list[batch.Job]:
+def trainings(plan):
     return [job for job in plan.jobs if job.notebook != "01_preprocess"]
 
 
-def titles(plan: plans.Plan) -> list[str]:
+def titles(plan):
     """Of the trainings, without the number of the notebook."""
     return [job.title.partition("_")[2] for job in trainings(plan)]
 
@@ -65,10 +65,8 @@ def test_a_list_in_a_corpus_is_a_grid_of_corpora(written):
         "corpora: {a: {clips_per_genre: 4, variation: [0, 0.5], fixed: [key, tempo]}}\nseeds: [0, 1]\n" + RUN
     )
     assert [c.store.stem for c in plan.corpora] == [f"demo-4x6s-c0-v{v}-tempo+key-s0-compact" for v in ("0", "0.5")]
-    assert plan.corpora[1].job.parameters == {
-        "demo": "styles", "clips_per_genre": 4, "clip_seconds": 6.0, "composition": 0.0, "variation": 0.5,
-        "fixed": "tempo+key", "seed": 0, "profile": "compact",
-    }  # fmt: skip
+    given = {"clips_per_genre": 4, "variation": 0.5, "fixed": "key+tempo", "profile": "compact"}
+    assert plan.corpora[1].job.parameters == given
     stores = [Path(job.parameters["store"]).stem for job in trainings(plan)]
     assert stores == [c.store.stem for c in plan.corpora] * 2  # the first seed of every corpus before the second
 
@@ -105,10 +103,9 @@ def test_a_rendered_corpus_may_be_deleted_but_not_half_made(written, data):
     assert not corpus.is_current()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "plans").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_plans_of_the_repository_are_good(path):
-    plan = read_plan(path)
-    assert {job.notebook for job in trainings(plan)} == set(MODEL_NOTEBOOKS.values())
+def test_the_plans_of_the_repository_are_good():
+    for path in (ROOT / "plans").glob("*.yaml"):
+        assert {job.notebook for job in trainings(read_plan(path))} == set(MODEL_NOTEBOOKS.values())
 
 
 def test_changes_reach_defaults_runs_seeds_and_corpora(written, monkeypatch, tmp_path):
@@ -133,27 +130,21 @@ def test_changes_reach_defaults_runs_seeds_and_corpora(written, monkeypatch, tmp
     ("text", "says"),
     [
         ("", "plan.yaml: Input should be a valid dictionary"),
-        ("runs: []\n", "plan.yaml.runs: .*at least 1"),
         ("runs:\n  - {model: vade}\n  - {model: vead}\n", r"model in runs\.1 'vead': did you mean 'vade'"),
         ("runs:\n  - {model: conv_vae, beta: 2}\n", r"parameter of 03_conv_vae in runs\.0 'beta'"),
         ("runs:\n  - {model: vade, seed: 2}\n", r"parameter of 06_vade in runs\.0 'seed'"),
-        ("runs:\n  - {model: vade, epochs: many}\n", r"06_vade\.epochs: .*integer"),
         ("runs:\n  - {model: vade, epochs: 0}\n", "epochs must be positive"),
         ("runs:\n  - {model: cvae, condition: genra}\n", "did you mean 'genre'"),
-        ("runs:\n  - {model: cvae, priors: 'standard,fixd'}\n", "did you mean 'fixed'"),
         (RUN + "defaults: {epocs: 2}\n", "did you mean 'epochs'"),
-        (RUN + "defaults: {settings: sigm=0.2}\n", "did you mean 'sigma'"),
         (RUN + "defaults: {settings: sigma=-1}\n", "sigma must not be negative"),
         (RUN + "seeds: [0, -1]\n", r"plan\.yaml\.seeds\.1: .*greater than or equal to 0"),
         (RUN + "profile: full\n", "at least 3 clips .* of 30.0 s"),
         (RUN + "corpora: {a: {variation: 2}}\n", r"corpora\.a: variation must be a number from 0 to 1"),
         (RUN + "corpora: {a: {fixed: [tempo, kee]}}\n", "did you mean 'key'"),
-        (RUN + "corpora: {a: {demo: desk, variation: 0}}\n", r"corpora\.a: the desk is one loop"),
         (RUN + "corpora: {a: {folder: x, seed: 1}}\n", r"name in corpora\.a 'seed'"),
         (RUN + "corpora: {a: {demo: desk}}\n", "one desk at most"),
         (RUN + "corpora: {a: {}, b: {split_seed: 1}}\n", "two corpora share a store"),
         ("corpora: {a: {}, d: {demo: desk}}\nruns: [{model: vade, corpora: d}]\n", r"corpus in runs\.0 'd'"),
-        ("runs: [{model: vade\n", "no plan can be read at"),
         ("runs: !!python/object:os.system [x]\n", "no plan can be read at"),
     ],
 )
@@ -207,10 +198,11 @@ def test_corpora_come_before_trainings_and_trainings_before_the_comparison(execu
 
 def test_a_failure_is_raised_at_the_end_and_a_summary_is_written(executed, written, data, tmp_path):
     executed.failing.add("06_vade")
+    plan = written("runs: [{model: [vade, basic_vae]}]\n")
     with pytest.raises(NotebookFailedError, match="06_vade failed"):
-        execute_plan(written("runs: [{model: [vade, basic_vae]}]\n"))
+        execute_plan(plan)
+    assert runs_of(plan) == ([], ["02_basic_vae-seed0: no finished run", "06_vade-seed0: no finished run"])
     assert "06_vade failed" in (tmp_path / "papermill" / "summary.csv").read_text()
-    assert executed.seen[-1].check() == "the plan has no finished run"
 
 
 def test_a_label_with_one_class_gets_no_conditional_model(store, executed, monkeypatch):
@@ -221,8 +213,3 @@ def test_a_label_with_one_class_gets_no_conditional_model(store, executed, monke
     alike = dataclasses.replace(store, table=store.table.assign(genre="pop"))
     monkeypatch.setattr(plans, "open_store", lambda path: alike)
     assert "fewer than two classes of genre" in job.check()
-
-
-def test_runs_of_a_plan_that_was_never_executed(written):
-    folders, missing = runs_of(written(RUN))
-    assert folders == [] and missing == ["06_vade-seed0: no finished run"]

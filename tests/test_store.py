@@ -19,7 +19,6 @@ import pytest
 import soundfile
 import zarr
 from conftest import RATE, TINY, tone, write_tones
-from distributed import LocalCluster
 from test_splits import melody
 
 from vaelib import audio, collection
@@ -177,14 +176,9 @@ def test_a_second_build_does_nothing(small, data, loads):
     assert {p: p.stat().st_mtime_ns for p in data.rglob("*")} == before
 
 
-def test_the_store_does_not_depend_on_who_makes_it(small, data, whole, loads, monkeypatch):
-    path = build_store(small, TINY, workers=3)
-    assert content(path) == whole and len([p for p in whole if p.startswith("log_mel/c/")]) == 4
-    shutil.rmtree(path)
-    loads.clear()
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0) as cluster:
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-        assert content(build_store(small, TINY)) == whole and not loads  # nothing was decoded in this process
+def test_the_store_does_not_depend_on_the_number_of_threads(small, data, whole):
+    assert content(build_store(small, TINY, workers=3)) == whole
+    assert len([p for p in whole if p.startswith("log_mel/c/")]) == 4
 
 
 PLACES = [(zarr.core.attributes.Attributes, "put"), (collection, "groups"), (Path, "rename")]

@@ -302,7 +302,7 @@ def test_the_mixture_rests_in_the_first_phase_and_what_is_held_while_it_is_held(
 
 
 def test_a_fixed_sigma_is_no_parameter():
-    stepper, terms = stepped("beta_vae", epochs=2, sigma=0.4, sigma_end=0.1)
+    stepper, terms = stepped("beta_vae", epochs=2, sigma=0.2)
     assert stepper.model.log_sigma.exp().item() == pytest.approx(0.2)
     assert id(stepper.model.log_sigma) not in {id(p) for g in stepper.optimizer.param_groups for p in g["params"]}
     expected = 0.5 * 256 * terms["mse"] / 0.2**2 + 256 * math.log(0.2 * math.sqrt(2 * math.pi))

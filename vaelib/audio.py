@@ -41,7 +41,6 @@ FFMPEG = {
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,truehd,tta,voc,vqf,w64,wav,wv",
 }
 GUESSED = ("aac", "ac3", "amr", "dts", "eac3", "loas", "mp3", "mpegts")  # their length is a guess from the bit rate
-STREAMS = ("FLAC", "MP3", "OGG")  # what may be cut anywhere, or hold one stream after the other
 PADDING = 4 * 1152  # samples that an encoder may add
 CHUNK = re.compile(rb"[\w ]{4}")  # begins what may follow the samples of a WAV; else these go on
 
@@ -88,8 +87,7 @@ def _reasons() -> Iterator[None]:
 def header(path: Path) -> Header:
     """Length, rate, channels and format of a sound file, by its content, whatever its suffix.
 
-    What libsndfile does not read to the end FFmpeg decodes to find how long it is. UnreadableAudio: the file is not
-    there, holds nothing that either can decode, or samples that are no levels.
+    UnreadableAudio: it is not there, nothing that libsndfile or FFmpeg decode, or its samples are no levels.
     """
     with closing(_open(*_identify(path))) as sound:
         frames = sound.frames
@@ -100,8 +98,7 @@ def header(path: Path) -> Header:
                 peak = max(peak, np.abs(block[np.isfinite(block)]).max(initial=0.0))
             _check_peak(peak)
         codec = sound.subtype if sound.format == "OGG" else sound.format  # Ogg holds Vorbis, Opus, …
-        seconds = frames / sound.samplerate
-        lost = getattr(sound, "claimed", 0.0) - seconds
+        lost = getattr(sound, "claimed", 0.0) - (seconds := frames / sound.samplerate)
         return Header(seconds, sound.samplerate, sound.channels, codec, lost if lost > 0.02 * seconds + 0.1 else 0.0)
 
 
@@ -110,15 +107,10 @@ _thread = threading.local()  # its `open`: the file that this thread read last, 
 
 @_reasons()
 def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """(samples, channels) float32 of `seconds` of a file (None: all that is left) from `start` on, full scale 1; Hz.
-
-    UnreadableAudio: it cannot be decoded.
-    """
+    """(samples, channels) float32 of `seconds` of a file (None: all that is left) from `start` on, full scale 1; Hz."""
     key = _identify(path)
     known, sound = _thread.__dict__.pop("open", (None, None))  # put back if all goes well
     if known != key or sound.tell() > round(start * sound.samplerate):
-        if sound is not None:
-            sound.close()
         sound = _open(*key)
     first = min(round(start * sound.samplerate), sound.frames)
     # FFmpeg, and a decoder of MP3, cannot jump well: from front to back, and left open for the next part
@@ -136,7 +128,6 @@ def samples(path: Path, start: float = 0.0, seconds: float | None = None) -> tup
 
 
 def _identify(path: Path) -> tuple[Path, int, int]:
-    """A file, its time and its size in bytes: what tells it from another of that name."""
     if not os.access(path, os.R_OK):
         raise UnreadableAudio("is not there, or may not be read; correct the manifest or the permissions")
     if (about := path.stat()).st_size == 0:
@@ -155,7 +146,7 @@ def _is_whole(path: Path, *version: int) -> bool:
     try:
         file = os.open(path, os.O_RDONLY)
         with soundfile.SoundFile(file) as sound:
-            if sound.format in STREAMS:
+            if sound.format in ("MP3", "OGG"):  # may be cut anywhere, or hold one stream after the other
                 stream = _stream(path, sound.format.lower())
                 with stream.container as container:
                     ticks = sum(packet.duration or 0 for packet in container.demux(stream))
@@ -164,13 +155,16 @@ def _is_whole(path: Path, *version: int) -> bool:
                     return abs(more) <= PADDING
             sound.seek(sound.frames - 1)
             last, after = sound.read(1), os.read(file, 5).lstrip(b"\0")
+            if sound.format == "FLAC":  # a second stream may follow, in which a jump may end
+                os.lseek(file, 0, os.SEEK_SET)
+                streams = sum(block.count(b"fLaC") for block in iter(lambda: os.read(file, 1 << 20), b""))
+                return len(last) == 1 and not after and streams == 1
             return len(last) == 1 and ("WAV" not in sound.format or not after or bool(CHUNK.match(after)))
     except Exception:  # of many kinds
         return False
 
 
 def _stream(path: Path, container: str | None = None) -> AudioStream:
-    """The first sound track of a file, opened by FFmpeg."""
     import av
 
     with path.open("rb") as file:
@@ -210,7 +204,6 @@ class _Track:
         self.tell, self.close = lambda: self._at, self._stream.container.close
 
     def _decode(self) -> Iterator[AudioFrame]:
-        """Frames of float32, all channels of a sample together; damaged packets are passed over."""
         import av
 
         to_float, good, bad = av.AudioResampler("flt"), 0, 0
@@ -271,22 +264,23 @@ def frames_of(seconds: float, fe: FrontEnd) -> int:
 def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> tuple[Tensor, Levels]:
     """Decode a file, or a part of it, to mono (samples,) float32 at the front end's rate, and measure it.
 
-    Zeros fill what lacks a hair of one window. UnreadableAudio: it cannot be decoded, holds NaN, infinite or far too
-    large samples, is silent or too short, or its channels cancel each other.
+    Zeros fill what lacks a hair of one window. UnreadableAudio says why a sound cannot be used.
     """
     import librosa
     import torch
     from torchaudio.functional import resample
 
     data, rate = samples(path, start, seconds)
-    peak = float(np.abs(data).max(initial=0.0))
+    peak = float((loud := np.abs(data)).max(initial=0.0))
     if not math.isfinite(peak):
         raise UnreadableAudio("holds NaN or infinite samples; export it again")
     _check_peak(peak)
-    wave, channels = data.mean(1), data.shape[1]
-    unlike = data.var(0).sum() / channels**2 if channels > 1 and len(data) else 0.0  # power if they were independent
-    if unlike > SILENT**2 and wave.var() < CANCELLED * unlike:
-        raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
+    wave, channels = data[:, 0], data.shape[1]
+    if channels > 1 and len(data):
+        wave = data.mean(1)
+        unlike = data.var(0).sum() / channels**2  # power if they were independent
+        if unlike > SILENT**2 and wave.var() < CANCELLED * unlike:
+            raise UnreadableAudio("has channels that cancel each other; export one of them as a mono file")
     if max(rate, fe.sample_rate) // math.gcd(rate, fe.sample_rate) > MOST_RATIO:
         wave = librosa.resample(wave, orig_sr=rate, target_sr=fe.sample_rate, fix=False)  # soxr's
     elif rate != fe.sample_rate:
@@ -296,9 +290,10 @@ def read(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = N
         raise UnreadableAudio("is silent (peak below -100 dBFS); remove it or replace it")
     block = int(BLOCK_S * fe.sample_rate)
     power = np.square(wave[: len(wave) // block * block]).reshape(-1, block).mean(1)
-    clipped, silent = float(np.mean(np.abs(data) >= FULL_SCALE)), float(np.mean(power < BLOCK_SILENT**2))
+    clipped, silent = np.count_nonzero(loud >= FULL_SCALE) / loud.size, float(np.mean(power < BLOCK_SILENT**2))
     levels = Levels(peak, clipped, silent, 10 * math.log10(max(power.mean(), FLOOR)))
-    return torch.from_numpy(np.pad(wave, (0, max(fe.min_samples - len(wave), 0)))), levels
+    short = fe.min_samples - len(wave)
+    return torch.from_numpy(np.pad(wave, (0, short)) if short > 0 else wave), levels
 
 
 def load(path: Path, fe: FrontEnd, start: float = 0.0, seconds: float | None = None) -> Tensor:
@@ -340,15 +335,15 @@ def log_mel(wave: Tensor, fe: FrontEnd) -> Tensor:
     window, bank, parts = torch.hann_window(fe.n_fft), mel_bank(fe), []
     frames = torch.nn.functional.pad(wave, (fe.n_fft // 2,) * 2).unfold(0, fe.n_fft, fe.hop)  # (frame, sample)
     for some in frames.split(FRAMES):
-        power = torch.view_as_real(torch.fft.rfft(some * window)).square_()  # (frame, bin, 2)
-        parts.append(bank @ (power[..., 0] + power[..., 1]).numpy().T)
+        squares = torch.view_as_real(torch.fft.rfft(some * window)).square_().permute(2, 1, 0)  # (2, bin, frame)
+        power = torch.empty(squares.shape[1:])  # in this order of memory, which the product needs
+        parts.append(bank @ torch.add(*squares, out=power).numpy())
     return torch.from_numpy(np.concatenate(parts, axis=1)).clamp_min_(FLOOR).log10_().mul_(10.0)
 
 
 def level_and_tilt(db: np.ndarray) -> tuple[float, float]:
     """Level and tilt (lowest to highest band) in dB of a (mel, frame) clip: of the line through its mean spectrum."""
-    x = np.linspace(-0.5, 0.5, db.shape[0])
-    spectrum = db.mean(1)
+    x, spectrum = np.linspace(-0.5, 0.5, db.shape[0]), db.mean(1)
     return float(spectrum.mean()), float(spectrum @ x / (x @ x))
 
 
@@ -401,6 +396,5 @@ def to_sound(db: np.ndarray, fe: FrontEnd, iterations: int = 100) -> np.ndarray:
     magnitude, window = torch.from_numpy(np.sqrt(linear)), torch.hann_window(fe.n_fft)
     with torch.random.fork_rng(devices=[]):  # the first phases are drawn at random
         torch.manual_seed(0)
-        how = {"power": 1.0, "n_iter": 32, "momentum": 0.99, "length": None, "rand_init": True}
-        wave = griffinlim(magnitude, window, fe.n_fft, fe.hop, fe.n_fft, **how).numpy()
+        wave = griffinlim(magnitude, window, fe.n_fft, fe.hop, fe.n_fft, 1.0, 32, 0.99, None, rand_init=True).numpy()
     return (0.9 * wave / max(np.abs(wave).max(), FLOOR)).astype(np.float32)

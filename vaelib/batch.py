@@ -2,105 +2,50 @@
 
 from __future__ import annotations
 
-import ast
+import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
-from functools import cache, partial
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import dask
 import nbformat
 import pandas as pd
 import papermill as pm
-from distributed import Future, get_worker
+from dask.system import CPU_COUNT
+from distributed import Client, Future, LocalCluster, SpecCluster, get_worker
+from distributed.security import Security
 from filelock import FileLock
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbconvert.filters import strip_ansi
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from tqdm import tqdm
 
 from . import report
-from .config import InputError, code_version, digest, notebooks_dir, one_of, outputs_dir, papermill_dir, write_atomic
-from .store import attributes
-from .workers import GONE, NOTEBOOK, Workers, connected, kernel_environment, places
+from .config import InputError, notebooks_dir, outputs_dir, papermill_dir, write_atomic
+from .plans import Job, Plan, checked
 
-MODEL_NOTEBOOKS = {
-    "basic_vae": "02_basic_vae",
-    "conv_vae": "03_conv_vae",
-    "beta_vae": "04_beta_vae",
-    "cvae": "05_conditional_vae",
-    "vade": "06_vade",
-}
 INTERRUPTED = "interrupted: finished runs and checkpoints are kept, the same command continues"
+GONE = "the Dask scheduler went away; the same command continues on another one"
+NOTEBOOK = "notebook"  # what a worker has one of, because it executes one notebook at a time
+SECONDS = 10  # that a scheduler may take to answer
 POLL = 0.3  # seconds until a batch looks again who is free
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
+# A notebook that has killed its worker twice is not tried a third time; a worker has longer than 15 s to come back
+SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.deploy.lost-worker-timeout": "10 minutes"}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class NotebookFailedError(RuntimeError):
     """A notebook stopped with an error; the message names it, the error and the kept file."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One notebook with parameters."""
-
-    notebook: str  # name without suffix, e.g. `03_conv_vae`
-    parameters: dict[str, Any] = field(default_factory=dict)  # values for its parameters cell
-    label: str = ""  # part of the title, e.g. `language`
-    page: bool = True  # whether it becomes an HTML page, with explorers in it
-    again: bool = False  # execute it also where it is done
-    needs: tuple[int, ...] = ()  # numbers of earlier jobs without which this one is left out
-    after: tuple[int, ...] = ()  # numbers of earlier jobs that it waits for, whatever comes of them
-    check: Callable[[], str] | None = None  # called before it starts: a reason to leave it out, or ""
-    cells: tuple[str, ...] = ()  # tags of the only cells to execute, besides the parameters; (): all
-
-    @property
-    def title(self) -> str:
-        """Notebook and label; of a training also its settings, because several of one notebook run at a time."""
-        words = [self.notebook, self.label]
-        if self.notebook in MODEL_NOTEBOOKS.values():
-            given = {k: v for k, v in self.parameters.items() if not isinstance(v, str) and v is not False}
-            words += [f"{name}{value:g}" if value is not True else name for name, value in given.items()]
-        return "-".join(w for w in words if w)
-
-    def source(self) -> nbformat.NotebookNode:
-        """The notebook to execute."""
-        nb = nbformat.read(notebooks_dir() / f"{self.notebook}.ipynb", 4)
-        if self.cells:
-            nb.cells = [c for c in nb.cells if {"parameters", *self.cells} & {*c.metadata.get("tags", [])}]
-        return nb
-
-    @property
-    def final(self) -> Path:
-        """The executed notebook: its name has a digest of code, parameters, stores, and of the code that trains."""
-        code = [cell.source for cell in self.source().cells if cell.cell_type == "code"]
-        stores = [attributes(self.parameters.get(name, "")).get("fingerprint", "") for name in ("store", "desk")]
-        name = digest([code, self.parameters, stores, self.page, version("vaelib"), code_version()])
-        return papermill_dir() / f"{self.title}-{name}.ipynb"
-
-    def runs(self, outputs: Path | str | None = None) -> list[Path]:
-        """Folders of the training runs of the newest notebook, executed or failed, that had these parameters."""
-        given = checked(self.notebook, self.parameters)
-        files = [p for p in papermill_dir().glob(f"{self.notebook}-*.ipynb") if not p.name.endswith(".partial.ipynb")]
-        for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True):
-            metadata = nbformat.read(path, 4).metadata
-            if metadata.get("papermill", {}).get("parameters") == given:
-                return [Path(outputs or outputs_dir()) / name for name in metadata.get("vaelib", {}).get("runs", [])]
-        return []
-
-    def is_done(self) -> bool:
-        """Whether it is executed with these parameters and this code, and its training runs are still there."""
-        return self.final.is_file() and all((folder / "done.json").is_file() for folder in self.runs())
 
 
 @dataclass(frozen=True)
@@ -109,9 +54,9 @@ class Outcome:
 
     job: Job
     state: str  # `done`, `already done`, `failed`, `refused` (by the notebook: bad input) or `left out`
-    seconds: float = 0.0
-    path: Path | None = None  # the executed notebook, or what is kept of a failed one
     reason: str = ""  # why it failed, was refused or left out
+    path: Path | None = None  # the executed notebook, or what is kept of a failed one
+    seconds: float = 0.0
     around: float = 0.0  # of the seconds, those that no cell took: kernel, page, index
 
 
@@ -121,38 +66,6 @@ def raise_failures(outcomes: Sequence[Outcome]) -> None:
     if bad:
         kind = InputError if all(o.state == "refused" for o in bad) else NotebookFailedError
         raise kind(" | ".join(dict.fromkeys(o.reason for o in bad)))
-
-
-def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
-    """Values as a pydantic model; InputError: an unknown name, or a value that the model does not take."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as e:
-        error = e.errors()[0]
-        place = ".".join([str(part) for part in (where, *error["loc"])])
-        if error["type"] == "extra_forbidden":
-            one_of(f"name in {where}", str(error["loc"][-1]), model.model_fields)
-        raise InputError(f"{place}: {error['msg']}, but it is {repr(error['input'])[:200]}") from None
-
-
-@cache
-def _parameters(path: Path) -> type[BaseModel]:
-    """The cell tagged `parameters` of a notebook as a pydantic model: names, types, defaults."""
-    cells = [cell.source for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
-    lines = [node for node in ast.parse("\n".join(cells)).body if isinstance(node, ast.AnnAssign)]
-    found = {node.target.id: ast.literal_eval(node.value) for node in lines}
-    return create_model(path.stem, __config__=STRICT, **{name: (type(value), value) for name, value in found.items()})
-
-
-def defaults(notebook: str) -> dict[str, Any]:
-    """Names and default values in a notebook's parameters cell."""
-    return dict(_parameters(notebooks_dir() / f"{notebook}.ipynb")())
-
-
-def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with the types of their defaults (a command line has strings); InputError as of `validated`."""
-    values = validated(_parameters(notebooks_dir() / f"{notebook}.ipynb"), given, f"notebook {notebook}")
-    return {name: getattr(values, name) for name in given}
 
 
 class _Client(PapermillNotebookClient):
@@ -167,19 +80,15 @@ class _Client(PapermillNotebookClient):
 
 
 class _Engine(NBClientEngine):
-    """papermill's engine with the notebook's live line passed to `show`, and the training runs noted in its metadata.
-
-    Without a `page` explorers are not drawn. The kernel's sockets lie in a folder of this user.
-    """
+    """papermill's engine: live lines go to `show`, training runs are noted, without a `page` no explorer is drawn."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, show, page, **kwargs):
-        too_long = len(os.fsencode(tempfile.gettempdir())) > 80  # the path of a socket has at most 107 bytes
-        with tempfile.TemporaryDirectory(prefix="vaelib-", dir="/tmp" if too_long else None) as folder:  # noqa: S108
+        # the kernel's sockets lie there: a folder of this user, with a short name whatever TMPDIR is
+        with tempfile.TemporaryDirectory(prefix="vaelib-", dir="/tmp") as folder:
             trained, log = Path(folder, "runs"), Path(folder, "kernel.log")
             trained.touch()
-            environment = os.environ | kernel_environment() | {"VAELIB_TRAINED": str(trained)}
-            environment |= {} if page else {"VAELIB_NO_PLAYERS": "1"}
+            environment = os.environ | {"VAELIB_TRAINED": str(trained)} | ({} if page else {"VAELIB_NO_PLAYERS": "1"})
             client = _Client(nb_man, startup_timeout=120, timeout=None, coalesce_streams=True)
             client.show, own = show, KernelSpecManager(kernel_dirs=[])  # no other kernel that is called python3
             client.km = AsyncKernelManager(kernel_spec_manager=own, transport="ipc", ip=f"{folder}/k")
@@ -203,54 +112,50 @@ def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
     While it runs the file is called `….partial.ipynb`, after an error `….failed.ipynb` (with a `….failed.log`):
     neither looks finished. A finished one has its HTML page beside it.
     """
-    started, state, path, reason, cells, final = time.monotonic(), "already done", None, "", 0.0, job.final
+    started, cells, final = time.monotonic(), None, job.final
+    kept, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
     lock = papermill_dir() / ".locks" / f"{final.stem}.lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            if job.again or not job.is_done():
-                cells = _execute(job, final, show)
-                state = "done"
-        path = final
-    except InputError as e:
-        state, reason = "refused", str(e)
-    except Exception as e:  # a notebook that failed, a full disk, or the like
-        failed = final.with_suffix(".failed.ipynb")
-        state, path, reason = "failed", failed if failed.is_file() else None, str(e)
-    with suppress(OSError, InputError):  # an index that cannot be written does not undo the run
-        if not job.cells:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        try:
+            if not job.again and job.is_done():
+                return Outcome(job, "already done", path=final)
+            nb = _papermill(job, kept, show)
+            if job.page:
+                report.write_html(kept, final.with_suffix(".html"), title=final.stem)
+            kept.replace(final)
+            failed.unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
+            cells = sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
+            outcome = Outcome(job, "done", path=final)
+        except Exception as e:  # a notebook that failed, a full disk, or the like
+            if isinstance(e, InputError) or getattr(e, "ename", "") == "InputError":  # what it was given is wrong
+                kept.unlink(missing_ok=True)
+                return Outcome(job, "refused", getattr(e, "evalue", str(e)))
+            with suppress(OSError, InputError):  # a full disk must not hide why the notebook failed
+                kept.replace(failed)
+                write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
+            why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
+            why = f"{job.notebook} failed: {why}; see {failed}"
+            outcome = Outcome(job, "failed", why, failed if failed.is_file() else None)
+    if not job.cells:
+        with suppress(OSError, InputError):  # an index that cannot be written does not undo the run
             report.update_index()
     seconds = time.monotonic() - started
-    return Outcome(job, state, seconds, path, reason, seconds - cells if state == "done" else 0.0)
+    return replace(outcome, seconds=seconds, around=0.0 if cells is None else seconds - cells)
 
 
-def _execute(job: Job, final: Path, show: Callable[[str], object]) -> float:
-    """Execute a notebook and write its page; returns the seconds that its cells took."""
-    partial_, failed, log = (final.with_suffix(f".{kind}") for kind in ("partial.ipynb", "failed.ipynb", "failed.log"))
-    target = str(partial_).replace("{", "{{").replace("}", "}}")  # papermill puts parameters where braces are
+def _papermill(job: Job, target: Path, show: Callable[[str], object]) -> nbformat.NotebookNode:
+    """Execute a notebook, or those of its cells that the job names."""
+    nb = nbformat.read(notebooks_dir() / f"{job.notebook}.ipynb", 4)
+    if job.cells:
+        nb.cells = [c for c in nb.cells if {"parameters", *job.cells} & {*c.metadata.get("tags", [])}]
+    path = str(target).replace("{", "{{").replace("}", "}}")  # papermill puts parameters where braces are
     how = {"engine_name": "vaelib", "kernel_name": "python3", "progress_bar": False, "cwd": notebooks_dir()}
-    values = checked(job.notebook, job.parameters)
-    try:
-        nb = pm.execute_notebook(job.source(), target, values, **how, show=show, page=job.page)
-    except Exception as e:
-        if getattr(e, "ename", "") == "InputError":  # what it was given is wrong, not the notebook
-            partial_.unlink(missing_ok=True)
-            raise InputError(e.evalue) from e
-        if partial_.exists():
-            partial_.replace(failed)
-        with suppress(InputError):  # a full disk must not hide why the notebook failed
-            write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
-        why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
-        raise NotebookFailedError(f"{job.notebook} failed: {why}; see {failed}") from e
-    failed.unlink(missing_ok=True)
-    log.unlink(missing_ok=True)
-    if job.page:
-        report.write_html(partial_, final.with_suffix(".html"), title=final.stem)
-    partial_.replace(final)
-    return sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
+    return pm.execute_notebook(nb, path, checked(job.notebook, job.parameters), **how, show=show, page=job.page)
 
 
-class Board(AbstractContextManager):
+class _Board(AbstractContextManager):
     """One live line for each notebook that runs, and a line that stays for each that is over, on stderr."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -261,13 +166,11 @@ class Board(AbstractContextManager):
             tqdm.write(INTERRUPTED, file=sys.stderr)
 
     def show(self, number: int, line: str) -> None:
-        """The notebook of the job with this number shows a new line."""
         if number not in self.bars:
             self.bars[number] = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, disable=None)
         self.bars[number].set_description_str(f"{self.jobs[number].title}: {line}")
 
     def finish(self, number: int, outcome: Outcome) -> None:
-        """A notebook is over."""
         if number in self.bars:
             self.bars[number].close()
         self.over += 1
@@ -278,20 +181,103 @@ class Board(AbstractContextManager):
 
 def run_alone(job: Job) -> Path:
     """One notebook in this process, without workers; its lines are shown. Errors as of `raise_failures`."""
-    with Board([job]) as board:
+    with _Board([job]) as board:
         outcome = execute(job, partial(board.show, 0))
         board.finish(0, outcome)
     raise_failures([outcome])
     return outcome.path
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Which workers execute a batch; InputError: two of the last four, or a count for a running scheduler."""
+
+    count: int | None = None  # default: one for each GPU, else one for each core, at most four
+    gpus: str = ""  # `all`, or numbers with commas: a worker for each, which sees no other GPU
+    scheduler: str = ""  # address of a running one, whose workers offer `--resources "notebook=1"`
+    slurm: str = ""  # section of dask-jobqueue's configuration: what a worker asks the queue for
+    pbs: str = ""  # the same
+
+    def __post_init__(self) -> None:
+        given = [f"--{name}" for name in ("gpus", "scheduler", "slurm", "pbs") if getattr(self, name)]
+        given += ["--workers"] if self.scheduler and self.count else []
+        if len(given) > 1:
+            raise InputError(f"{given[0]} and {given[1]} exclude each other: give one of them")
+
+    def devices(self) -> list[str]:
+        """Numbers of this machine's GPUs to use, as CUDA_VISIBLE_DEVICES names them; InputError: there is no such."""
+        if self.scheduler or self.slurm or self.pbs:
+            return []
+        import torch  # here: it takes a second
+
+        count = torch.cuda.device_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        there = visible.split(",")[:count]
+        wanted = there if self.gpus in ("", "all") else [number.strip() for number in self.gpus.split(",")]
+        if self.gpus and (not there or not set(wanted) <= set(there)):
+            raise InputError(f"--gpus {self.gpus}: this machine has {', '.join(there) or 'no GPU'}")
+        return wanted
+
+
+@contextmanager
+def connected(workers: Workers, most: int = 4) -> Iterator[Client]:
+    """A client of workers that execute one notebook each at a time; more than `most` would have nothing to do.
+
+    InputError: no such GPU, no scheduler at the address, no worker that takes notebooks, or no dask-jobqueue.
+    """
+    with dask.config.set(SETTINGS), ExitStack() as stack:
+        cluster = workers.scheduler
+        if not cluster:
+            made = _queued(workers, most) if workers.slurm or workers.pbs else _local(workers, most)
+            cluster = stack.enter_context(made)
+        try:
+            client = stack.enter_context(Client(cluster, timeout=SECONDS, set_as_default=False))
+        except Exception as e:  # whatever answers there, or does not, is no Dask scheduler that lets us in
+            raise InputError(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`") from e
+        if workers.scheduler and not _places(client):
+            start = f'`dask worker {cluster} --resources "{NOTEBOOK}=1"`'
+            raise InputError(f"no worker of this scheduler takes notebooks: start one with {start}")
+        yield client
+
+
+def _places(client: Client) -> int:
+    """How many notebooks the workers take at a time; a queue may bring more of them later."""
+    there = client.scheduler_info(n_workers=-1)["workers"].values()
+    return round(sum(worker["resources"].get(NOTEBOOK, 0) for worker in there))
+
+
+def _local(workers: Workers, most: int) -> LocalCluster:
+    """Workers on this machine. The connection is encrypted: whoever can reach a scheduler can run code through it."""
+    count = workers.count or min(len(workers.devices()) or min(CPU_COUNT, 4), most)
+    return LocalCluster(
+        n_workers=count, threads_per_worker=max(1, CPU_COUNT // count), resources={NOTEBOOK: 1}, memory_limit=0,
+        protocol="tls://", security=Security.temporary(), silence_logs=logging.ERROR, dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
+
+
+def _queued(workers: Workers, most: int) -> SpecCluster:
+    kind, section = ("SLURMCluster", workers.slurm) if workers.slurm else ("PBSCluster", workers.pbs)
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise InputError("--slurm and --pbs need dask-jobqueue: `pip install dask-jobqueue`") from None
+    if section not in dask.config.get("jobqueue", {}):
+        raise InputError(f"dask-jobqueue has no section {section!r}: write it into ~/.config/dask/jobqueue.yaml")
+    offered = [*(dask.config.get(f"jobqueue.{section}.worker-extra-args", None) or []), "--resources", f"{NOTEBOOK}=1"]
+    keys = papermill_dir() / ".workers"  # whoever can read them can run code on the workers
+    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    safe = {"protocol": "tls://", "security": True, "shared_temp_directory": str(keys)}
+    cluster = getattr(dask_jobqueue, kind)(config_name=section, worker_extra_args=offered, **safe)
+    cluster.scale(jobs=workers.count or most)
+    return cluster
+
+
 def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
     """Execute notebooks on Dask's workers (default: this machine's); failures leave the others running.
 
-    A worker that dies (killed, out of memory) is started again and its notebook continues from its checkpoint; when it
-    has died twice, the notebook counts as failed. A killed batch is continued by the same call. Dask holds every
-    notebook that was given to a worker responsible for its death: so each is submitted when a worker is free.
-    InputError: a job's parameters are wrong (before anything runs), or there are no such workers.
+    A worker that dies is started again and its notebook continues; when it has died twice, the notebook has failed.
+    A killed batch is continued by the same call. InputError: wrong parameters (before anything runs), no such workers.
     """
     for job in jobs:
         checked(job.notebook, job.parameters)
@@ -299,22 +285,23 @@ def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
     about = topic, {k: v for k, v in os.environ.items() if k.startswith("VAELIB_")}, workers.devices()
     outcomes: dict[int, Outcome] = {}
     running: dict[int, Future] = {}
-    with connected(workers, len(jobs)) as client, Board(jobs) as board:
+    with connected(workers, len(jobs)) as client, _Board(jobs) as board:
         client.subscribe_topic(topic, lambda event: board.show(*event[1]))
         while len(outcomes) < len(jobs):
             waiting = [i for i in range(len(jobs)) if i not in outcomes and i not in running]
             ready = [i for i in waiting if outcomes.keys() >= {*jobs[i].needs, *jobs[i].after}]
-            for i in ready[: max(0, places(client) - len(running))]:
+            # Dask holds all notebooks that a worker was given responsible for its death: one at a time
+            for i in ready[: max(0, _places(client) - len(running))]:
                 given = (*about, i, jobs[i], [outcomes[k] for k in jobs[i].needs])
                 running[i] = client.submit(_work, *given, key=f"{topic}-{i}", resources={NOTEBOOK: 1}, pure=False)
             time.sleep(POLL)
             if client.status != "running":
-                return [outcomes.get(i, Outcome(job, "failed", reason=GONE)) for i, job in enumerate(jobs)]
+                return [outcomes.get(i, Outcome(job, "failed", GONE)) for i, job in enumerate(jobs)]
             for i in [i for i, future in running.items() if future.done()]:
                 try:
                     outcomes[i] = running.pop(i).result()
                 except Exception as e:  # its worker died
-                    outcomes[i] = Outcome(jobs[i], "failed", reason=f"{jobs[i].title}: {type(e).__name__}: {e}")
+                    outcomes[i] = Outcome(jobs[i], "failed", f"{jobs[i].title}: {type(e).__name__}: {e}")
                 board.finish(i, outcomes[i])
     return [outcomes[i] for i in range(len(jobs))]
 
@@ -322,11 +309,12 @@ def run(jobs: Sequence[Job], workers: Workers | None = None) -> list[Outcome]:
 def _work(topic: str, environment: dict, gpus: list[str], number: int, job: Job, needed: list[Outcome]) -> Outcome:
     """On a worker: execute one notebook in the driver's environment, unless what it needs is not there."""
     worker = get_worker()
-    os.environ.update(environment | ({"CUDA_VISIBLE_DEVICES": gpus[worker.name % len(gpus)]} if gpus else {}))
+    os.environ.update(environment | dict.fromkeys(THREADS, str(worker.state.nthreads)))
+    os.environ.update({"CUDA_VISIBLE_DEVICES": gpus[worker.name % len(gpus)]} if gpus else {})
     missing = [o.job.label or o.job.title for o in needed if not o.state.endswith("done")]
     why = f"{' and '.join(missing)} could not be made" if missing else job.check() if job.check else ""
     if why:
-        return Outcome(job, "left out", reason=why)
+        return Outcome(job, "left out", why)
     worker.log_event(topic, (number, "starting"))
     return execute(job, lambda line: worker.log_event(topic, (number, line)))
 
@@ -334,8 +322,29 @@ def _work(topic: str, environment: dict, gpus: list[str], number: int, job: Job,
 def write_summary(outcomes: Sequence[Outcome]) -> Path:
     """Write `summary.csv` beside the executed notebooks: one row per job; `around`: seconds that no cell took."""
     columns = ["run", "state", "seconds", "around", "notebook", "reason"]
-    rows = [
-        (o.job.title, o.state, round(o.seconds, 1), round(o.around, 1), o.path.name if o.path else "", o.reason)
-        for o in outcomes
-    ]
-    return write_atomic(papermill_dir() / "summary.csv", pd.DataFrame(rows, columns=columns).to_csv(index=False))
+    rows = [(o.job.title, o.state, o.seconds, o.around, o.path.name if o.path else "", o.reason) for o in outcomes]
+    table = pd.DataFrame(rows, columns=columns).round(1)
+    return write_atomic(papermill_dir() / "summary.csv", table.to_csv(index=False))
+
+
+def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = True) -> Path:
+    """Do what is missing of a plan: notebook 01 for each corpus, all trainings, one comparison; print a summary.
+
+    The comparison (unless `compare` is off) is made from what is there; its HTML report is returned. InputError: a
+    store or folder is not there (before anything runs); errors as of `raise_failures`.
+    """
+    workers, outputs = workers or Workers(), outputs_dir().resolve()
+    stale = [corpus.job.parameters for corpus in plan.corpora if not corpus.is_current()]  # before anything is done
+    jobs = [replace(job, again=job.parameters in stale) for job in plan.jobs]
+    target = outputs / (f"comparison-{plan.name}" if len(plan.music) > 1 else "comparison")
+    if compare:
+        given = {"outputs": outputs, "plan": plan.saved(), "target": target, "corpus": plan.music[0].store.stem}
+        given = {name: str(value) for name, value in given.items()}
+        jobs.append(Job("07_compare", given, again=True, after=tuple(range(len(jobs)))))
+    cores = min(workers.count or min(CPU_COUNT, 4), len(jobs))
+    about = f"about {plan.seconds() / cores / 60:.0f} minutes on {cores} cores"
+    print(f"{len(jobs)} notebooks: {about}", file=sys.stderr, flush=True)
+    outcomes = run(jobs, workers)
+    print(write_summary(outcomes), flush=True)
+    raise_failures(outcomes)
+    return target / "model_comparison.html"

@@ -68,8 +68,8 @@ def read(run: Run) -> Results:
         kept = json.loads(path.read_text())
         found.numbers.update(kept.get("numbers", {}))
         found.per_clip.update({name: np.array(values) for name, values in kept.get("per_clip", {}).items()})
-        found.texts.update({path.stem: kept["text"]} if kept.get("text") else {})
-        found.skipped.update({path.stem: kept["skipped"]} if "skipped" in kept else {})
+        for texts, name in ((found.texts, "text"), (found.skipped, "skipped")):
+            texts.update({path.stem: kept[name]} if kept.get(name) else {})
     return found
 
 
@@ -81,7 +81,7 @@ def read_claims() -> pd.DataFrame:
 
 def place(rung: str) -> int:
     """Where a rung stands on the ladder; what is not on it comes last."""
-    return LADDER.index(rung) if rung in LADDER else len(LADDER)
+    return [*LADDER, rung].index(rung)
 
 
 def by_rung(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -91,7 +91,7 @@ def by_rung(runs: Sequence[Run]) -> dict[str, list[Run]]:
         rung = run.store.attrs["rung"]
         second = rung in found and found[rung][0].config.fingerprint != run.config.fingerprint
         found.setdefault(run.config.corpus if second else rung, []).append(run)
-    return dict(sorted(found.items(), key=lambda item: place(item[0])))
+    return {rung: found[rung] for rung in sorted(found, key=place)}
 
 
 def judge_claims(runs: Sequence[Run], extras: Mapping[str, float | np.ndarray]) -> pd.DataFrame:
@@ -113,13 +113,10 @@ def judge_claims(runs: Sequence[Run], extras: Mapping[str, float | np.ndarray]) 
 
 def how_far(verdicts: Mapping[str, str]) -> str:
     """In one phrase how far up the ladder a part of a claim holds; rung → verdict, in the ladder's order."""
-    tested = {rung: verdict for rung, verdict in verdicts.items() if verdict != "not tested"}
-    decided = set(tested.values()) - {"inconclusive"}
+    on = {word: [r for r, v in verdicts.items() if v.startswith(verdict)] for verdict, word in OUTCOMES.items()}
+    decided = set(verdicts.values()) - {"inconclusive", "not tested"}
     here = " (in this run)" if decided and all(verdict.endswith("in this run") for verdict in decided) else ""
-    on = {word: [r for r, v in tested.items() if v.startswith(verdict)] for verdict, word in OUTCOMES.items()}
     parts = [f"{word} on {' and '.join(some)}" for word, some in on.items() if some]
-    if len(on["holds"]) > 2 and list(tested)[: len(on["holds"])] == on["holds"]:
-        parts[0] = f"holds up to {on['holds'][-1]}"
     return "; ".join(parts).removesuffix(f" on {NO_RUNG}") + here or "not tested"
 
 
@@ -133,8 +130,8 @@ class _Rung:
         for name, values in extras.items():
             for turn, value in enumerate(np.atleast_1d(values)):
                 self.kept[name.partition(".")[0]].setdefault(turn, Results()).numbers[name] = float(value)
-        self.table, factors = (runs[0].store.table, runs[0].store.factors) if runs else (pd.DataFrame(), ())
-        self.estimated = not any(self.table[f].notna().all() and self.table[f].nunique() > 1 for f in factors)
+        table, factors = (runs[0].store.table, runs[0].store.factors) if runs else (None, ())
+        self.estimated = not any(table[f].notna().all() and table[f].nunique() > 1 for f in factors)
 
     def judged(self, claim: dict) -> dict:
         """The ledger's line on one part of a claim."""
@@ -149,15 +146,13 @@ class _Rung:
         subject, number = self._best(claim, self._there(claim["run"] or claim["experiment"]), claim["number"])
         seeds, name, against = sorted(self.kept[subject]), subject, None
         if claim["how"] != "value":
-            seeds, name, against = self._against(claim, subject, seeds)
+            seeds, name, against = self._against(claim, subject)
         values = self._values(claim, subject, number, seeds)
-        if against is not None and values.ndim > against.ndim:  # one number per seed, the same for all of its clips
-            against = np.broadcast_to(against[:, None], values.shape)
-        elif against is not None and values.shape != against.shape:  # other clips, or those of `against` only
-            values, against = (v.reshape(len(seeds), -1).mean(1) for v in (values, against))
-        threshold, of = (claim["threshold_low"], claim["threshold_high"]), claim["experiment"]
-        kind = {"share": claim["share"] == "yes", "exact": of == "parameters", "turns": of == "speed"}
-        found, verdict = judge(values, against, claim["how"], claim["direction"], threshold, **kind)
+        if against is not None and against.shape[1] not in (1, values.shape[1]):  # other clips
+            values, against = (v.mean(1, keepdims=True) for v in (values, against))
+        how = [claim["how"], claim["direction"], (claim["threshold_low"], claim["threshold_high"])]
+        of, share = claim["experiment"], claim["share"] == "yes"
+        found, verdict = judge(values, against, *how, share, exact=of == "parameters", turns=of == "speed")
         line = found._asdict() | {"value": found.mean, "verdict": verdict}
         for column in ("baseline", "null"):
             if claim[column] and not claim[column].startswith("–"):  # the reason why there is none
@@ -165,29 +160,24 @@ class _Rung:
         if against is not None:
             line["baseline"] = float(against.mean())
         words = subject + f" ({number})" * ("|" in claim["number"]) + f" against {name}" * (name != subject)
-        return line | {"run": words if claim["run"] else "", "reason": self._reason(claim, verdict, values)}
-
-    def _reason(self, claim: dict, verdict: str, values: np.ndarray) -> str:
-        """What to bear in mind about a verdict."""
-        n, seeds = len(values), f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-        few = claim["run"] and n < MIN_SEEDS and verdict != "not tested"
+        n, tested, over = len(values), verdict != "not tested", "over clips or units of " * (values.shape[1] > 1)
         reasons = {
-            "factors: librosa's estimates": self.estimated and claim["experiment"] == "disentanglement",
-            "undefined on this corpus": verdict == "not tested",
-            f"on this machine, {n} turns of a stopwatch": claim["experiment"] == "speed",
-            f"{'over clips or units of ' * (values.ndim > 1)}{seeds}: three decide beyond this run": few,
+            "factors: librosa's estimates": self.estimated and of == "disentanglement",
+            "undefined on this corpus": not tested,
+            f"on this machine, {n} turns of a stopwatch": of == "speed",
+            f"{over}{n} seed{'s' * (n > 1)}: three decide beyond this run": claim["run"] and n < MIN_SEEDS and tested,
         }
-        return "; ".join(reason for reason, applies in reasons.items() if applies)
+        reason = "; ".join(reason for reason, applies in reasons.items() if applies)
+        return line | {"run": words if claim["run"] else "", "reason": reason}
 
-    def _against(self, claim: dict, subject: str, seeds: list[int]) -> tuple[list[int], str, np.ndarray]:
+    def _against(self, claim: dict, subject: str) -> tuple[list[int], str, np.ndarray]:
         """Seeds in common, and of other variants or other numbers, or both, whose is hardest to beat and its values."""
+        seeds = sorted(self.kept[subject])
         others = self._there(claim["against_run"], seeds) if claim["against_run"] else [subject]
         common = {other: [s for s in seeds if s in self.kept[other]] for other in others}
         others = [o for o in others if len(common[o]) == max(map(len, common.values()))]  # of fewer seeds: left out
         seeds = [s for s in seeds if all(s in common[o] for o in others)]
-        if (
-            claim["against_run"] and "|" not in claim["against_run"]
-        ):  # one against one is fair only if the other was trained as long
+        if claim["against_run"] and "|" not in claim["against_run"]:  # fair only if the other was trained as long
             ours, theirs = (self.kept[v] for v in (subject, others[0]))
             seeds = [s for s in seeds if ours[s].numbers["train.epochs"] <= theirs[s].numbers["train.epochs"]]
         if not seeds:
@@ -201,9 +191,6 @@ class _Rung:
             there = [v for v in group.split("|") if v in self.kept and (not seeds or set(seeds) & set(self.kept[v]))]
             if there:
                 return there
-        for label in ("genre", "language"):
-            if f"cvae-{label}" in wanted and label in self.table and self.table[label].nunique() < 2:
-                raise InputError(f"the corpus has fewer than two {label}s: a conditional model needs two classes")
         with_seed = f" with seed {' or '.join(map(str, seeds))}" if seeds else ""
         raise InputError(f"no finished run of {wanted.replace('>', ' or ').replace('|', ', ')}{with_seed}")
 
@@ -217,13 +204,13 @@ class _Rung:
         return (-means if claim["direction"] == "below" else means).fillna(-np.inf).idxmax()
 
     def _values(self, claim: dict, variant: str, number: str, seeds: Sequence[int]) -> np.ndarray:
-        """(S, N) where the number is a mean over clips, else (S,); what the table gives as a figure as it is."""
+        """(S, N) where the number is a mean over clips, else (S, 1); what the table gives as a figure as it is."""
         if number.replace(".", "", 1).isdigit():
-            return np.array([float(number)])
+            return np.array([[float(number)]])
         found = [self.kept[variant][s] for s in seeds]
         for results in (r for r in found if number not in r.numbers):
             missing = f"{number} of {variant} was not measured: execute notebook {claim['notebook']} on this corpus"
             raise InputError(results.skipped.get(claim["experiment"], missing))
         clips = [r.per_clip.get(number, ()) for r in found]
         alike = 0 < min(map(len, clips)) == max(map(len, clips))
-        return np.stack(clips) if alike else np.array([r.numbers[number] for r in found])
+        return np.stack(clips) if alike else np.array([[r.numbers[number]] for r in found])

@@ -95,8 +95,8 @@ def batch(
     with commas, a worker for each. --scheduler: address of a running Dask scheduler, e.g. tcp://host:8786. --slurm or
     --pbs: section of dask-jobqueue's configuration, workers from that queue.
     """
-    from .plans import execute_plan, read_plan
-    from .workers import Workers
+    from .batch import Workers, execute_plan
+    from .plans import read_plan
 
     page = execute_plan(read_plan(plan, changes or ()), Workers(workers, gpus, scheduler, slurm, pbs))
     typer.echo(f"executed notebooks: {papermill_dir() / 'index.html'}\ncomparison:         {page}")
@@ -112,7 +112,6 @@ def preprocess(context: typer.Context, corpus: Path, profile: str = "compact") -
     """
     import pandas as pd
 
-    from .batch import run_alone
     from .plans import make_corpus
     from .store import attributes
 
@@ -120,7 +119,11 @@ def preprocess(context: typer.Context, corpus: Path, profile: str = "compact") -
     if "manifest" in given:
         given["manifest"] = str(Path(given["manifest"]).expanduser().resolve())
     found = make_corpus(corpus.name, {"folder": str(corpus.expanduser().absolute()), **given}, profile)
-    run_alone(replace(found.job, again=not found.is_current()))  # what is refused is refused before a kernel starts
+    current = found.is_current()  # what is refused is refused before a kernel starts
+    if not (current and found.job.is_done()):
+        from .batch import run_alone
+
+        run_alone(replace(found.job, again=not current))
     for remark in attributes(found.store).get("notes", ()):
         typer.echo(f"- {remark}")
     rejected = found.store.with_suffix(".rejected.csv")
@@ -138,8 +141,8 @@ def train(
     Any parameter of the notebook can be given as --name value: --epochs 50, --seed 1, --condition genre (cvae; language
     by default), --beta 2 (beta_vae), --settings "sigma=0.2", --devices 2: GPUs (or CPU processes) that share a batch.
     """
-    from .batch import MODEL_NOTEBOOKS, Job, checked, run_alone
-    from .plans import too_few_classes
+    from .batch import run_alone
+    from .plans import MODEL_NOTEBOOKS, Job, checked, too_few_classes
 
     notebook = MODEL_NOTEBOOKS[one_of("model", model, MODEL_NOTEBOOKS)]
     given = {"condition": "language"} if model == "cvae" else {}
@@ -154,8 +157,8 @@ def train(
 @app.command("train-all", context_settings=FREE)
 def train_all(context: typer.Context, store: StoreOption = None, modality: Modality = "audio") -> None:
     """Train all five models (Conditional twice) on a store, several at a time: --epochs 16, --seed … as of `train`."""
-    from .batch import MODEL_NOTEBOOKS
-    from .plans import execute_plan, make_plan
+    from .batch import execute_plan
+    from .plans import MODEL_NOTEBOOKS, make_plan
 
     given = {"epochs": 16, "seed": 0} | _extra(context.args)
     runs = [{"model": m} | ({"condition": ["language", "genre"]} if m == "cvae" else {}) for m in MODEL_NOTEBOOKS]
@@ -178,11 +181,12 @@ def test(
 
     --test: its name, or all; --model: its newest run is tested; --compare: reconstruction, models side by side.
     """
-    from .batch import Job, Outcome, checked, execute, raise_failures, run
-    from .report import write
+    from . import batch
+    from .plans import Job, checked
+    from .report import Section, write
     from .runs import latest_run
 
-    root, wanted, jobs, outcomes = checkpoint_dir or outputs_dir(), {"corpus": corpus}, [], []
+    root, wanted = checkpoint_dir or outputs_dir(), {"corpus": corpus}
     given = {"dimension": dimension, "sample_class": sample_class, "n_samples": n_samples}
     special = {name: value for name, value in given.items() if value is not None}
     names = list(EXPERIMENTS) if test == "all" else [one_of("test", test, [*EXPERIMENTS, "all"])]
@@ -196,46 +200,53 @@ def test(
         asked = [(test, one_of("model", m, ANY)) for m in more or [compare]]
     elif more:
         raise InputError(f"{' '.join(more)!r} was not expected: models to put side by side follow --compare")
+    jobs, sections = [], []
     with tempfile.TemporaryDirectory(prefix="vaelib-") as folder:
         for name, chosen in asked:
             about = wanted | ({"condition": condition} if condition and chosen == "cvae" else {})
-            notebook, how = EXPERIMENTS[name][0], {"cells": ("setup", f"test-{name}"), "page": False, "again": True}
             try:
                 trained = latest_run(root, model=chosen, **about).folder
-                if special:  # the numbers are not those of the ledger: they are kept with a copy of the run
-                    trained = shutil.copytree(trained, Path(folder, trained.name), ignore=lambda *_: ["results"])
-                jobs.append(Job(notebook, checked(notebook, {"trained": str(trained)} | special), name, **how))
             except InputError as e:
-                outcomes.append(Outcome(Job(notebook, {}, name), "refused", reason=str(e)))
-        outcomes += run(jobs) if len(jobs) > 1 else map(execute, jobs)
-        raise_failures([outcome for outcome in outcomes if outcome.state == "failed"])
-        found = [_found(outcome, keep=bool(special)) for outcome in outcomes]
-    if all(section.numbers is None for _, section in found):
-        raise InputError(f"nothing could be tested in {root}: {found[0][1].text}")
-    typer.echo("\n".join(text for text, _ in found))
+                sections.append(Section(name, f"not tested: {e}"))
+                continue
+            if special:  # the numbers are not those of the ledger: they are kept with a copy of the run
+                trained = shutil.copytree(trained, Path(folder, trained.name), ignore=lambda *_: ["results"])
+            notebook, cells = EXPERIMENTS[name][0], ("setup", f"test-{name}")
+            values = checked(notebook, {"trained": str(trained)} | special)
+            jobs.append(Job(notebook, values, name, page=False, again=True, cells=cells))
+        outcomes = batch.run(jobs) if len(jobs) > 1 else [batch.execute(job) for job in jobs]
+        batch.raise_failures([outcome for outcome in outcomes if outcome.state == "failed"])
+        sections += [_section(outcome, bool(special)) for outcome in outcomes]
+    if all(section.numbers is None for section in sections):
+        raise InputError(f"nothing could be tested in {root}: {sections[0].text}")
+    for section in sections:
+        if section.numbers is None:
+            typer.echo(f"{section.title}: {section.text}")
     if output is not None:
-        typer.echo(write(output, "Experiments", [section for _, section in found]))
+        typer.echo(write(output, "Experiments", sections))
 
 
-def _found(outcome, keep: bool):
-    """What an experiment printed, and its section of a report; `keep` a copy of its figure."""
+def _section(outcome, copy: bool):
+    """Print what the cells of an experiment printed; its section of a report, with a `copy` of its figure."""
     from .report import Section
 
-    if not outcome.path:
-        return f"{outcome.job.label}: not tested: {outcome.reason}", Section(outcome.job.label, outcome.reason)
     name, results = outcome.job.label, Path(outcome.job.parameters["trained"], "results")
+    if not outcome.path:
+        return Section(name, f"not tested: {outcome.reason}")
     cells, kept = json.loads(outcome.path.read_text())["cells"], json.loads((results / f"{name}.json").read_text())
     outcome.path.unlink()
     if "skipped" in kept:
-        return f"{name}: not tested: {kept['skipped']}", Section(name, kept["skipped"])
-    outputs = [o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c["outputs"]]
-    said = [o.get("data", {"text/plain": o.get("text", "")}) for o in outputs if o.get("name") != "stderr"]
-    words = ["".join(data.get("text/markdown") or data.get("text/plain", "")).rstrip() for data in said]
+        return Section(name, f"not tested: {kept['skipped']}")
+    for output in (o for c in cells if f"test-{name}" in c["metadata"].get("tags", []) for o in c.get("outputs", [])):
+        data = output.get("data", {})
+        said = "".join(output.get("text") or data.get("text/markdown") or data.get("text/plain", "")).rstrip()
+        if output.get("name") != "stderr" and said and not said.startswith("<"):  # `<Figure size …>`
+            typer.echo(said)
     picture = next(results.glob(f"{name}.png"), None)
-    if picture and keep:
+    if picture and copy:
         picture = write_atomic(outputs_dir() / "comparison" / "tests" / picture.name, picture.read_bytes())
-    printed = "\n".join(word for word in words if word and not word.startswith("<"))  # `<Figure size …>`
-    return f"{printed}\nfigure: {picture}", Section(name, kept["text"], kept["numbers"], picture)
+    typer.echo(f"figure: {picture}")
+    return Section(name, kept["text"], kept["numbers"], picture)
 
 
 @app.command(context_settings=FREE)
@@ -244,7 +255,8 @@ def compare(context: typer.Context, checkpoint_dir: Outputs = None, output: Outp
 
     Any parameter of the notebook can be given as --name value: --corpus (and profile) of the runs, --epochs of them.
     """
-    from .batch import Job, checked, run_alone
+    from .batch import run_alone
+    from .plans import Job, checked
     from .runs import latest_run
 
     root, given = (checkpoint_dir or outputs_dir()).resolve(), checked("07_compare", _extra(context.args))
@@ -321,14 +333,12 @@ def main() -> None:
     try:
         with writing("a file"):
             app()
-    except InputError as e:
-        code, message = 2, str(e)
-    except RuntimeError as e:
-        if type(e).__name__ != "NotebookFailedError":
+    except (InputError, RuntimeError) as e:
+        code = 2 if isinstance(e, InputError) else 1
+        if code == 1 and type(e).__name__ != "NotebookFailedError":
             raise
-        code, message = 1, str(e)
-    print(f"vaelib: {message}", file=sys.stderr)
-    raise SystemExit(code)
+        print(f"vaelib: {e}", file=sys.stderr)
+        raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

@@ -103,22 +103,22 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
     return path
 
 
-# --- settings ---
-
-
 TYPES = {"int": Integral, "float": Real, "str": str, "bool": bool}
 LIMITS = dict.fromkeys(("latent", "components", "epochs", "eval_windows"), (1, math.inf, "be positive"))
 LIMITS |= dict.fromkeys(("lr", "mixture_lr", "grad_clip"), (1e-12, math.inf, "be positive"))
 LIMITS |= dict.fromkeys(("dropout", "kl_warmup", "held"), (0, 0.999, "be in [0, 1)"))
 LIMITS |= dict.fromkeys(("low_db", "high_db"), (-math.inf, math.inf, "be finite"))
 LIMITS |= {"batch_size": (2, math.inf, "be at least 2: batch normalisation needs two clips")}
+DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for the other models
 PRIORS = ("standard", "fixed", "learned")
 WORDS = {"prior": PRIORS, "backbone": ("conv", "fc")}
-FORMER = [("target", "same")]  # settings of earlier runs that are no more, with the value that means what is done now
+FORMER = [("target", "same"), ("sigma_end", 0.0)]  # of earlier runs; the values mean what is done now
 
 
 class JsonConfig:
     """A frozen dataclass of settings that are checked, to JSON and back."""
+
+    to_dict = dataclasses.asdict  # a method: plain JSON values
 
     def __post_init__(self) -> None:
         for name, kind in ((f.name, f.type) for f in dataclasses.fields(self)):
@@ -131,10 +131,6 @@ class JsonConfig:
             if isinstance(value, Real):
                 low, high, words = LIMITS.get(name, (0, math.inf, "not be negative"))
                 _require(math.isfinite(value) and low <= value <= high, f"{name} must {words}, not {value}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -188,9 +184,6 @@ def front_end(name: str) -> FrontEnd:
     return FRONT_ENDS[one_of("profile", name, FRONT_ENDS)]
 
 
-DEFAULT_BETA = {"beta_vae": 4.0, "cvae": 4.0}  # weight of the KL term; 1 for the other models
-
-
 @dataclass(frozen=True)
 class ModelConfig(JsonConfig):
     """Which model, and its sizes."""
@@ -223,16 +216,11 @@ class TrainConfig(JsonConfig):
     grad_clip: float = 1e3  # largest norm of the gradient
     weight_decay: float = 1e-4  # AdamW's
     sigma: float = 0.0  # standard deviation of the likelihood, fixed; 0: one σ for all bins, learned
-    sigma_end: float = 0.0  # what a fixed σ moves to during training, geometrically; 0: it stays
     start_components: int = 0  # latent dimensions that start on components (`optimization.start_on_components`)
     held: float = 0.4  # share of the epochs for which the encoder is held at that start
     eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
     precision: str = "auto"  # `auto`, or any precision of Lightning Fabric
     seed: int = 0  # of weights, order, crops and noise
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self.sigma > 0 or not self.sigma_end, "sigma_end needs a fixed sigma to start from")
 
     @property
     def first_phase(self) -> int:
@@ -241,7 +229,6 @@ class TrainConfig(JsonConfig):
 
     @property
     def total_epochs(self) -> int:
-        """Pretraining and training epochs together."""
         return self.pretrain_epochs + self.epochs
 
 
@@ -271,7 +258,7 @@ class RunConfig(JsonConfig):
         m, t = self.model, self.training
         parts = [m.name, *([m.condition, m.prior] if m.condition else [])]
         parts += [f"b{t.beta:g}"] if t.beta != DEFAULT_BETA.get(m.name, 1.0) else []
-        parts += [f"sigma{t.sigma:g}" + (f"to{t.sigma_end:g}" if t.sigma_end else "")] if t.sigma else []
+        parts += [f"sigma{t.sigma:g}"] if t.sigma else []
         parts += ["components"] if t.start_components else []
         return "-".join(parts + (["detilt"] if self.detilt else []))
 
@@ -282,7 +269,6 @@ class RunConfig(JsonConfig):
 
     @property
     def folder(self) -> Path:
-        """Where the run's files lie."""
         return outputs_dir() / self.corpus / self.run_id
 
 

@@ -39,18 +39,14 @@ _C_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.
 def measure(wave: np.ndarray, rate: int) -> dict[str, float]:
     """Describe one clip, (samples,) in [-1, 1] at about 22,050 Hz, by `NAMES`; nan where there is nothing to say.
 
-    - `tempo`, bpm, and `onset_rate`, per second: `librosa.feature.tempo` (of two onsets or more), `onset_detect`.
-    - `loudness`, dB re full scale: root mean square without the mean, at least -100. All others ignore the level.
-    - `centroid`, Hz: of the mean magnitude spectrum.
-    - `key`, 0 (C) to 11 (B): tonic of the major or minor key whose profile correlates best with the mean chroma
-      (Krumhansl 1990, Cognitive Foundations of Musical Pitch, ch. 4); `key_strength`, 0 to 1: that correlation.
+    `tempo`, bpm (of two onsets or more), `onset_rate`, per second, and `centroid`, Hz, are librosa's; `loudness`, dB re
+    full scale, is the root mean square without the mean, at least -100. `key`, 0 (C) to 11 (B), is the tonic of the key
+    whose profile correlates best with the mean chroma (Krumhansl 1990, ch. 4), `key_strength` that correlation.
     """
     found, wave = dict.fromkeys(NAMES, np.nan), np.asarray(wave, np.float32)
-    if not wave.size or not np.isfinite(wave).all():
-        return found
     power = np.var(wave, dtype=np.float64)
     found["loudness"] = float(10 * np.log10(max(power, audio.FLOOR)))
-    if power <= audio.FLOOR or len(wave) < KEY_FFT:
+    if not power > audio.FLOOR or len(wave) < KEY_FFT:  # nan too
         return found
     wave = wave - wave.mean()
     spectrum = np.abs(librosa.stft(wave, n_fft=FFT, hop_length=HOP, center=False))  # padding would add two onsets
@@ -80,7 +76,7 @@ def describe(store: Store) -> pd.DataFrame:
     made += [librosa.__version__, code_version(("audio", "descriptors"))]
     made += [store.table[[c for c in ("path", "start_s", "asked_s") if c in store.table]].to_dict()]
     cache = store.path.with_suffix(f".descriptors-{digest(made)}.csv")
-    known, failed = pd.DataFrame(columns=list(NAMES), dtype=float), {}
+    known = pd.DataFrame(columns=list(NAMES), dtype=float)
     if cache.is_file():
         known = pd.read_csv(cache, index_col="row", dtype=dict.fromkeys(NAMES, float))
     if todo := store.rows()[~np.isin(store.rows(), known.index)].tolist():
@@ -88,16 +84,16 @@ def describe(store: Store) -> pd.DataFrame:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in tqdm(range(0, len(todo), BLOCK), "descriptors", unit="block", file=sys.stdout):
                 rows = todo[start : start + BLOCK]
-                found = pd.DataFrame([*pool.map(partial(_measure_row, store), rows)], rows, [*NAMES, "failed"])
-                failed |= found["failed"].dropna().to_dict()
-                known = pd.concat([known, found.loc[found["failed"].isna(), list(NAMES)].astype(float)])
+                found = zip(rows, pool.map(partial(_measure_row, store), rows), strict=True)
+                block = {row: values for row, values in found if values}
+                known = pd.concat([known, pd.DataFrame.from_dict(block, "index", float, list(NAMES))])
                 write_atomic(cache, known.to_csv(index_label="row"))
-    if failed:
-        row, reason = min(failed.items())
+    if len(failed := store.table.index.difference(known.index)):
         message = (
-            f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors, the first "
-            f"{store.audio_path(row)}, which {reason.partition(';')[0]}: put the audio back, or preprocess the corpus "
-            "as it is now"
+            f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors: their audio is not "
+        )
+        message += (
+            f"what it was (the first: {store.audio_path(failed[0])}); put it back, or preprocess the corpus again"
         )
         if known.empty:
             raise InputError(message)
@@ -105,35 +101,17 @@ def describe(store: Store) -> pd.DataFrame:
     return known.reindex(store.table.index)
 
 
-def _measure_row(store: Store, row: int) -> dict:
-    """The descriptors of one clip, or why it `failed`."""
+def _measure_row(store: Store, row: int) -> dict[str, float] | None:
+    """The descriptors of one clip, or None where its audio is not what it was when it was preprocessed."""
     try:
         wave = store.load(row).numpy()
-    except audio.UnreadableAudio as e:
-        return {"failed": str(e)}
-    if min(len(wave) // store.front_end.hop + 1, store.log_mel.shape[2]) != store.table.loc[row, "n_frames"]:
-        return {"failed": "has another length than when it was preprocessed"}
-    return measure(wave, store.front_end.sample_rate)
+    except audio.UnreadableAudio:
+        return None
+    frames = min(len(wave) // store.front_end.hop + 1, store.log_mel.shape[2])
+    return measure(wave, store.front_end.sample_rate) if frames == store.table.loc[row, "n_frames"] else None
 
 
 # --- factors, and dimensions that know them ---
-
-
-class Factors(NamedTuple):
-    """Values (clip,) by name, of the clips `rows`, and where they come from: `true` or `measured`."""
-
-    values: dict[str, np.ndarray]
-    source: str
-    rows: np.ndarray
-
-    def of(self, rows: np.ndarray) -> Factors:
-        """Those of the clips among `rows`."""
-        inside = np.isin(self.rows, rows)
-        return Factors({k: v[inside] for k, v in self.values.items()}, self.source, self.rows[inside])
-
-    def text(self, name: str) -> str:
-        """A factor in words: `vocal level`, `measured loudness`."""
-        return ("" if self.source == "true" else "measured ") + name.replace("_", " ")
 
 
 class Meaning(NamedTuple):
@@ -145,26 +123,33 @@ class Meaning(NamedTuple):
     offset: float = 0.0
 
 
-def factors_of(run: Run) -> Factors:
-    """Factors that every clip has and that vary: the main ones if some are there, else the first `MOST_FACTORS`.
+def factors_of(run: Run) -> pd.DataFrame:
+    """Factors (clip, K) that every clip has and that vary: the main ones if there are any, else `MOST_FACTORS`.
 
-    Without any, audio descriptors of the clips that have them. InputError: nothing could be measured.
+    Without any, `measured` (in its `attrs`) audio descriptors of the clips that have them; its index is the clips' rows
+    in the store. InputError: nothing could be measured.
     """
-    table, source = run.store.table.loc[run.store.rows()], "true"
-    if there := [f for f in run.store.factors if table[f].notna().all() and table[f].nunique() > 1]:
+    table, there = run.store.table.loc[run.store.rows()], run.store.factors
+    there = [f for f in there if table[f].notna().all() and table[f].nunique() > 1]
+    if there:
         table = table[[f for f in MAIN_FACTORS if f in there] or there[:MOST_FACTORS]]
     else:
-        table, source = describe(run.store).loc[run.store.rows()], "measured"
+        table = describe(run.store).loc[run.store.rows()]
         table = table.loc[:, table.notna().mean() > 0.5].dropna()
     if table.empty:
         raise InputError(
             f"{run.store.attrs['corpus']} has no factors, and most of its clips no descriptors: fill a column of its "
             "manifest, or use clips that are neither silent nor shorter than a fifth of a second"
         )
-    values = {name: table[name].to_numpy() for name in table}
-    if "key" in values and table["key"].nunique() <= 24:
-        values["key"] = values["key"].round().astype(int)  # a class: B lies next to C
-    return Factors(values, source, table.index.to_numpy())
+    if "key" in table and table["key"].nunique() <= 24:
+        table = table.assign(key=table["key"].round().astype(int))  # a class: B lies next to C
+    table.attrs = {"measured": not there}
+    return table
+
+
+def words(factors: pd.DataFrame, name: str) -> str:
+    """A factor's name in words: `vocal level`, `measured loudness`."""
+    return ("measured " if factors.attrs["measured"] else "") + name.replace("_", " ")
 
 
 def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
@@ -188,14 +173,14 @@ def meanings(run: Run) -> dict[int, Meaning]:
         factors = factors_of(run)
     except InputError:
         return found
-    codes, values = codes_of(run, factors.rows), factors.values
-    permuted = dis.permuted_scores(codes, values, run.config.training.seed)
-    for d, name in dis.best_known(dis.mig(codes, values), permuted, np.array([*found])).items():
+    codes = codes_of(run, factors.index)
+    permuted = dis.permuted_scores(codes, factors, run.config.training.seed)
+    for d, name in dis.best_known(dis.mig(codes, factors), permuted, np.array([*found])).items():
         if name:
-            z, v = codes[:, d], values[name].astype(float)
+            z, v = codes[:, d], factors[name].to_numpy(float)
             straight = name != "key" and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
             line = np.polyfit(z, v, 1).tolist() if straight else (0.0, 0.0)
-            found[d] = Meaning(factors.text(name), run.store.units.get(name, ""), *line)
+            found[d] = Meaning(words(factors, name), run.store.units.get(name, ""), *line)
     return found
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
+import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +24,7 @@ from .store import CUT
 from .windows import Clips
 
 PER = ("file", "segment")
+CODES = r"^z\d+$"  # columns of a table
 ENDINGS = (".csv", ".parquet", ".html")
 LONGEST_SOUND = 30.0  # seconds of a new file that a page plays
 
@@ -32,10 +33,9 @@ LONGEST_SOUND = 30.0  # seconds of a new file that a page plays
 def embed_files(run: Run, files: Iterable[Path | str], per: str = "file") -> tuple[pd.DataFrame, dict[str, str]]:
     """Embed audio files, of the collection or new, exactly as a run embeds the clips of its store (`Run.embed`).
 
-    Returns:
-        A row for each file (or `per` segment of a long one): `file`, `start` and `seconds` of what was heard,
-        `segments`; `z0` …, means over windows, then over segments; `p_<class>` …, inferred probabilities (of a VaDE
-        all windows share one component). And for each file that could not be used the reason.
+    Returns a row for each file, or `per` segment: `file`, `start` and `seconds` of what was heard, `segments`; `z0` …,
+    means over windows, then over segments; `p_<class>` …, inferred probabilities (of a VaDE all windows share one
+    component). And for each file that could not be used the reason.
     """
     rows, failed = [], {}
     for file in map(str, files):
@@ -56,11 +56,6 @@ def embed_files(run: Run, files: Iterable[Path | str], per: str = "file") -> tup
                 shares = zip(run.config.model.classes, logits.softmax(1).mean(0).tolist(), strict=True)
             rows.append(row | {f"p_{name}": share for name, share in dict(shares).items()})
     return pd.DataFrame(rows), failed
-
-
-def codes_of(table: pd.DataFrame) -> np.ndarray:
-    """(row, L) float32 of a table of `embed_files`."""
-    return table.filter(regex=r"^z\d+$").to_numpy(np.float32)
 
 
 def _segments(run: Run, file: Path) -> list[tuple[float, float, Posterior]]:
@@ -99,8 +94,8 @@ def more_like(run: Run, table: pd.DataFrame, k: int, metric: str = "euclidean") 
     own = np.array([track.get(Path(file).resolve(), -1) for file in table["file"]], int), np.arange(len(first))
     labels = [c for c in LABELS if (store.table[c] != UNLABELLED).any()]
     songs = store.table.loc[first, ["path", *labels]].assign(path=lambda table: table["path"].map(named))
-    found = zip(*nearest(codes_of(table), run.embed_tracks(None).means, k, metric, own), strict=True)
-    return [songs.iloc[at[at >= 0]].assign(distance=distances[at >= 0]) for at, distances in found]
+    found = nearest(table.filter(regex=CODES).to_numpy(np.float32), run.embed_tracks(None).means, k, metric, own)
+    return [songs.iloc[at[at >= 0]].assign(distance=far[at >= 0]) for at, far in zip(*found, strict=True)]
 
 
 def named(file: str) -> str:
@@ -140,20 +135,20 @@ def write(run: Run, table: pd.DataFrame, path: Path, neighbours: Sequence[pd.Dat
 def _page(run: Run, table: pd.DataFrame, path: Path, neighbours: Sequence[pd.DataFrame]) -> Path:
     """For each file a section: a star on a map of the collection, its sound, the nearest songs (ringed) with theirs."""
     every, fe, sections = run.embed(None), run.store.front_end, []
-    known, new = np.split(project(np.vstack([every.means, codes_of(table)]), "pca"), [len(every.rows)])
+    codes = np.vstack([every.means, table.filter(regex=CODES).to_numpy(np.float32)])
+    known, new = np.split(project(codes, "pca"), [len(every.rows)])
     kind = next((c for c in LABELS if run.store.table[c].nunique() > 1), LABELS[0])
-    with TemporaryDirectory() as folder:
-        for (i, row), songs in zip(table.iterrows(), neighbours, strict=True):
-            figure, ax = maps({run.name: known}, run.labels(None, kind))
-            ax[0, 0].scatter(*known[np.isin(every.rows, songs.index)].T, s=60, fc="none", ec="black")
-            ax[0, 0].scatter(*new[i], s=220, marker="*", color="black", edgecolors="white")
-            figure.set_size_inches(6, 6)
-            figure.savefig(picture := Path(folder, f"{i}.png"), dpi=100)
-            plt.close(figure)
-            wave = audio.load(Path(row["file"]), fe, row["start"], min(row["seconds"], LONGEST_SOUND))
-            sounds = f"<p>{explore.wave_player(wave.numpy(), fe.sample_rate)._repr_html_()}</p>"
-            for store_row, name in songs["path"].items():
-                sounds += f"<p>{html.escape(name)}</p>{explore.player(run.store, store_row)._repr_html_()}"
-            said = f"Likeliest: {likeliest(run, row) or '–'}", None if songs.empty else songs, picture
-            sections.append(report.Section(named(Path(row["file"]).name), *said, markup=sounds))
-        return report.write(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")
+    for (_, row), star, songs in zip(table.iterrows(), new, neighbours, strict=True):
+        figure, ax = maps({run.name: known}, run.labels(None, kind))
+        ax[0, 0].scatter(*known[np.isin(every.rows, songs.index)].T, s=60, fc="none", ec="black")
+        ax[0, 0].scatter(*star, s=220, marker="*", color="black", edgecolors="white")
+        figure.set_size_inches(6, 6)
+        figure.savefig(picture := io.BytesIO(), dpi=100)
+        plt.close(figure)
+        wave = audio.load(Path(row["file"]), fe, row["start"], min(row["seconds"], LONGEST_SOUND))
+        sounds = f"<p>{explore.wave_player(wave.numpy(), fe.sample_rate)._repr_html_()}</p>"
+        for store_row, name in songs["path"].items():
+            sounds += f"<p>{html.escape(name)}</p>{explore.player(run.store, store_row)._repr_html_()}"
+        said = f"Likeliest: {likeliest(run, row) or '–'}", None if songs.empty else songs, picture
+        sections.append(report.Section(named(Path(row["file"]).name), *said, markup=sounds))
+    return report.write(path, f"New files in the space of {run.name}", sections, f"Run: {run.folder}")

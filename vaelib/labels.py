@@ -6,13 +6,11 @@ a collection with these; `docs/YOUR_MUSIC.md` lists what is recognised.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +19,6 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_any_real_numeric_dtype, is_float_dtype
 
-from .audio import AUDIO_SUFFIXES
 from .config import InputError
 
 LABELS = ("language", "genre", "family")
@@ -67,26 +64,21 @@ def read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     if not source.is_file():
         raise InputError(f"no manifest at {source}: give a CSV or Parquet file, or leave it out to read the folders")
     try:
-        if source.suffix.lower() not in (".parquet", ".pq"):
-            table = _read_text(source, remarks)
-        elif not isinstance((table := pd.read_parquet(source)).index, pd.RangeIndex):
-            unnamed = table.index.names == [None] and "path" not in table
-            table = table.reset_index(names="path" if unnamed else None)
+        table = pd.read_parquet(source) if source.suffix.lower() in (".parquet", ".pq") else _read_text(source, remarks)
+        if not isinstance(table.index, pd.RangeIndex):
+            table = table.reset_index(names=None if table.index.name or "path" in table else "path")
     except Exception as e:  # the parsers raise many kinds
         line = f"{type(e).__name__}: {e}".splitlines()[0][:200]
         raise InputError(f"{source} is no readable table ({line}); write Parquet, or UTF-8 CSV with a header") from e
     # A slash would be a group of the store
     names = [" ".join(re.sub(r"[/\\]", "∕", str(c)).split()).strip(".")[:80] for c in table]
-    names = [n.lower() if n.lower() in (*WORDS, *OWN) else n for n in names]
-    if "path" not in names or table.empty:
+    names = pd.Series([n.lower() if n.lower() in (*WORDS, *OWN) else n for n in names], dtype=object)
+    if "path" not in set(names) or table.empty:
         found = f"its first line is {listed(names)}" if len(table) else "it has no rows"
-        cells = zip(names, (column.astype(str).str.lower() for _, column in table.items()), strict=True)
-        files = next((repr(n) for n, c in cells if c.str.endswith(AUDIO_SUFFIXES).mean() == 1), "of files")
-        raise InputError(f"{source} has no rows with a `path` column ({found}); name the column {files} `path`")
-    named = pd.Series(names)
-    unused = named.str.casefold().duplicated() | named.str.match(r"$|Unnamed: |__") | named.isin(OWN)
+        raise InputError(f"{source} has no rows with a `path` column ({found}); call the column of files `path`")
+    unused = names.str.casefold().duplicated() | names.str.match(r"$|Unnamed: |__") | names.isin(OWN)
     if unused.any():
-        remarks.append(f"columns without a name, there twice or the store's own are not read: {listed(named[unused])}")
+        remarks.append(f"columns without a name, there twice or the store's own are not read: {listed(names[unused])}")
     return table.set_axis(names, axis=1).loc[:, ~unused.to_numpy()].rename(columns={"split": GIVEN_SPLIT})
 
 
@@ -102,55 +94,48 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
         text = content.decode(encoding, "replace")
     if "\0" in text:
         raise ValueError("it is no text")
-    text = re.sub(r"\A(sep=.)?(?: *[\r\n]+)*", "", text)  # Excel's own first line, and empty ones
-    heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in "\x1f,;\t|"}
-    delimiter = max(heads, key=lambda d: ("path" in [h.strip().lower() for h in heads[d]], len(heads[d])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as e:
-        raise ValueError(f"line {reader.line_num}: {e}; write quotes within a cell twice") from e
-    lines, (head, *cells) = zip(*rows, strict=True) if rows else ((), [[]])
-    for line, row in zip(lines[1:], cells, strict=True):
-        if any(cell.strip() for cell in row[len(head) :]):
-            todo = f"let the first line name the columns, and quote cells that hold {delimiter!r}"
-            raise ValueError(f"line {line} has {len(row)} cells, the first has {len(head)}: {todo}")
+    lines = [line for line in io.StringIO(text, newline=None) if not re.fullmatch(r"(sep=.)?\s*", line)]
+    heads = {d: [cell.strip('" \n').lower() for cell in lines[0].split(d)] for d in "\x1f,;\t|" if lines}
+    delimiter = max(heads, key=lambda d: ("path" in heads[d], len(heads[d])), default=",")
     if encoding != "utf-8" or delimiter not in "\x1f,":
-        doubt = "; save it as UTF-8 if letters look wrong" * (encoding == "cp1252")
-        remarks.append(f"{source.name} is read as {encoding} with the delimiter {delimiter!r}{doubt}")
-    cells = [(row + [""] * len(head))[: len(head)] for row in cells]
-    return pd.DataFrame(cells, columns=head, index=lines[1:], dtype=object)
+        read = f"{source.name} is read as {encoding} with the delimiter {delimiter!r}"
+        remarks.append(f"{read}; if letters look wrong, save it as UTF-8")
+    text = "".join([*lines[:1], *(line.rstrip(f"{delimiter} \n") + "\n" for line in lines[1:])])  # no empty last cells
+    how = {"header": None, "dtype": object, "na_filter": False, "skipinitialspace": True}
+    cells = pd.read_csv(io.StringIO(text), sep=delimiter, **how)
+    return cells[1:].set_axis(cells.iloc[0], axis=1).reset_index(drop=True)
 
 
 def locate(
     table: pd.DataFrame, source: Path, roots: tuple[str, str], files: list[str], allow_outside: bool, remarks: list[str]
 ) -> tuple[pd.DataFrame, list[Rejected]]:
-    """Each path of a table becomes the name of its file on disk, however it is written; and what is not there."""
+    """Each path of a table becomes the name of its file on disk, however it is written; and what is not there.
+
+    `roots` are two names of the collection: what links lead to, and what was given.
+    """
     known = {_key(p): p for p in reversed(files)} | {p: p for p in files}
     stems, found, lost = {_key(Path(p).stem): p for p in files}, {}, {}
     bases = dict.fromkeys((roots[0], os.path.realpath(source.parent), os.path.dirname(roots[0])))
-    real = lru_cache(os.path.realpath)
-    for line, given in zip(table.index, _words(table, "path"), strict=True):
+    for row, given in enumerate(_words(table, "path")):
         if not given.strip() or "\0" in given:
-            lost[f"{source.name}, line {line}"] = "names no file; correct or remove it"
+            lost[f"{source.name}, row {row + 1}"] = "names no file; correct or remove it"
             continue
         ways = [given] if given in known else _spellings(given, roots, bases)
         path = next((known[k] for k in (*ways, *map(_key, ways)) if k in known), None)
-        path = path or next((w for w in dict.fromkeys(ways) if os.path.isfile(os.path.join(roots[0], w))), None)
+        path = path or next((w for w in ways if os.path.isfile(os.path.join(roots[0], w))), None)
         other = next((stems[k] for k in (_key(Path(w).stem) for w in ways) if k in stems), None)
         hint = f"; but {other!r} is there" if other and not path else ""
-        whole = os.path.join(roots[0], path or ways[1])
-        whole = os.path.realpath(whole) if os.path.islink(whole) else f"{real(os.path.dirname(whole))}{os.sep}"
+        whole = os.path.realpath(os.path.join(roots[0], path or ways[1]))
         if not allow_outside and not whole.startswith(f"{roots[0]}{os.sep}"):
             todo = f"use a path inside it, or allow it (--allow-outside){hint}"
-            raise InputError(f"{source}, line {line}: {given[:200]!r} leaves the corpus folder; {todo}")
+            raise InputError(f"{source}, row {row + 1}: {given[:200]!r} leaves the corpus folder; {todo}")
         if path:
-            found[line] = path
+            found[row] = path
         else:
             lost[given] = f"is not there{hint}; correct the manifest"
     if not found:
         raise InputError(f"no row of {source} names a file: {listed(lost, 1)} {next(iter(lost.values()))}")
-    table = table.loc[list(found)].assign(path=list(found.values()))
+    table = table.iloc[list(found)].assign(path=list(found.values()))
     if len(again := table["path"][table["path"].duplicated()]):
         remarks.append(f"{len(again):,} rows name a file again and are not read: {listed(again.unique())}")
     return table.drop(again.index), list(lost.items())
@@ -168,9 +153,9 @@ def _spellings(given: str, roots: tuple[str, str], bases: Iterable[str]) -> list
     for base in bases:
         for path in dict.fromkeys((url, unquote(url))):
             whole = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
-            below = next((r for r in roots if whole.startswith(f"{r}{os.sep}")), None)
-            if below or base == roots[0]:
-                ways.append(whole[len(below) + 1 :] if below else whole)
+            inside = whole.removeprefix(f"{roots[0]}{os.sep}").removeprefix(f"{roots[1]}{os.sep}")
+            if inside != whole or base == roots[0]:
+                ways.append(inside)
     return ways
 
 
@@ -179,40 +164,36 @@ def folder_table(root: Path, files: Sequence[str], labels: str, remarks: list[st
     if not files:
         raise InputError(f"no audio in {root} and its subfolders: give a folder of sound files")
     stems = pd.Series(files).map(lambda path: os.path.splitext(path)[0])
-    if not labels:
-        levels = [["", "", "", *path.split("/")[:-1]][-3:] for path in files]
-        found = pd.DataFrame(levels, columns=["path", "language", "genre"])  # the path comes last
-        for level in ("genre", "language"):
-            names = found[level][found[level].ne("")]
-            if len(names) and (seen := _no_label(level, names, stems[names.index])):
-                remarks.append(f"folders such as {listed(names.unique(), 3)} look like {seen}")
-                found[["language", "genre"] if level == "genre" or seen.startswith("genres") else "language"] = ""
-        upper = found["path"][found["path"].ne("") & found["language"].ne("")].drop_duplicates()
-        if {*found["language"]} & {*found["genre"]} - {""} or (len(upper) > 1 and not upper.str.fullmatch(SPLIT).all()):
-            todo = "--labels says what each level is, as in '{language}/{family}/{genre}/{track}'"
-            remarks.append(f"folders are nested otherwise than language/genre ({files[-1]!r}) and not used; {todo}")
-            found[["language", "genre"]] = ""
-        return found.assign(path=files)
-    found = stems.str.extract(_pattern(labels))
-    fits = found.notna().any(axis=1)
-    if not fits.any():
-        raise InputError(f"no file of {root} fits {labels!r}, for example {stems[0]!r} does not; correct the pattern")
-    if "track" in found:  # a name is one track in its folder only: every album has a first song
-        found["track"] = (stems.map(os.path.dirname) + "/" + found["track"]).str.removeprefix("/")
-    if not fits.all():
-        remarks.append(f"{(~fits).sum():,} of {len(files):,} files do not fit {labels!r} and have no labels")
-    found.insert(0, "path", files)
-    return found.rename(columns={"split": GIVEN_SPLIT})
+    found = _by_pattern(root, stems, labels, remarks) if labels else _by_levels(stems, remarks)
+    return found.assign(path=files).rename(columns={"split": GIVEN_SPLIT})
+
+
+def _by_levels(stems: pd.Series, remarks: list[str]) -> pd.DataFrame:
+    """The two folders that are next to each file: language and genre, if they look like that."""
+    levels = [["", "", "", *stem.split("/")[:-1]][-3:] for stem in stems]
+    found = pd.DataFrame(levels, columns=["path", "language", "genre"])  # `path`: what is above them
+    for level in ("genre", "language"):
+        names = found[level][found[level].ne("")]
+        if len(names) and (seen := _no_label(level, names, stems[names.index])):
+            remarks.append(f"folders such as {listed(names.unique(), 3)} look like {seen}")
+            found[["language", "genre"] if level == "genre" or seen.startswith("genres") else "language"] = ""
+    upper = found["path"][found["path"].ne("") & found["language"].ne("")].drop_duplicates()
+    if {*found["language"]} & {*found["genre"]} - {""} or (len(upper) > 1 and not upper.str.fullmatch(SPLIT).all()):
+        todo = "--labels says what each level is, as in '{language}/{family}/{genre}/{track}'"
+        remarks.append(f"folders are nested otherwise than language/genre ({stems.iloc[-1]!r}) and not used; {todo}")
+        found[["language", "genre"]] = ""
+    return found
 
 
 def _no_label(level: str, folders: pd.Series, stems: pd.Series) -> str:
     """What the folders of some files look like, and the pattern that would use them; "": labels."""
     names, sizes, depth = pd.Series(folders.unique()), folders.value_counts(), int(stems.str.count("/").median())
-    # Album/01 Song, Album/2-01 Song, Album/A1 Song, Album/Artist - 01 Song
+    # Album/01 Song, Album/2-01 Song, Album/A1 Song, Album/Artist - 01 Song: no number and no title twice
     songs = stems.str.extract(r"^((?:.*(?:/| - ))?(?:\d+[-.](?=\d))?)([A-Z]?\d{1,3})[-_.) ]+([^/]*[^\W\d][^/]*)$")
     numbered = songs.notna().all(axis=1).mean() >= MOST and not any(songs[[0, c]].duplicated().any() for c in (1, 2))
-    albums = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3) or names.str.fullmatch(ALBUM).mean() > 0.5
-    albums |= (numbered and len(names) > 1 and sizes.median() <= 25) or stems.str.contains(ARTISTS).any()
+    many = len(names) > 150 or (len(names) >= 20 and sizes.median() <= 3)
+    albums = many or (numbered and len(names) > 1 and sizes.median() <= 25) or names.str.fullmatch(ALBUM).mean() > 0.5
+    albums |= stems.str.contains(ARTISTS).any()
     genres, below = names.str.fullmatch(GENRE).mean(), "{track}" if level == "genre" else "{genre}/{track}"
     seems = [
         ("numbers or single letters", names.str.fullmatch(NUMBER).mean() >= MOST, f"{{{level}}}/{below}"),
@@ -222,15 +203,14 @@ def _no_label(level: str, folders: pd.Series, stems: pd.Series) -> str:
         ("languages", level == "genre" and names.str.fullmatch("[a-z]{2}").all(), "{language}/{track}"),
         ("a folder for everything", len(names) == 1 and WRAPPER.fullmatch(names[0]), f"{{{level}}}/{below}"),
     ]
-    for seen, holds, pattern in seems:
-        if holds:
-            pattern = "*/" * (depth - pattern.count("/")) + pattern
-            return f"{seen}, not like labels, and are not used; --labels '{pattern}' would, and a table can give others"
-    return ""
+    seen, pattern = next(((seen, pattern) for seen, holds, pattern in seems if holds), ("", ""))
+    pattern = "*/" * (depth - pattern.count("/")) + pattern
+    todo = f"not like labels, and are not used; --labels '{pattern}' would, and a table can give others"
+    return seen and f"{seen}, {todo}"
 
 
-def _pattern(labels: str) -> re.Pattern[str]:
-    """`{genre}/{artist} - {title}` → a regular expression with these groups."""
+def _by_pattern(root: Path, stems: pd.Series, labels: str, remarks: list[str]) -> pd.DataFrame:
+    """What a pattern such as `{genre}/{artist} - {title}` finds in the names."""
     text = re.escape(labels.replace("\\", "/").removeprefix("./").strip("/")).replace(r"\*", "[^/]*")
     text = re.sub(r"\\\{(\w+)\\\}", lambda name: f"(?P<{name[1].lower()}>[^/]+?)", text)
     try:
@@ -240,7 +220,15 @@ def _pattern(labels: str) -> re.Pattern[str]:
     if not pattern.groups or {"path", *OWN} & set(pattern.groupindex) or re.search(r"\\[{}]", text):
         usage = "write the levels of folders with names in braces, each once, e.g. {language}/{genre}/{artist}/{track}"
         raise InputError(f"labels {labels!r} is no pattern: {usage}; {', '.join(('path', *OWN))} are taken")
-    return pattern
+    found = stems.str.extract(pattern)
+    fits = found.notna().any(axis=1)
+    if not fits.any():
+        raise InputError(f"no file of {root} fits {labels!r}, for example {stems[0]!r} does not; correct the pattern")
+    if not fits.all():
+        remarks.append(f"{(~fits).sum():,} of {len(fits):,} files do not fit {labels!r} and have no labels")
+    if "track" in found:  # a name is one track in its folder only: every album has a first song
+        found["track"] = (stems.map(os.path.dirname) + "/" + found["track"]).str.removeprefix("/")
+    return found
 
 
 def described(table: pd.DataFrame, remarks: list[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -289,8 +277,6 @@ def _clean(words: pd.Series, column: str, remarks: list[str]) -> pd.Series:
         usual.setdefault(word.casefold(), word)
     if twins := [f"{word} = {usual[word.casefold()]}" for word in sorted({*words} - {*usual.values()})]:
         remarks.append(f"{column}: spellings that differ in case only are taken for one: {listed(twins)}")
-    if column in LABELS and (several := sorted({*words[words.str.contains(r"[;|\[{]")]})):
-        remarks.append(f"{column}: a list is a class of its own, give one label a file: {listed(several)}")
     return words.map(lambda word: usual[word.casefold()])
 
 
@@ -310,15 +296,13 @@ def _tracks(table: pd.DataFrame, remarks: list[str]) -> pd.Series:
 def _numbers(words: pd.Series, remarks: list[str]) -> pd.Series:
     """Words as numbers, also with a decimal comma, if nearly all of them are; else the words."""
     numbers = pd.to_numeric(words, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    if numbers.notna().all():
-        return numbers
     left = words[numbers.isna()].str.strip()
     left = left[~left.str.fullmatch(PLACEHOLDER) & ~left.str.lower().isin(["nan", "na", "none", "null"])]
-    if (comma := left[left.str.contains(",")]).any():  # the last of both marks is the decimal one
-        english = comma.str.contains(r",.*\.").any() or comma.str.fullmatch(r"\W?[1-9]\d{0,2}(,\d{3})+").all()
-        plain = comma if english else comma.str.replace(r"[\s.]", "", regex=True).str.replace(",", ".")
-        numbers = numbers.fillna(pd.to_numeric(plain.str.replace(",", ""), errors="coerce"))
-        left = left[numbers[left.index].isna()]
+    comma = left[left.str.contains(",")]  # the last of both marks is the decimal one
+    english = comma.str.contains(r",.*\.").any() or comma.str.fullmatch(r"\W?[1-9]\d{0,2}(,\d{3})+").all()
+    plain = comma if english else comma.str.replace(r"[\s.]", "", regex=True).str.replace(",", ".")
+    numbers = numbers.fillna(pd.to_numeric(plain.str.replace(",", ""), errors="coerce"))
+    left = left[numbers[left.index].isna()]
     if numbers.count() < 4 * len(left):
         return words
     if len(comma):

@@ -1,7 +1,4 @@
-"""Losses as pure functions: named terms per example (B,) in nats, summed over bins and latent dimensions.
-
-`total` weights them by name and averages them: at β = 1 the negative evidence lower bound. And their schedules.
-"""
+"""Losses as pure functions: named terms per example (B,) in nats, summed over bins and latent dimensions; schedules."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ from .config import TrainConfig
 from .models import MODELS, ConditionalVAE, Posterior, VaDE, VAEOutput
 
 Terms = dict[str, Tensor]
-Weights = dict[str, float]  # of terms by name; further: `sigma`, `windows`, `mixture` (see `weights_at`)
+Weights = dict[str, float]  # of terms by name; further: `windows`, `mixture` (see `weights_at`)
 
 
 def total(terms: Terms, weights: Weights) -> Tensor:
-    """Scalar: batch mean of the weighted sum."""
+    """Scalar: batch mean of the weighted sum; at β = 1 the negative evidence lower bound."""
     return sum(weights[name] * term.mean() for name, term in terms.items())
 
 
@@ -36,10 +33,9 @@ def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tenso
 
 
 def mixture_kl(posterior: Posterior, log_gamma: Tensor, model: VaDE) -> tuple[Tensor, Tensor]:
-    """Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π), each (B,), instead of a plain VAE's KL; notebook 06.
+    """Σ_c γ_c Σ_w KL(q(z_w|x_w) || N(μ_c, Σ_c)) and KL(γ || π), each (B,) (Jiang et al. 2017, eq. 8); notebook 06.
 
-    `posterior` is of B · W windows, those of a clip after each other, `log_gamma` (B, K) log q(c|x) of their clips
-    (Jiang et al. 2017, eq. 8).
+    `posterior` is of B · W windows, those of a clip after each other, `log_gamma` (B, K) log q(c|x) of their clips.
     """
     gamma, logvar = log_gamma.exp(), model.component_logvars()
     mean, q_logvar = posterior.mean.float()[:, None], posterior.logvar.float()[:, None]
@@ -75,15 +71,10 @@ OBJECTIVES = dict.fromkeys(MODELS, elbo) | {"cvae": conditional_elbo, "vade": mi
 
 
 def weights_at(cfg: TrainConfig, epoch: float, mixture: bool, windows: int = 2) -> Weights:
-    """Weights of the terms at a fractional epoch, and the fixed σ (0: it is learned).
-
-    `mixture`: VaDE's joint phase, where `windows` of a clip share a cluster variable. It needs no warm-up.
-    """
-    share = min(1.0, epoch / cfg.first_phase)
-    kl = cfg.beta * (1.0 if mixture or not cfg.kl_warmup else min(1.0, share / cfg.kl_warmup))
-    joint = kl * cfg.mixture_weight
-    sigma = cfg.sigma * (cfg.sigma_end / cfg.sigma) ** share if cfg.sigma_end else cfg.sigma
-    weights = {"nll": 1.0, "kl": kl, "kl_z": joint, "kl_c": joint, "class": cfg.class_weight, "sigma": sigma}
+    """Weights of the terms at a fractional epoch; in VaDE's joint phase `windows` of a clip share a cluster."""
+    warm = 1.0 if mixture or not cfg.kl_warmup else min(1.0, epoch / cfg.first_phase / cfg.kl_warmup)
+    kl, joint = cfg.beta * warm, cfg.beta * warm * cfg.mixture_weight
+    weights = {"nll": 1.0, "kl": kl, "kl_z": joint, "kl_c": joint, "class": cfg.class_weight}
     return weights | {"mixture": cfg.mixture_weight if mixture else 0.0, "windows": float(windows) if mixture else 1.0}
 
 

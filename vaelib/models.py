@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,8 @@ from .config import InputError, ModelConfig, one_of
 
 HIDDEN = (512, 256, 128)  # fully connected layers of the Basic VAE
 CHANNELS = (32, 64, 128, 256)  # convolutions of the Conv VAE
+FEATURES, EMBEDDING = 256, 64  # of the Conditional VAE: numbers that a window and a class become
 LOGVAR_RANGE = (-12.0, 6.0)  # keeps exp() finite under bf16 without touching any useful posterior
-BLOCK = 64  # codes that are decoded at a time where gradients are not wanted
 
 
 def normal_init(tensor: Tensor, std: float) -> Tensor:
@@ -78,24 +78,20 @@ def dense_network(shape: tuple[int, int], code: int, dropout: float) -> tuple[nn
 
 
 def conv_network(shape: tuple[int, int], code: int) -> tuple[nn.Sequential, nn.Sequential, int]:
-    """As `dense_network`, of convolutions with kernel 4, stride 2, padding 1; output padding meets the encoder's sizes.
-
-    InputError for a window that cannot be halved so often.
-    """
+    """As `dense_network`, of convolutions with kernel 4, stride 2, padding 1; InputError: the window is too small."""
     if min(shape) < 2 ** len(CHANNELS):
         raise InputError(f"input size {min(shape)} is too small for {len(CHANNELS)} convolutions that each halve it")
-    sizes = [torch.Size(size // 2**i for size in shape) for i in range(len(CHANNELS) + 1)]  # of each layer's input
-    down, features = [], CHANNELS[-1] * sizes[-1].numel()
-    for a, b in pairwise((1, *CHANNELS)):
-        layer = FirstConv if a == 1 else nn.Conv2d
-        down += [layer(a, b, 4, stride=2, padding=1), nn.ReLU()]
+    layers = list(enumerate(pairwise((1, *CHANNELS))))
+    down: list[nn.Module] = []
+    for i, (a, b) in layers:
+        down += [(nn.Conv2d if i else FirstConv)(a, b, 4, stride=2, padding=1), nn.ReLU()]
     encoder = nn.Sequential(*down, nn.Flatten()).apply(he_init)
-    up = [nn.Linear(code, features), nn.ReLU(), nn.Unflatten(1, (CHANNELS[-1], *sizes[-1]))]
-    for (a, b), small, large in zip(pairwise((*CHANNELS[::-1], 1)), sizes[::-1], sizes[-2::-1], strict=False):
-        odd = tuple(whole - 2 * half for whole, half in zip(large, small, strict=True))
-        layer = LastConv if b == 1 else nn.ConvTranspose2d
-        up += [layer(a, b, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
-    return encoder, nn.Sequential(*up[:-1]).apply(he_init), features
+    smallest = (CHANNELS[-1], *(size >> len(CHANNELS) for size in shape))
+    up = [nn.Linear(code, math.prod(smallest)), nn.ReLU(), nn.Unflatten(1, smallest)]
+    for i, (a, b) in reversed(layers):
+        odd = tuple((size >> i) % 2 for size in shape)  # halving has rounded it down
+        up += [(nn.ConvTranspose2d if i else LastConv)(b, a, 4, stride=2, padding=1, output_padding=odd), nn.ReLU()]
+    return encoder, nn.Sequential(*up[:-1]).apply(he_init), math.prod(smallest)
 
 
 class GaussianHeads(nn.Module):
@@ -133,13 +129,11 @@ def centred(x: Tensor) -> Tensor:
 
 
 class VAE(nn.Module):
-    """The contract (`encode`, `decode`, `forward`, `sample`) and what all share: two heads, a sigmoid, one learned σ.
+    """The contract (`encode`, `decode`, `forward`, `draw`) and what all share: two heads, a sigmoid, one learned σ.
 
     Labels `y` are class indices (B,) with -1 for unknown, or class probabilities (B, C); models without a condition
     ignore them. Kingma & Welling 2014, arXiv:1312.6114; the learned σ: Rybkin et al. 2021, arXiv:2006.13202.
     """
-
-    backbone = "conv"  # or `fc`
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -148,7 +142,7 @@ class VAE(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(-1.5))
 
     def _build(self, c: ModelConfig) -> None:
-        fc = self.backbone == "fc"
+        fc = c.name == "basic_vae" or (c.name == "vade" and c.backbone == "fc")
         network = dense_network(c.input_shape, c.latent, c.dropout) if fc else conv_network(c.input_shape, c.latent)
         self.encoder, self.decoder, features = network
         self.heads = GaussianHeads(features, c.latent)
@@ -173,42 +167,25 @@ class VAE(nn.Module):
             y = self.probabilities(y, q.class_logits)
         return VAEOutput(self.decode(z, y), z, q, self.prior_mean(z, y))
 
-    @torch.inference_mode()
-    def sample(
+    def draw(
         self, n: int, y: Tensor | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
-    ) -> Tensor:
-        """(n, 1, F, T) in [0, 1], drawn from the prior, its deviations times `temperature`, and decoded.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Codes (n, L) from the prior, its deviations times `temperature`, and the classes that they are decoded with.
 
         `y`, (n,): classes of a conditional model or components of a mixture; None: drawn too. With `shared` all get
         the same draw and differ in nothing but `y`.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)
-        return self.decode_in_blocks(*self._from_prior(noise.to(self.log_sigma.device), y, generator))
+        return self._from_prior(noise.to(self.log_sigma.device), y, generator)
 
     def _from_prior(self, noise: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Codes (n, L) made of standard normal noise (n, L), and what they are decoded with."""
         return noise, None
 
-    @torch.inference_mode()
-    def decode_in_blocks(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """`decode` of any number of codes: the layers' activations of a few hundred full windows take gigabytes."""
-        labels = repeat(None) if y is None else y.split(BLOCK)
-        return torch.cat([self.decode(*block) for block in zip(z.split(BLOCK), labels, strict=False)])
-
     def parameter_count(self) -> int:
         """Trainable parameters, the shared σ included."""
         return sum(p.numel() for p in self.parameters())
-
-
-class BasicVAE(VAE):
-    """Fully connected 512-256-128 with BatchNorm, ReLU and Dropout, mirrored."""
-
-    backbone = "fc"
-
-
-class ConvVAE(VAE):
-    """Four 4×4 convolutions of stride 2 (32-64-128-256 channels), mirrored."""
 
 
 class ConditionalVAE(VAE):
@@ -218,18 +195,15 @@ class ConditionalVAE(VAE):
     prior is N(0, I), or N(μ_y, I) with class means that are fixed and orthogonal, or learned (`config.prior`).
     """
 
-    FEATURES, EMBEDDING = 256, 64
-
     def _build(self, c: ModelConfig) -> None:
         n = len(c.classes)
         if n < 2:
             raise InputError("a conditional model needs at least two classes of its condition")
-        self.encoder, self.decoder, features = conv_network(c.input_shape, c.latent + self.EMBEDDING)
-        self.features = nn.Linear(features, self.FEATURES).apply(he_init)
-        embedding = normal_init(torch.empty(n, self.EMBEDDING), 1.0)
-        self.embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
-        self.heads = GaussianHeads(self.FEATURES + self.EMBEDDING, c.latent)
-        self.class_head = nn.Linear(self.FEATURES, n)
+        self.encoder, self.decoder, features = conv_network(c.input_shape, c.latent + EMBEDDING)
+        self.features = nn.Linear(features, FEATURES).apply(he_init)
+        self.embedding = nn.Embedding.from_pretrained(normal_init(torch.empty(n, EMBEDDING), 1.0), freeze=False)
+        self.heads = GaussianHeads(FEATURES + EMBEDDING, c.latent)
+        self.class_head = nn.Linear(FEATURES, n)
         if c.prior == "fixed":  # orthogonal axes, randomly rotated but always alike
             if n > c.latent:
                 raise InputError(f"{n} orthogonal class means need at least {n} latent dimensions, not {c.latent}")
@@ -272,7 +246,6 @@ class VaDE(VAE):
     """VAE with a mixture of Gaussians π, μ, Σ (diagonal) as its prior (Jiang et al. 2017, arXiv:1611.05148)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.backbone = config.backbone
         super().__init__(config)
         k, latent = config.components, config.latent
         means = normal_init(torch.empty(k, latent), 1.0)
@@ -287,16 +260,12 @@ class VaDE(VAE):
         """(K, L) log-variances of the components, kept in a range where the bound stays finite."""
         return self.mixture["logvars"].float().clamp(-8.0, 4.0)
 
-    def log_likelihoods(self, z: Tensor) -> Tensor:
-        """(B, K): log N(z; μ_c, Σ_c)."""
-        logvar, means = self.component_logvars(), self.mixture["means"].float()
-        squares = (z.float()[:, None] - means).square() * torch.exp(-logvar)
-        return -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(2)
-
     def responsibilities(self, z: Tensor, windows: int = 1) -> Tensor:
         """(B, K) log p(c|z) of codes (B · windows, L); the windows of a clip follow each other and share one c."""
-        joint = self.log_likelihoods(z).unflatten(0, (-1, windows)).sum(1)
-        return functional.log_softmax(joint + self.log_weights(), 1)
+        logvar, means = self.component_logvars(), self.mixture["means"].float()
+        squares = (z.float()[:, None] - means).square() * torch.exp(-logvar)
+        likelihoods = -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(2)  # (B · windows, K) log N(z; μ_c, Σ_c)
+        return functional.log_softmax(likelihoods.unflatten(0, (-1, windows)).sum(1) + self.log_weights(), 1)
 
     @torch.no_grad()
     def set_mixture(self, weights: Tensor, means: Tensor, variances: Tensor) -> None:
@@ -315,7 +284,7 @@ class VaDE(VAE):
 
 
 # Beta is the Conv VAE with β = 4 (Higgins et al. 2017, openreview Sy2fzU9gl): the objective differs, not the network
-MODELS = {"basic_vae": BasicVAE, "conv_vae": ConvVAE, "beta_vae": ConvVAE, "cvae": ConditionalVAE, "vade": VaDE}
+MODELS = {"basic_vae": VAE, "conv_vae": VAE, "beta_vae": VAE, "cvae": ConditionalVAE, "vade": VaDE}
 
 
 def build(config: ModelConfig) -> VAE:

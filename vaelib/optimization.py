@@ -113,6 +113,8 @@ class Stepper:
     def __init__(self, model: VAE, cfg: TrainConfig, fabric: Fabric) -> None:
         self.cfg, self.fabric, self.held = cfg, fabric, False
         self.model = model.to(fabric.device, memory_format=torch.channels_last)
+        if cfg.sigma:
+            self.model.log_sigma.data.fill_(math.log(cfg.sigma))
         named = dict(self.model.named_parameters())
         sigma, mixture = [named.pop("log_sigma")], [named.pop(k) for k in list(named) if k.startswith("mixture")]
         groups = [
@@ -149,7 +151,6 @@ class Stepper:
         phase = bool(weights["mixture"]), self.held
         if phase != self._phase:
             self._begin_phase(*phase)
-        self._fix_sigma(weights)
         rates = [group["peak"] * rate for group in self.optimizer.param_groups]
         if self._records:
             return self._recording(x, y, weights, rates)
@@ -172,13 +173,8 @@ class Stepper:
     @torch.no_grad()
     def measure(self, x: Tensor, y: Tensor, weights: Weights) -> dict[str, Tensor]:
         """What `__call__` returns, without a step and in this process alone."""
-        self._fix_sigma(weights)
         with self.fabric.autocast():
             return self._means(self.model, x, y, weights)
-
-    def _fix_sigma(self, weights: Weights) -> None:
-        if weights["sigma"]:
-            self.model.log_sigma.data.fill_(math.log(weights["sigma"]))
 
     def _means(
         self, module: nn.Module, x: Tensor, y: Tensor, weights: Weights, rank: int = 0, processes: int = 1

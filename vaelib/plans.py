@@ -1,39 +1,121 @@
-"""A plan: corpora × notebooks × seeds in a short YAML file, checked whole before anything runs."""
+"""What is to be done: notebooks as jobs, and plans of them in short YAML files, checked whole before anything runs.
+
+What executes them (papermill, Dask; two seconds to import) is in `vaelib.batch`: not every command needs it.
+"""
 
 from __future__ import annotations
 
+import ast
 import itertools
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from dask.system import CPU_COUNT
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from vaelib_demo import Dials
-from vaelib_demo.tables import load_tables
 
-from . import batch, config
-from .batch import MODEL_NOTEBOOKS, STRICT, Job, checked, defaults, validated
+from . import config
 from .collection import READING, UNLABELLED, read_corpus, read_record
-from .config import ROOT, InputError, front_end, one_of, outputs_dir, papermill_dir, write_atomic
+from .config import ROOT, InputError, front_end, notebooks_dir, one_of, outputs_dir, papermill_dir, write_atomic
 from .store import CUT, attributes, is_current, open_store, store_path
-from .workers import Workers
 
 # The longest first (the desk's trainings are in its notebook), then whoever others wait for, the shortest last.
-ORDER = ("beta_vae", "basic_vae", "conv_vae", "vade", "cvae")
+MODEL_NOTEBOOKS = {
+    "beta_vae": "04_beta_vae", "basic_vae": "02_basic_vae", "conv_vae": "03_conv_vae", "vade": "06_vade",
+    "cvae": "05_conditional_vae",
+}  # fmt: skip
 BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}  # whose runs a notebook puts beside its own
 # Keys of a corpus: how files are cut, what is rendered
 CUTTING = ("windows", "split_seed", *CUT)
 DIALS = ("demo", "clips_per_genre", "clip_seconds", "composition", "variation", "fixed", "seed")
-# Seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, the rest of a notebook, rendering 1,000 s of music
-EPOCH = {"02_basic_vae": 1.5, "03_conv_vae": 6.0, "04_beta_vae": 6.0, "05_conditional_vae": 6.0, "06_vade": 3.5}
-REST, RENDER = 45, 7.0
+EPOCH, REST = 5, 45  # seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, the rest of a notebook
+SETTINGS = {f.name for cls in (config.ModelConfig, config.TrainConfig) for f in fields(cls)} - {"condition"}
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
+
+
+def validated(model: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
+    """Values as a pydantic model; InputError: an unknown name, or a value that the model does not take."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as e:
+        error = e.errors()[0]
+        place = ".".join([str(part) for part in (where, *error["loc"])])
+        if error["type"] == "extra_forbidden":
+            one_of(f"name in {where}", str(error["loc"][-1]), model.model_fields)
+        raise InputError(f"{place}: {error['msg']}, but it is {repr(error['input'])[:200]}") from None
+
+
+def _cells(notebook: str, tags: Sequence[str] = ()) -> Iterator[str]:
+    """Sources of a numbered notebook's code cells; with `tags`, of those that have one of them."""
+    for cell in json.loads((notebooks_dir() / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and (not tags or {*tags} & {*cell["metadata"].get("tags", [])}):
+            yield "".join(cell["source"])
+
+
+def defaults(notebook: str) -> dict[str, Any]:
+    """Names and default values in the cell of a notebook that is tagged `parameters`."""
+    lines = ast.parse("".join(_cells(notebook, ["parameters"]))).body
+    return {line.target.id: ast.literal_eval(line.value) for line in lines if isinstance(line, ast.AnnAssign)}
+
+
+def checked(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the types of their defaults (a command line has strings); InputError as of `validated`."""
+    known = {name: (type(value), value) for name, value in defaults(notebook).items()}
+    values = validated(create_model(notebook, __config__=STRICT, **known), given, f"notebook {notebook}")
+    return {name: getattr(values, name) for name in given}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with parameters."""
+
+    notebook: str  # name without suffix, e.g. `03_conv_vae`
+    parameters: dict[str, Any] = field(default_factory=dict)  # values for its parameters cell
+    label: str = ""  # part of the title, e.g. `language`
+    page: bool = True  # whether it becomes an HTML page, with explorers in it
+    again: bool = False  # execute it also where it is done
+    needs: tuple[int, ...] = ()  # numbers of earlier jobs without which this one is left out
+    after: tuple[int, ...] = ()  # numbers of earlier jobs that it waits for, whatever comes of them
+    check: Callable[[], str] | None = None  # called before it starts: a reason to leave it out, or ""
+    cells: tuple[str, ...] = ()  # tags of the only cells to execute, besides the parameters; (): all
+
+    @property
+    def title(self) -> str:
+        """Notebook and label; of a training also its settings, because several of one notebook run at a time."""
+        words = [self.notebook, self.label]
+        if self.notebook in MODEL_NOTEBOOKS.values():
+            given = {k: v for k, v in self.parameters.items() if not isinstance(v, str) and v is not False}
+            words += [f"{name}{value:g}" if value is not True else name for name, value in given.items()]
+        return "-".join(w for w in words if w)
+
+    @property
+    def final(self) -> Path:
+        """The executed notebook: its name has a digest of code, parameters, stores, and of the code that trains."""
+        code = list(_cells(self.notebook, self.cells and ("parameters", *self.cells)))
+        stores = [attributes(self.parameters.get(name, "")).get("fingerprint", "") for name in ("store", "desk")]
+        name = config.digest([code, self.parameters, stores, self.page, version("vaelib"), config.code_version()])
+        return papermill_dir() / f"{self.title}-{name}.ipynb"
+
+    def runs(self, outputs: Path | str | None = None) -> list[Path]:
+        """Folders of the training runs of the newest notebook, executed or failed, that had these parameters."""
+        given = checked(self.notebook, self.parameters)
+        files = [p for p in papermill_dir().glob(f"{self.notebook}-*.ipynb") if not p.name.endswith(".partial.ipynb")]
+        for path in sorted(files, key=lambda p: p.stat().st_mtime, reverse=True):
+            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            if metadata.get("papermill", {}).get("parameters") == given:
+                return [Path(outputs or outputs_dir()) / name for name in metadata.get("vaelib", {}).get("runs", [])]
+        return []
+
+    def is_done(self) -> bool:
+        """Whether it is executed with these parameters and this code, and its training runs are still there."""
+        return self.final.is_file() and all((folder / "done.json").is_file() for folder in self.runs())
 
 
 class _File(BaseModel):
@@ -68,6 +150,13 @@ class Corpus:
         found = read_corpus(folder, **{k: given[k] for k in READING if k in given})
         return is_current(found, front_end(given["profile"]), **{k: given[k] for k in CUTTING if k in given})
 
+    def size(self) -> float:
+        """Thousands of 64 × 64 windows that an epoch reads; of a store that is not made yet, as if of 1,000 clips."""
+        if not self.store.is_dir():
+            return prod(front_end(self.job.parameters["profile"]).shape) / 4096
+        store = open_store(self.store)
+        return len(store.rows("train")) * prod(store.front_end.shape) / 4.1e6
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -86,6 +175,18 @@ class Plan:
     def saved(self) -> Path:
         """The copy in `papermill_runs/` that says exactly this."""
         return write_atomic(papermill_dir() / f"{self.name}-{config.digest(self.text)}.yaml", self.text).resolve()
+
+    def seconds(self) -> float:
+        """About how long one core takes for what is not done yet, and the comparison."""
+        size, total = {str(corpus.store): corpus.size() for corpus in self.corpora}, REST
+        for job in (job for job in self.jobs if not job.is_done()):
+            total += REST
+            values = defaults(job.notebook) | job.parameters
+            if store := values.get("store"):
+                total += EPOCH * size[store] * values["epochs"] * len(values.get("priors", "one").split(","))
+            if desk := values.get("desk"):
+                total += EPOCH * size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
+        return total
 
 
 def read_plan(path: Path | str, changes: Sequence[str] = ()) -> Plan:
@@ -159,36 +260,37 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
     place = (ROOT / Path(entry.get(kind, "")).expanduser()).resolve()
     if kind == "store":
         return Corpus(name, place, None, attributes(place).get("rung") == "desk")
-    fe, given = front_end(profile), {k: v for k, v in entry.items() if k not in ("folder", *DIALS)}
-    if kind == "folder":
-        given, label, rendered = given | {"corpus": str(place)}, place.name, bool(read_record(place))
-    else:
-        fixed = {"fixed": "+".join(map(str, _list(entry["fixed"])))} if "fixed" in entry else {}
-        wanted = checked("01_preprocess", {k: v for k, v in entry.items() if k in DIALS} | fixed)
-        try:
-            dials = Dials(**{k.replace("clip_seconds", "seconds"): v for k, v in wanted.items()})
-        except InputError as e:
-            raise InputError(f"corpora.{name}: {e}") from None
-        least = fe.min_samples / fe.sample_rate
-        if dials.clips_per_genre < 3 or dials.seconds < 0.99 * least:
-            raise InputError(f"corpora.{name}: at least 3 clips of a genre are needed, each of {least:.1f} s")
-        given |= {"clip_seconds" if k == "seconds" else k: v for k, v in dials.record().items()}
-        given |= {"fixed": "+".join(dials.fixed)} if "fixed" in given else {}
-        label, rendered = dials.name, True
-    given = checked("01_preprocess", given | {"profile": profile})
+    given = {k: v for k, v in entry.items() if k != "folder"} | {"profile": profile}
+    given |= {"corpus": str(place)} if kind == "folder" else {}
+    given |= {"fixed": "+".join(map(str, _list(entry["fixed"])))} if "fixed" in entry else {}
+    given = checked("01_preprocess", given)
+    label, rendered = (place.name, bool(read_record(place))) if kind == "folder" else (_rendered(name, given), True)
     store = store_path(label, profile, given.get("windows", ""), rendered)
     return Corpus(name, store, Job("01_preprocess", given, label), entry.get("demo") == "desk")
 
 
+def _rendered(name: str, given: dict[str, Any]) -> str:
+    """Name of the folder of a rendered corpus; InputError: what cannot be rendered, or is too little to train on."""
+    fe = front_end(given["profile"])
+    try:
+        dials = Dials(**{k.replace("clip_seconds", "seconds"): v for k, v in given.items() if k in DIALS})
+    except InputError as e:
+        raise InputError(f"corpora.{name}: {e}") from None
+    least = fe.min_samples / fe.sample_rate
+    if dials.clips_per_genre < 3 or dials.seconds < 0.99 * least:
+        raise InputError(f"corpora.{name}: at least 3 clips of a genre are needed, each of {least:.1f} s")
+    return dials.name
+
+
 def _runs(file: _File, corpora: Sequence[Corpus]) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
     """Model, names of corpora and parameters of every run, grids expanded."""
-    known = set()
+    for name in file.defaults:
+        one_of("name in defaults", name, itertools.chain(*map(defaults, MODEL_NOTEBOOKS.values())))
     for number, entry in enumerate(file.runs):
         where = f"runs.{number}"
         for model in _list(entry.get("model", "")):
             notebook = MODEL_NOTEBOOKS[one_of(f"model in {where}", model, MODEL_NOTEBOOKS)]
             usual = {k: v for k, v in defaults(notebook).items() if k not in ("store", "desk", "seed")}
-            known |= usual.keys()
             given = {"condition": usual["condition"]} if "condition" in usual else {}
             given |= {k: v for k, v in file.defaults.items() if k in usual}
             given |= {k: v for k, v in entry.items() if k not in ("model", "corpora")}
@@ -199,15 +301,12 @@ def _runs(file: _File, corpora: Sequence[Corpus]) -> Iterator[tuple[str, list[st
             chosen = [one_of(f"corpus in {where}", name, names) for name in _list(entry.get("corpora", names))]
             for one in _grid(given):
                 yield model, chosen, _in_range(checked(notebook, one))
-    for name in file.defaults:
-        one_of("name in defaults", name, sorted(known))
 
 
 def _in_range(values: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a run; InputError: what its settings would refuse."""
-    known = {f.name for cls in (config.ModelConfig, config.TrainConfig) for f in fields(cls)} - {"condition"}
     for prefix in ("", "desk_"):
-        own = {k: v for k in known if (v := values.get(f"{prefix}{k}")) is not None}
+        own = {k: values[prefix + k] for k in SETTINGS if prefix + k in values}
         of_model, of_training = config.read_settings(values.get("settings", ""), **own)
         config.ModelConfig(**{"name": "", "input_shape": (1, 1)} | of_model)
         config.TrainConfig(**of_training)
@@ -228,7 +327,7 @@ def _jobs(file: _File, corpora: list[Corpus], runs: list[tuple[str, list[str], d
         made[str(corpus.store)] = len(jobs)
         same = tuple(i for i, job in enumerate(jobs) if job.label == corpus.job.label)  # rendered by one at a time
         jobs.append(replace(corpus.job, page=file.pages, after=same))
-    runs = sorted(runs, key=lambda run: ORDER.index(run[0]))
+    runs = sorted(runs, key=lambda run: list(MODEL_NOTEBOOKS).index(run[0]))
     for seed, corpus, (model, chosen, given) in itertools.product(dict.fromkeys(file.seeds), music, runs):
         if corpus.name not in chosen:
             continue
@@ -259,58 +358,8 @@ def runs_of(plan: Plan, outputs: Path | str | None = None) -> tuple[list[Path], 
     return list(dict.fromkeys(folders)), missing
 
 
-def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = True) -> Path:
-    """Do what is missing of a plan: notebook 01 for each corpus, all trainings, one comparison; print a summary.
-
-    A failure leaves the others running; the comparison (unless `compare` is off) is made from what is there, and its
-    HTML report returned. InputError: a store or folder is not there (before anything runs); `batch.raise_failures`.
-    """
-    workers, outputs = workers or Workers(), outputs_dir().resolve()
-    stale = [corpus.job.parameters for corpus in plan.corpora if not corpus.is_current()]  # before anything is done
-    jobs = [replace(job, again=job.parameters in stale) for job in plan.jobs]
-    # the comparison of one corpus must not be replaced by that of several
-    target = outputs / (f"comparison-{plan.name}" if len(plan.music) > 1 else "comparison")
-    if compare:
-        given = {"outputs": str(outputs), "plan": str(plan.saved()), "target": str(target)}
-        given["corpus"] = plan.music[0].store.stem
-        check = partial(_nothing_to_compare, plan)
-        jobs.append(Job("07_compare", given, again=True, after=tuple(range(len(jobs))), check=check))
-    cores = min(workers.count or min(CPU_COUNT, 4), len(jobs))
-    minutes = _seconds(plan, jobs) / cores / 60
-    print(f"{len(jobs)} notebooks: about {minutes:.0f} minutes on {cores} cores", file=sys.stderr, flush=True)
-    outcomes = batch.run(jobs, workers)
-    print(batch.write_summary(outcomes), flush=True)
-    batch.raise_failures(outcomes)
-    return target / "model_comparison.html"
-
-
-def _seconds(plan: Plan, jobs: Sequence[Job]) -> float:
-    """About how long one core takes for what is not done yet."""
-    size, total = {}, float(REST)  # of the training windows of a store, in thousands of 64 × 64
-    for corpus in plan.corpora:
-        if corpus.store.is_dir():
-            opened = open_store(corpus.store)
-            clips, shape = len(opened.rows("train")), opened.front_end.shape
-        else:  # how much there is of somebody's own music is not known before it is read
-            given, genres = corpus.job.parameters, 1 if corpus.is_desk else len(load_tables().genres)
-            clips, shape = 0.7 * given.get("clips_per_genre", 0) * genres, front_end(given["profile"]).shape
-            total += REST + RENDER * clips / 1000 * given.get("clip_seconds", 0)
-        size[str(corpus.store)] = clips * prod(shape) / 4.1e6
-    for job in (j for j in jobs if j.notebook in EPOCH and not j.is_done()):
-        values = defaults(job.notebook) | job.parameters
-        work = size[values["store"]] * values["epochs"] * len(values.get("priors", "one").split(","))
-        if desk := values.get("desk"):
-            work += size[desk] * values["desk_epochs"] * 2 * len(values["desk_starts"].split(","))
-        total += REST + EPOCH[job.notebook] * work
-    return total
-
-
 def too_few_classes(store: Path | str, label: str) -> str:
     """Why there can be no conditional model of a label in a store; "" if there can."""
     classes = {*open_store(store).table[label]} - {UNLABELLED}
     why = f"{Path(store).name} has fewer than two classes of {label}: a conditional model of it is left out"
     return "" if len(classes) > 1 else why
-
-
-def _nothing_to_compare(plan: Plan) -> str:
-    return "" if runs_of(plan)[0] else "the plan has no finished run"

@@ -29,7 +29,7 @@ class Section:
     title: str
     text: str = ""  # paragraphs, separated by an empty line
     numbers: pd.DataFrame | dict[str, float] | None = None  # a table, or the numbers of an experiment by id
-    picture: Path | None = None  # HTML holds a copy, Markdown a link
+    picture: Path | io.BytesIO | None = None  # HTML holds a copy, Markdown a link to the path
     group: str = ""
     markup: str = ""  # HTML of an explorer, trusted as it is; not in Markdown
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ from .store import Store, open_store
 from .training import read_checkpoint, train
 from .windows import Clips, encode_windows
 
+DECODED = 64  # codes that are decoded at a time
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError)  # of files that no training left like this
+
 
 class Embedding(NamedTuple):
     """Clips in a model's latent space."""
@@ -32,9 +36,6 @@ class Embedding(NamedTuple):
     logvars: np.ndarray  # (clip, L) log of the variances averaged over the same windows
     kl: np.ndarray  # (L,) mean KL of each dimension to N(0, 1), nats
     rows: np.ndarray  # (clip,) row numbers in the store
-
-
-UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError)  # of files that no training left like this
 
 
 @dataclass(repr=False, eq=False)
@@ -51,10 +52,6 @@ class Run:
     def __post_init__(self) -> None:
         self.clips, self.embed = cache(self.clips), cache(self.embed)  # kept in memory after the first call
 
-    def __repr__(self) -> str:
-        s, about = self.summary, f"{self.name}, seed {self.config.training.seed}, of {self.store.path.name}"
-        return f"Run {about}; epoch {s['best_epoch']} of {s['epochs']}, {s['parameters']:,} parameters; {self.folder}"
-
     @property
     def name(self) -> str:
         """Its row of the comparison table (`RunConfig.variant`)."""
@@ -62,12 +59,10 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row per epoch."""
-        return pd.read_csv(self.folder / "history.csv")
+        return pd.read_csv(self.folder / "history.csv")  # one row per epoch
 
     @property
     def conditional(self) -> bool:
-        """Whether the model is given a class."""
         return bool(self.config.model.condition)
 
     def rows(self, split: str | None, tracks: bool = False) -> np.ndarray:
@@ -117,10 +112,10 @@ class Run:
         label = 0 if q.class_logits is None else int(q.class_logits.argmax())
         return q.mean[0, 0].numpy(), self.middle_windows(np.array([row]))[0], label
 
-    def middle_windows(self, rows: np.ndarray, block: int = 256) -> np.ndarray:
+    def middle_windows(self, rows: np.ndarray) -> np.ndarray:
         """(B, mel, frame) in [0, 1]: the middle windows of the clips `rows` (B,), as the model is given them."""
-        parts = [Clips.read(self.store, self.scaler, rows[i : i + block]) for i in range(0, len(rows), block)]
-        return np.concatenate([c.even_windows(torch.arange(len(c)), 1)[:, 0, 0].numpy() for c in parts])
+        clips = Clips.read(self.store, self.scaler, rows)
+        return clips.even_windows(torch.arange(len(clips)), 1)[:, 0, 0].numpy()
 
     @torch.inference_mode()
     def log_responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:
@@ -128,18 +123,18 @@ class Run:
         if not isinstance(self.model, VaDE):
             raise InputError(f"{self.name} has no mixture: only a vade run has soft assignments")
         codes = self.posteriors(self.clips(split), self.config.training.eval_windows).mean
-        if not tracks:
-            return self.model.responsibilities(codes.flatten(0, 1), codes.shape[1]).numpy()
-        first, number = self.store.tracks(self.store.rows(split))
-        of_track = [codes[torch.from_numpy(number == t)].flatten(0, 1) for t in range(len(first))]
-        return torch.cat([self.model.responsibilities(z, len(z)) for z in of_track]).numpy()
+        number = self.store.tracks(self.store.rows(split))[1] if tracks else np.arange(len(codes))
+        shared = [codes[torch.from_numpy(number == i)].flatten(0, 1) for i in range(number.max() + 1)]
+        return torch.cat([self.model.responsibilities(z, len(z)) for z in shared]).numpy()
 
+    @torch.inference_mode()
     def decode(self, z: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
-        """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1]."""
+        """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1], in blocks: activations take gigabytes."""
         if self.conditional and y is None:
             raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
-        classes = None if y is None else torch.as_tensor(y)
-        return self.model.decode_in_blocks(torch.as_tensor(z, dtype=torch.float32), classes)[:, 0].numpy()
+        blocks = torch.as_tensor(z, dtype=torch.float32).split(DECODED)
+        classes = repeat(None) if y is None else torch.as_tensor(y).split(DECODED)
+        return torch.cat([self.model.decode(*each) for each in zip(blocks, classes, strict=False)])[:, 0].numpy()
 
     def reconstruct(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Middle windows of a split and their reconstructions from the posterior mean, both (clip, mel, frame)."""
@@ -148,12 +143,10 @@ class Run:
         y = None if q.class_logits is None else q.class_logits[:, 0].argmax(1)
         return self.middle_windows(clips.rows), self.decode(q.mean[:, 0], y)
 
-    def sample(
-        self, n: int, y: Iterable[int] | None = None, temperature: float = 1.0, seed: int = 0, shared: bool = False
-    ) -> np.ndarray:
-        """(n, mel, frame) drawn from the prior, of the classes or components `y` if given; see `VAE.sample`."""
-        classes = None if y is None else torch.as_tensor(list(y))
-        return self.model.sample(n, classes, temperature, seed, shared)[:, 0].numpy()
+    @torch.inference_mode()
+    def sample(self, n: int, y: Iterable[int] | None = None, *how: float, **named: float) -> np.ndarray:
+        """(n, mel, frame) from the prior, of the classes or components `y` if given; `how`, `named`: see `VAE.draw`."""
+        return self.decode(*self.model.draw(n, None if y is None else torch.tensor(list(y)), *how, **named))
 
 
 def plan(store: Store, model: str, *, detilt: bool = False, settings: str = "", **given: object) -> RunConfig:
@@ -186,14 +179,12 @@ def fit(config: RunConfig, store: Store, show: bool = True, devices: int = 1) ->
 def open_run(folder: Path | str) -> Run:
     """Open a finished run on the CPU; InputError: unfinished, damaged, or its store is gone or another one."""
     folder = Path(folder)
-    if not (folder / "done.json").is_file():
-        raise InputError(f"{folder} holds no finished run: run its notebook or `vaelib train` again, it continues")
     try:
         about, summary = (dict(json.loads((folder / n).read_text())) for n in ("config.json", "done.json"))
         config, scaler = RunConfig.from_dict(about["config"]), Scaler.from_dict(about["scaler"])
         path = str(about["store"])
     except UNREADABLE as e:
-        raise InputError(f"{folder}/config.json cannot be read ({e}); train the run again") from e
+        raise InputError(f"{folder} holds no finished run ({e}): train again, if it is damaged delete it first") from e
     store = open_store(path)
     if (store.attrs["fingerprint"], store.front_end) != (config.fingerprint, config.front_end):
         raise InputError(f"{store.path.name} has changed since {folder.name} was trained; train it again")
@@ -236,10 +227,10 @@ def newest_of_each(root: Path | str | None = None, among: Sequence[Path] | None 
 
     `among`: only these folders (of a plan); of a variant and seed then the one that was trained longest.
     """
-    found, allowed = [], None if among is None else {Path(f).resolve() for f in among}
+    found = []
     for folder in find_runs(root, **wanted):
         try:
-            if allowed is None or folder.resolve() in allowed:
+            if among is None or folder in among:
                 found.append(open_run(folder))
         except InputError as e:  # one damaged run must not hide the others
             warnings.warn(f"left out: {e}", stacklevel=2)
@@ -255,9 +246,3 @@ def describe(store: Store) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     window = f"{fe.n_mels} bands × {fe.frames} frames ({fe.window_seconds:.1f} s)"
     return f"{store.attrs['corpus']}: clips: {clips}; windows of {window}; {device}"
-
-
-def labels_of(runs: Sequence[Run]) -> list[str]:
-    """A name for each run: its variant, with the seed where several runs share the variant."""
-    names = [r.name for r in runs]
-    return [r.name if names.count(r.name) == 1 else f"{r.name}, seed {r.config.training.seed}" for r in runs]

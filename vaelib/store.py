@@ -1,7 +1,7 @@
 """The mel store: one self-describing Zarr file per corpus and front end, how it is made and how it is read.
 
-It is made chunk by chunk, in threads or by Dask's workers; an interrupted build continues with the chunks that are not
-done, and ends with the same bytes. Notebook 01 makes one and shows what is in it.
+It is made chunk by chunk, in threads; an interrupted build continues with the chunks that are not done, and ends with
+the same bytes. Notebook 01 makes one and shows what is in it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from zarr.codecs import BloscCodec
 
 from . import audio, collection
 from .collection import LABELS, LADDER, SPLITS, UNLABELLED, Corpus, Rejected, choose_split
-from .config import ROOT, FrontEnd, InputError, data_dir, digest, one_of, write_atomic, writing
+from .config import ROOT, FrontEnd, InputError, data_dir, digest, keep_freed_memory, one_of, write_atomic, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,22 +100,10 @@ class Store:
     path: Path
     table: pd.DataFrame  # a row per usable clip (a file, or a segment of a long one): path, labels, factors, split, …
     log_mel: zarr.Array  # (clip, mel, frame) dB, float16; `table.index` are its rows
-    attrs: dict[str, Any]  # corpus, fingerprint, front end, versions
-
-    @property
-    def front_end(self) -> FrontEnd:
-        """How its sound became spectrograms."""
-        return FrontEnd.from_dict(json.loads(self.attrs["front_end"]))
-
-    @property
-    def factors(self) -> list[str]:
-        """Columns that say what varies in the sound."""
-        return list(self.attrs["factors"])
-
-    @property
-    def units(self) -> dict[str, str]:
-        """Unit of each factor that has a known one."""
-        return dict(self.attrs["units"])
+    attrs: dict[str, Any]  # corpus, fingerprint, versions, …
+    front_end: FrontEnd  # how its sound became spectrograms
+    factors: list[str]  # columns that say what varies in the sound
+    units: dict[str, str]  # of each factor that has a known one
 
     @property
     def heard_frames(self) -> int:
@@ -134,8 +122,7 @@ class Store:
     def name(self, row: int) -> str:
         """File of a row, and where in it a segment begins (`song.mp3 1:30`)."""
         path, start, length = self.table.loc[row, ["path", "start_s", "asked_s"]]
-        whole = np.isnan(length) and not start
-        return str(path) + ("" if whole else f" {int(start) // 60}:{int(start) % 60:02d}")
+        return str(path) if np.isnan(length) and not start else f"{path} {int(start) // 60}:{int(start) % 60:02d}"
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """Row numbers of a split, or of every usable clip."""
@@ -189,19 +176,19 @@ def open_store(path: Path | str) -> Store:
         raise InputError(f"no mel store at {path}, or an unfinished one: make it with `vaelib preprocess CORPUS`")
     group = zarr.open_group(path, mode="r")
     columns = {n: a[:] for n, a in sorted(group.arrays()) if a.metadata.dimension_names == ("clip",)}
-    text = {n: a.astype(object) for n, a in columns.items() if a.dtype.kind not in "biuf"}
-    table = pd.DataFrame(columns | text)
-    return Store(path, table[table["split"] != REJECTED], group["log_mel"], dict(group.attrs))
+    table = pd.DataFrame({n: a if a.dtype.kind in "biuf" else a.astype(object) for n, a in columns.items()})
+    about, table = dict(group.attrs), table[table["split"] != REJECTED]
+    fe = FrontEnd.from_dict(json.loads(about["front_end"]))
+    return Store(path, table, group["log_mel"], about, fe, list(about["factors"]), dict(about["units"]))
 
 
 def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | None = None, **how: Any) -> Path:
     """Turn a corpus into a mel store; a second call does nothing, an interrupted one continues.
 
-    Unusable files are left out and listed with the reason in `<store>.rejected.csv`. The Dask workers of
-    `$DASK_SCHEDULER_ADDRESS` do the work (they must see the same folders), or else `workers` threads (None: one per
-    core). `how`: `split_seed`; `segment_seconds` that longer files are cut into (0: never), `hop_seconds` from one
+    Unusable files are left out and listed with the reason in `<store>.rejected.csv`. `workers`: threads (None: one
+    per core). `how`: `split_seed`; `segment_seconds` that longer files are cut into (0: never), `hop_seconds` from one
     segment to the next (0: end to end); `windows` (`WINDOWS`, `USUAL`).
-    InputError: no usable clip, a store of another folder of that name, workers that die or do not see the files, …
+    InputError: no usable clip, a store of another folder of that name, …
     """
     corpus = corpus if isinstance(corpus, Corpus) else collection.read_corpus(corpus)
     path, wanted = _identity(corpus, fe, **how)
@@ -210,11 +197,17 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
     other = Path(attributes(path).get("corpus_root", corpus.root))
     if other != corpus.root and other.is_dir():
         raise InputError(f"{path.name} already holds another folder of that name, {other}: rename it, or {corpus.root}")
-    from .workers import executor  # here: Dask takes a third of a second
+    import torch  # here: a second that reading a store need not wait for
+    from dask.system import CPU_COUNT  # what a container may use
 
-    with writing(path), FileLock(path.with_name(f".{path.stem}.lock")), executor(workers) as pool:
-        if not _is(path, wanted):  # another process may have made it meanwhile
-            _make(path, corpus, fe, wanted, pool)
+    pool, before = ThreadPoolExecutor(workers or CPU_COUNT), torch.get_num_threads()
+    try:
+        with writing(path), FileLock(path.with_name(f".{path.stem}.lock")):
+            if not _is(path, wanted):  # another process may have made it meanwhile
+                _make(path, corpus, fe, wanted, pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # a task sets it to 1
     return path
 
 
@@ -251,11 +244,10 @@ def _make(path: Path, corpus: Corpus, fe: FrontEnd, wanted: dict, pool: Executor
 
 
 def _write_rejected(path: Path, rows: list[Rejected]) -> None:
-    reasons: dict[str, list[str]] = {}
-    for name, reason in rows:
-        reasons.setdefault(name, []).append(reason)
-    once = [(name, r[0] + (f"; parts set aside: {len(r)}" if len(r) > 1 else "")) for name, r in reasons.items()]
-    write_atomic(path, pd.DataFrame(once, columns=["path", "reason"]).to_csv(index=False))
+    table = pd.DataFrame(rows, columns=["path", "reason"], dtype=object)
+    parts = table.groupby("path")["path"].transform("size")
+    table["reason"] = table["reason"].mask(parts > 1, table["reason"] + "; parts set aside: " + parts.astype(str))
+    write_atomic(path, table.drop_duplicates("path").to_csv(index=False))
 
 
 def _fill(path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd, wanted: dict, pool: Executor) -> list:
@@ -274,11 +266,12 @@ def _fill(path: Path, done: Path, root: Path, table: pd.DataFrame, fe: FrontEnd,
 
 def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFrame, done: Path) -> None:
     """Write the log-mels of some rows, a whole chunk, and to `done` what became of them."""
-    import torch  # here: a second that reading a store need not wait for
+    import torch
 
     collection.require_seen(root)
     collection.require_seen(path)
     torch.set_num_threads(1)  # the workers are the parallelism
+    keep_freed_memory()
     # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
     block = np.full((len(places), *array.shape[1:]), -100.0, np.float16)
@@ -293,8 +286,8 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
         db = audio.log_mel(wave, fe)[:, : row.shape[1]].numpy()
         row[:, : db.shape[1]] = db
         values = db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels
-        mark = {"fingerprint": collection.fingerprint(db).tobytes().hex()}
-        found.append(dict(zip(MEASURED, values, strict=True)) | mark)
+        mark = collection.fingerprint(db).tobytes().hex()
+        found.append(dict(zip((*MEASURED, "fingerprint"), (*values, mark), strict=True)))
     # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")

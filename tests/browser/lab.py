@@ -11,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,21 +90,19 @@ def jupyter_lab(root: Path) -> Iterator[str]:
         with log.open("wb") as out:
             server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         try:
-            _wait_until_it_answers(server, f"http://127.0.0.1:{port}/api/status?token={token}", log)
+            _wait_until_it_listens(server, port, log)
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}"
         finally:
             server.terminate()  # ends its kernels too
             server.wait(60)
 
 
-def _wait_until_it_answers(server: subprocess.Popen, address: str, log: Path) -> None:
+def _wait_until_it_listens(server: subprocess.Popen, port: int, log: Path) -> None:
     deadline = time.monotonic() + WAIT / 1000
     while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not answer; the end of its log: {log.read_text(errors='replace')[-1500:]}")
 
 

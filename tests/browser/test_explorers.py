@@ -85,15 +85,6 @@ def test_a_tile_is_marked_and_heard_with_pointer_and_keys(explorer, where):
 
 
 @WHERE
-def test_components_show_what_they_hold(explorer, where):
-    view = explorer(where, 4)
-    show = next(s for s in view.locator("select").all() if "members" in s.inner_text())
-    with another_picture(view):
-        show.select_option(label="members")
-    assert "holds" in view.locator(".caption").inner_text()
-
-
-@WHERE
 def test_a_list_is_searched_filtered_seen_and_heard_with_the_keyboard(explorer, where):
     view = explorer(where, 0)
     clips, summary = view.locator(".list"), view.locator("[role=status]").first
@@ -132,7 +123,7 @@ def shot(view, number: int = 0) -> bytes:
 @WHERE
 def test_maps_zoom_pan_enlarge_and_are_linked(explorer, where):
     view = whole_maps(explorer(where, 5))
-    mouse, chosen, box = view.page.mouse, view.locator(".side strong").first, box_of(view, 1)
+    mouse, chosen, box = view.page.mouse, view.locator(".side .title").first, box_of(view, 1)
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     with another_picture(view):  # the clip nearest to one of two opposite corners is another one
         corners = (box["x"] + 10, box["y"] + 40), (box["x"] + box["width"] - 10, box["y"] + box["height"] - 10)

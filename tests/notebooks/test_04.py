@@ -68,11 +68,11 @@ def test_mutual_information_by_hand_of_codes_with_a_known_gap(space):
 
 def test_nulls_by_hand_are_those_of_the_library_and_rotations_tell_axes_from_a_turned_space(space):
     codes = np.random.default_rng(0).uniform(-1, 1, (600, 3))
-    factors = {f"f{i}": codes[:, i] for i in range(2)}
+    factors = pd.DataFrame(codes[:, :2], columns=["f0", "f1"])
     permuted, rotated = space["nulls"](codes, factors, np.arange(3), 0)
     assert len(permuted) == 20 and len(rotated) == 40
     assert max(permuted) < 0.1 and np.percentile(rotated, 95) < mig(codes, factors).mean - 0.3
-    assert np.ptp(space["nulls"](codes[:, :1], {"f0": codes[:, 0]}, np.arange(1), 0)[1]) < 1e-9
+    assert np.ptp(space["nulls"](codes[:, :1], factors[["f0"]], np.arange(1), 0)[1]) < 1e-9
 
 
 def test_a_slider_that_is_a_fader_is_found_out_and_one_that_moves_both_is_not(space, tmp_path):

@@ -57,11 +57,10 @@ def test_codes_that_are_the_label_separate_and_codes_without_it_do_not(space, mo
 
 
 def test_what_the_prior_asks_is_answered_by_the_numbers(space):
-    probe = space["clustering"].ProbeScore
-    assert space["prior_kept"]("standard", 0.0, probe(0.22, 0.2)).endswith("leave the class out: it does.")
-    assert space["prior_kept"]("standard", 0.0, probe(0.82, 0.2)).endswith("it does not.")
-    assert space["prior_kept"]("fixed", 0.19, probe(0.82, 0.2)).endswith("it does not.")
-    assert space["prior_kept"]("fixed", 0.5, probe(0.82, 0.2)).endswith("it does in part.")
+    assert space["prior_kept"]("standard", 0.0, 0.22, 0.2).endswith("leave the class out: it does.")
+    assert space["prior_kept"]("standard", 0.0, 0.82, 0.2).endswith("it does not.")
+    assert space["prior_kept"]("fixed", 0.19, 0.82, 0.2).endswith("it does not.")
+    assert space["prior_kept"]("fixed", 0.5, 0.82, 0.2).endswith("it does in part.")
 
 
 def test_what_the_judges_are_given_of_a_window(space):

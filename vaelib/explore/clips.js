@@ -19,11 +19,9 @@ class Clips {
     const every = setup.names.map((_, i) => i);
     Object.assign(this, setup, { root, ask, every, setup, panel: 0, lasso: null, colour: setup.fields[0] });
     for (const f of this.fields) f.keep = new Set(); // classes that the legend keeps; none: all
-    this.labels = this.fields.filter((f) => ["genre", "language"].includes(f.name));
+    this.lines = every.map((i) => (ask.knows("sound", i) ? "♪ " : "") + this.names[i]);
     const named = this.fields.filter((f) => f.values.length === 1 && !f.texts);
-    const joined = (i, fields, by) => [this.names[i], ...fields.map((f) => this.words(f, i))].join(by);
-    this.lines = every.map((i) => (ask.knows("sound", i) ? "♪ " : "") + joined(i, this.labels, " · "));
-    this.searched = every.map((i) => joined(i, named, " ").toLowerCase());
+    this.searched = every.map((i) => [this.names[i], ...named.map((f) => this.words(f, i))].join(" ").toLowerCase());
     this.build();
     this.legend(this.fields[0].name);
     this.choose(Math.max(0, every.findIndex((i) => ask.knows("sound", i))), true, false);
@@ -46,10 +44,8 @@ class Clips {
     button(bar, "Clear", () => this.clear(), "clear search, legend and lasso (Esc)");
     this.summary = add(bar, "strong", { role: "status" });
     [this.key, this.hint] = [part(root, "legend"), part(root, "hint")];
-    const body = part(root, "body"), left = part(body, maps.length ? "maps" : "side"), side = part(body, "side"), now = part(side, "row");
-    button(now, "▶ Play", () => this.hear(true));
-    this.name = add(now, "strong", { ariaLive: "polite" });
-    this.aloud = tick(now, "play what I choose", maps.length > 0);
+    const body = part(root, "body"), left = part(body, maps.length ? "maps" : "side"), side = part(body, "side");
+    this.name = part(side, "title");
     this.figure = figure(side, { ...this.setup, title: "" });
     this.facts = part(side, "facts");
     this.list = this.listing(maps.length ? side : left, "clips: arrows choose, Enter plays", maps.length ? 10 : 24);
@@ -101,7 +97,7 @@ class Clips {
   }
 
   // what is chosen
-  choose(clip, asks = true, aloud = this.aloud.checked) { // a neighbour is looked at without asking for its own
+  choose(clip, asks = true, aloud = true) { // a neighbour is looked at without asking for its own
     this.chosen = this.list.value = clip;
     if (asks) this.more();
     this.figure.silence();
@@ -125,11 +121,12 @@ class Clips {
   more() { // the clips nearest to the chosen one in each model's own space
     if (!this.source) return;
     const { chosen: clip, groups } = this, others = this.every.filter((i) => groups[i] !== groups[clip]);
+    const labels = this.fields.filter((f) => ["genre", "language"].includes(f.name));
     this.like.textContent = `More like ${this.names[clip]}`;
     this.cards.forEach((list, k) => {
       const near = this.near[k][clip], alike = (f, among) => among.filter((i) => this.value(f, i) === this.value(f, clip)).length;
       const chance = (f) => (near.length * alike(f, others) / others.length).toFixed(1);
-      const found = this.labels.map((f) => `same ${f.name} ${alike(f, near)}, by chance ${chance(f)}`);
+      const found = labels.map((f) => `same ${f.name} ${alike(f, near)}, by chance ${chance(f)}`);
       list.previousSibling.textContent = `${this.maps[k]}: of ${near.length} ${found.join("; ")}`;
       this.show(list, near);
       this.ring(`near ${k}`, near);

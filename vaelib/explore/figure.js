@@ -17,15 +17,12 @@ function figure(parent, setup, onTile = () => {}) {
   part(root, "title", setup.title);
   const plot = part(root, "plot");
   const [y, tiles, bar, x] = ["y", "tiles", "bar", "x"].map((name) => part(plot, name));
-  const [readout, caption] = ["readout", "caption"].map((className) => add(root, "div", { className, role: "status" }));
+  const [note, caption] = ["note", "caption"].map((className) => add(root, "div", { className, role: "status" }));
   const audio = add(root, "audio", { controls: true, ariaLabel: `sound: ${setup.title}`, onplay: follow });
   const head = Object.assign(document.createElement("div"), { className: "head" });
   const slope = (setup.db[1] - setup.db[0]) / 255; // dB of a shade
-  let now = null, against = "", reference = null, at = setup.first ?? 0;
+  let now = null, differs = false, reference = null, at = setup.first ?? 0;
 
-  // what is taken off a shade: that of the reference, or without one that of the marked tile
-  const differs = () => against && (reference ? reference.shades.length === now.shades.length : now.count > 1);
-  const taken = (p) => (reference ? reference.shades[p] : now.shades[at * now.size + p % now.size]);
   const mark = (axis, textContent, side, share) => { add(axis, "span", { textContent }).style[side] = `${100 * share}%`; };
 
   function tile(i) {
@@ -34,18 +31,14 @@ function figure(parent, setup, onTile = () => {}) {
       paint();
       onTile(i);
     });
-    node.onpointermove = ({ offsetX, offsetY }) => {
-      const u = offsetX / node.clientWidth, v = offsetY / node.clientHeight, { width, size, shades, seconds } = now;
-      const p = i * size + Math.floor(v * size / width) * width + Math.floor(u * width), hertz = setup.hz[Math.floor((1 - v) * setup.hz.length)];
-      const level = slope * (differs() ? shades[p] - taken(p) : shades[p]) + (differs() ? 0 : setup.db[0]);
-      readout.textContent = `${hertz} Hz · ${(u * seconds).toFixed(2)} s · ${level.toFixed(1)} dB${differs() ? ` against ${against}` : ""}`;
-    };
     add(node, "canvas");
     add(node, "span");
   }
 
   function paint() {
-    const { width, size, count, shades } = now, on = differs(), colours = on ? setup.contrast : setup.lut;
+    const { width, size, count, shades } = now;
+    const on = differs && (reference ? reference.shades.length === shades.length : count > 1), colours = on ? setup.contrast : setup.lut;
+    const taken = (p) => (reference ? reference.shades[p] : shades[at * size + p % size]); // without one the marked tile's
     const levels = Uint8ClampedArray.from(shades, (s, p) => (on ? 128 + 127 / CONTRAST_DB * slope * (s - taken(p)) : s));
     while (tiles.childElementCount > count) tiles.lastChild.remove();
     while (tiles.childElementCount < count) tile(tiles.childElementCount);
@@ -84,8 +77,8 @@ function figure(parent, setup, onTile = () => {}) {
       caption.textContent = frame.caption;
       paint();
     },
-    compare(...what) { // from now on: the name of what differences are taken from ("": levels), its frame if it has one
-      [against, reference] = what;
+    compare(...what) { // from now on differences are taken or not, from a frame or without one from the marked tile
+      [differs, reference] = what;
       paint();
     },
     play(src, aloud) {
@@ -93,7 +86,7 @@ function figure(parent, setup, onTile = () => {}) {
       if (aloud) audio.play().catch(() => {}); // a browser may refuse until the page has been clicked
     },
     silence() { audio.pause(); audio.removeAttribute("src"); },
-    note(text) { readout.textContent = text; },
+    note(text) { note.textContent = text; },
     get tile() { return at; },
   };
 }

@@ -39,15 +39,11 @@ function open(root, setup, ask, saved) {
 
 function kernel({ invoke }) { // what is asked at the same moment goes in one message, each of which takes a kernel milliseconds
   const { signal } = new AbortController(); // no limit: it may be busy for hours
-  let questions = [], replies = null;
-  async function send() {
-    const given = questions;
-    [questions, replies] = [[], null];
-    return (await invoke("ask", given, { signal }))[0];
-  }
+  const questions = [];
+  let replies = null;
   return async (question) => {
-    replies ??= Promise.resolve().then(send);
-    const place = questions.push(question) - 1, { answer, error } = (await replies)[place];
+    if (!questions.length) replies = Promise.resolve().then(() => invoke("ask", questions.splice(0), { signal }));
+    const place = questions.push(question) - 1, [answered] = await replies, { answer, error } = answered[place];
     if (error) throw Error(error);
     return answer;
   };

@@ -7,6 +7,7 @@ import html
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -22,7 +23,8 @@ from IPython.display import Audio
 from PIL import Image
 
 from ..audio import Scaler, mel_frequencies
-from ..config import InputError
+from ..collection import UNLABELLED
+from ..config import FrontEnd, InputError
 from ..store import Store
 
 NO_PLAYERS = "VAELIB_NO_PLAYERS"  # in the environment of a kernel whose notebook becomes no page
@@ -38,32 +40,30 @@ class Explorer(anywidget.AnyWidget):
     """Displays itself: a live widget in JupyterLab, a page without kernel and network where only HTML is shown.
 
     What the page asks for, `[name, …]`, is answered by `answers[name](…)`, with `small=True` for a saved page, which
-    holds the answers to `kept()`. The live page has those to `ready` from the beginning, however busy the kernel is.
+    holds the answers to `kept`. The live page has those to `ready` from the beginning, however busy the kernel is.
     """
 
     _esm, _css = SCRIPT, STYLE
     setup = traitlets.Dict().tag(sync=True)
 
     def __init__(self, title: str, store: Store, scaler: Scaler, answers: dict[str, Callable],
-                 ready: Iterable[tuple] = (), **setup: object) -> None:  # fmt: skip
-        self.title, self.store, self.scaler, self.answers = title, store, scaler, answers
-        colours = {"lut": matplotlib.colormaps["magma"], "contrast": matplotlib.colormaps["RdBu_r"]}
-        for name, table in colours.items():
-            setup[name] = (255 * table(np.arange(256))[:, :3]).round().astype(int).tolist()
+                 kept: Iterable[tuple], ready: Iterable[tuple] = (), **setup: object) -> None:  # fmt: skip
+        self.title, self.store, self.scaler, self.answers, self.kept = title, store, scaler, answers, kept
+        for name, colours in (("lut", "magma"), ("contrast", "RdBu_r")):
+            setup[name] = matplotlib.colormaps[colours](range(256), bytes=True)[:, :3].tolist()
         setup |= {"hz": mel_frequencies(store.front_end).round().tolist(), "db": [scaler.low_db, scaler.high_db]}
         super().__init__(setup={"title": title} | setup | self.known(ready))
 
     @command
     def ask(self, questions: list[list], buffers: list) -> tuple[list[dict], list]:
-        """Called by the live page."""
-        return [self.reply(*question) for question in questions], buffers
-
-    def reply(self, what: str, *given: object) -> dict:
-        """The `answer` to a question, or the `error`."""
-        try:
-            return {"answer": self.answers[what](*given)}
-        except UNREADABLE as e:
-            return {"error": str(e)}
+        """Called by the live page: the `answer` to each question, or the `error`."""
+        replies = []
+        for what, *given in questions:
+            try:
+                replies.append({"answer": self.answers[what](*given)})
+            except UNREADABLE as e:
+                replies.append({"error": str(e)})
+        return replies, buffers
 
     def known(self, questions: Iterable[tuple], **how: bool) -> dict:
         """Questions with the places of their answers, each of which is held once, as JSON."""
@@ -80,7 +80,7 @@ class Explorer(anywidget.AnyWidget):
     @cached_property
     def offline(self) -> str:
         """HTML of the saved page; all words are JSON and become text, never markup."""
-        data = json.dumps(self.setup | self.known(self.kept(), small=True), separators=(",", ":"))
+        data = json.dumps(self.setup | self.known(self.kept, small=True), separators=(",", ":"))
         data = data.replace("<", "\\u003c")  # cannot end its script element
         return (
             f'<div class="vaelib" data-saved><style>{STYLE}</style><p>{html.escape(self.title)}: needs JavaScript</p>'
@@ -88,28 +88,25 @@ class Explorer(anywidget.AnyWidget):
             f'<script type="module">{SCRIPT}</script>'
         )
 
-    def frame_of(self, x: np.ndarray, small: bool, labels: Sequence[str] = (), caption: str = "") -> dict:
-        """Spectrograms (N, F, T) in [0, 1] as figure.js draws them."""
-        fe, words = self.store.front_end, {"labels": list(labels), "caption": caption}
-        return words | {"picture": picture(x, small), "count": len(x), "seconds": x.shape[-1] * fe.hop / fe.sample_rate}
-
     def _repr_mimebundle_(self, **kwargs: object) -> dict:
         if os.environ.get(NO_PLAYERS):
             return {"text/plain": self.title}
         return super()._repr_mimebundle_()[0] | {"text/plain": self.title, "text/html": self.offline}
 
 
-def picture(x: np.ndarray, small: bool = False) -> str:
-    """Data URI of spectrograms (F, T) or (N, F, T) in [0, 1] below each other, low frequencies at the bottom.
+def frame_of(x: np.ndarray, fe: FrontEnd, small: bool, labels: Sequence[str] = (), caption: str = "") -> dict:
+    """Spectrograms (N, F, T) in [0, 1] as figure.js draws them: below each other, low frequencies at the bottom.
 
-    One that is wider than can be seen is averaged over neighbouring frames; `small`: not exact either.
+    Wider ones than can be seen are averaged over neighbouring frames; `small`: not exact either.
     """
-    shades = (np.clip(np.nan_to_num(x), 0, 1) * 255).round().astype(np.uint8)[..., ::-1, :]
+    shades = (np.clip(np.nan_to_num(x), 0, 1) * 255).round().astype(np.uint8)[:, ::-1]
     image = Image.fromarray(shades.reshape(-1, shades.shape[-1]))
     image = image.resize((min(image.width, WIDTH[small]), image.height), Image.Resampling.BOX)
     buffer, kind = io.BytesIO(), "webp" if small else "bmp"
     image.save(buffer, kind, quality=50, method=2)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    picture = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    seconds = x.shape[-1] * fe.hop / fe.sample_rate
+    return {"picture": picture, "count": len(x), "seconds": seconds, "labels": list(labels), "caption": caption}
 
 
 def sound_of(store: Store, row: int, window: bool = False) -> tuple[np.ndarray, int]:
@@ -140,7 +137,13 @@ def player(store: Store, row: int) -> Audio:
 
 def clip_name(store: Store, row: int) -> str:
     """Genre (or language) and file name of a clip, as text; the label is left out where the file name says it."""
-    clip = store.table.loc[row]
     file = store.name(row).rsplit("/", 1)[-1]
-    kinds = [str(clip[c]) for c in ("genre", "language") if clip[c] != "unlabelled"]
-    return " · ".join([k for k in kinds[:1] if k not in file] + [file])
+    kind = next((k for c in ("genre", "language") if (k := str(store.table.at[row, c])) != UNLABELLED), "")
+    return file if kind in file else f"{kind} · {file}"
+
+
+def clip_names(store: Store, rows: Sequence[int]) -> list[str]:
+    """The name of each clip; where it is not the only one of that name, its path."""
+    names = [clip_name(store, row) for row in rows]
+    times = Counter(names)
+    return [name if times[name] == 1 else store.name(row) for name, row in zip(names, rows, strict=True)]

@@ -32,7 +32,7 @@ async function view(root, setup, ask, saved) {
   async function compare(what) {
     const from = { [START]: scene.start, [OTHER]: other }[what];
     difference.value = what;
-    shown.compare(what === NOTHING ? "" : what, from && await frameOf(from));
+    shown.compare(what !== NOTHING, from && await frameOf(from));
   }
   async function go(values, toStart) {
     if (scenes.some((name) => values[name] !== scene.start[name])) {
@@ -62,11 +62,11 @@ async function view(root, setup, ask, saved) {
   }
   function settled() {
     clearTimeout(timer);
-    if (aloud.checked) timer = setTimeout(() => hear(shown.tile), PAUSE);
+    timer = setTimeout(() => hear(shown.tile), PAUSE);
   }
 
-  function slider({ name, label }) {
-    const row = add(panel, "label", { className: "control", textContent: label, title: "double-click: back to its start" });
+  function slider(name) {
+    const row = add(panel, "label", { className: "control", textContent: name, title: "double-click: back to its start" });
     const input = add(row, "input", { type: "range", onchange: settled }), output = add(row, "output");
     input.oninput = () => move(moved(name, scene.values[name][input.value]));
     row.ondblclick = () => move(moved(name, scene.start[name]));
@@ -78,26 +78,17 @@ async function view(root, setup, ask, saved) {
       output.textContent = now[name].toFixed(values.every(Number.isInteger) ? 0 : 2);
     };
   }
-  function list({ name, label }) {
-    const row = add(panel, "label", { className: "control", textContent: label }), searched = scene.values[name].length > MANY;
-    const input = searched ? add(row, "input", { type: "search" }) : add(row, "select");
-    const options = searched ? add(row, "datalist", { id: `vaelib-${Math.random()}` }) : input;
-    const offer = () => options.replaceChildren(...scene.values[name].map((text) => new Option(text)));
-    const stand = () => { input.value = now[name]; };
+  function list(name) { // one searches by typing: of all names are offered those that hold what is typed
+    const row = add(panel, "label", { className: "control", textContent: name }), toStart = scenes.includes(name);
+    const names = scene.values[name], many = names.length > MANY, input = add(row, many ? "input" : "select", { onchange: settled });
+    const options = many ? add(row, "datalist", { id: `vaelib-${Math.random()}` }) : input;
+    options.append(...names.map((text) => new Option(text)));
+    if (many) input.setAttribute("list", options.id);
+    input.onfocus = () => { if (many) input.value = ""; };
     input.oninput = () => {
-      const toStart = scenes.includes(name);
-      if (scene.values[name].includes(input.value)) move(toStart ? { ...now, [name]: input.value } : moved(name, input.value), toStart);
+      if (names.includes(input.value)) move(toStart ? { ...now, [name]: input.value } : moved(name, input.value), toStart);
     };
-    input.onchange = settled;
-    offer();
-    if (!searched) return stand;
-    input.setAttribute("list", options.id);
-    input.onfocus = () => { // an empty field offers all
-      input.placeholder = `${now[name]} (type to search)`;
-      input.value = "";
-    };
-    input.onblur = stand;
-    return stand;
+    return input.onblur = () => { input.value = now[name]; };
   }
 
   const tools = part(shown.root, "row tools"), panel = part(root, "panel");
@@ -112,8 +103,7 @@ async function view(root, setup, ask, saved) {
     going.then(() => compare(difference.value));
     hear(shown.tile);
   }, "see and hear the other of two settings, which begins at the start; moves are kept in the one that is shown");
-  const controls = setup.controls.map((c) => (c.slider ? slider(c) : list(c))); // functions that show what is set
-  const aloud = tick(panel, "play when released", true);
+  const controls = Object.keys(now).map((name) => (typeof now[name] === "number" ? slider(name) : list(name))); // show what is set
   if (saved) part(panel, "hint", "Saved page: one control moves at a time, the others return to their start; sounds are kept of the start and of the ends of sliders.");
   move(now);
 }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -17,29 +16,23 @@ from ..config import InputError
 from ..descriptors import label, live_dimensions, meanings
 from ..metrics.clustering import margins
 from ..runs import Run
-from .page import Explorer, clip_name, sound_of, wave_player
+from .page import Explorer, clip_name, clip_names, frame_of, sound_of, wave_player
 
 ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
 MEAN, SAMPLES = "mean, decoded", "samples"
 CLIPS = "most certain clips", "least certain clips", "members"
 SOUND_SECONDS = 6.0  # in a saved page
-Values = dict[str, float | str]
+Values = dict[str, float | str]  # of the controls, by their labels
 
 
 @dataclass(frozen=True)
 class Control:
     """A slider over numbers or a list of names; when one of a `scene` changes, the others go to their start."""
 
-    name: str
-    label: str
     values: Sequence[float] | Sequence[str]
     start: float | str
     kept: int = 15  # values in a saved page
     scene: bool = False
-
-    @property
-    def slider(self) -> bool:
-        return not isinstance(self.start, str)
 
     def evenly(self) -> list[float | str]:
         """The values in a saved page, both ends among them."""
@@ -58,88 +51,79 @@ class Shown:
     caption: str = ""
 
 
-class SpectrogramView(Explorer):
-    """Spectrograms that follow controls: all that is shown and heard is a function of the controls' values.
+def sliders(run: Run, title: str, controls: Mapping[str, Control], show: Callable[[Values], Shown],
+            begin: Callable[[Values], Values] = lambda v: {}, first: int = 0) -> Explorer:  # fmt: skip
+    """Spectrograms that follow controls, by label: what is seen and heard is a function, `show`, of their values.
 
-    `show` is that function, `begin` says where controls stand when a scene has changed, and the tile `first` sounds
-    until another is clicked.
+    `begin` says where controls stand when a scene has changed, and the tile `first` sounds until another is clicked.
     """
+    choices = {name: c for name, c in controls.items() if c.scene}
 
-    def __init__(self, run: Run, title: str, controls: Sequence[Control], show: Callable[[Values], Shown],
-                 begin: Callable[[Values], Values] = lambda v: {}, first: int = 0) -> None:  # fmt: skip
-        self.run, self.controls, self.show, self.begin, self.first = run, controls, show, begin, first
-        choice = {c.name: c.start for c in controls if c.scene}
-        self.start: Values = self.scene(choice)["start"]
-        shown = [{"name": c.name, "label": c.label, "slider": c.slider} for c in controls]
-        answers = {"scene": self.scene, "frame": self.frame, "sound": self.sound}
-        ready = ("scene", choice), ("frame", self.start)
-        super().__init__(title, run.store, run.scaler, answers, ready, controls=shown, choice=choice, first=first)
-
-    def scene(self, choice: Values, small: bool = False) -> dict:
-        """Where controls start in a scene, and what each can be set to."""
-        start = {c.name: choice.get(c.name, c.start) for c in self.controls}
-        start |= self.begin(start)
-        values = {c.name: list(c.evenly() if small else c.values) for c in self.controls}
-        for c in self.controls:
-            if start[c.name] not in values[c.name]:
-                values[c.name] = sorted([*values[c.name], start[c.name]])
+    def scene(choice: Values, small: bool = False) -> dict:  # where controls start, and what each can be set to
+        start = {name: choice.get(name, c.start) for name, c in controls.items()}
+        start |= begin(start)
+        values = {name: list(c.evenly() if small else c.values) for name, c in controls.items()}
+        for name, value in start.items():
+            if value not in values[name]:
+                values[name] = sorted([*values[name], value])
         return {"start": start, "values": values}
 
-    def frame(self, values: Values, small: bool = False) -> dict:
-        """The picture of all tiles, and the words with it."""
+    def frame(values: Values, small: bool = False) -> dict:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one spectrogram a team on busy cores takes up to 150 ms instead of 2
         try:
-            shown = self.show(values)
+            shown = show(values)
         finally:
             torch.set_num_threads(threads)
-        return self.frame_of(shown.x, small, shown.labels, shown.caption)
+        return frame_of(shown.x, run.store.front_end, small, shown.labels, shown.caption)
 
-    def sound(self, values: Values, tile: int, small: bool = False) -> str:
-        """The sound of a tile as a data URI: a clip's own, else guessed from the picture by Griffin-Lim."""
-        shown, store = self.show(values), self.run.store
+    def sound(values: Values, tile: int, small: bool = False) -> str:  # a clip's own, else by Griffin-Lim
+        shown, rate = show(values), run.store.front_end.sample_rate
         row = dict(enumerate(shown.rows)).get(tile)
         if row is None:
-            wave = to_sound(self.run.scaler.inverse(shown.x[tile], *shown.tone), store.front_end)
+            wave = to_sound(run.scaler.inverse(shown.x[tile], *shown.tone), run.store.front_end)
         else:
-            wave, _ = sound_of(store, row, window=True)
-        return wave_player(wave, store.front_end.sample_rate, SOUND_SECONDS if small else None).src_attr()
+            wave, rate = sound_of(run.store, row, window=True)
+        return wave_player(wave, rate, SOUND_SECONDS if small else None).src_attr()
 
-    def kept(self) -> Iterator[tuple]:
-        """Each control's move while the others stand at the start of a scene; sounds of that start and of the ends."""
-        choices = [c for c in self.controls if c.scene]
-        for given in product(*(c.evenly() for c in choices)):
-            choice = {c.name: v for c, v in zip(choices, given, strict=True)}
-            start, held = self.scene(choice, small=True).values()
+    def kept() -> Iterator[tuple]:  # of each scene: its start with sounds, each control's moves with those of the ends
+        for given in product(*(c.evenly() for c in choices.values())):
+            choice = dict(zip(choices, given, strict=True))
+            start, held = scene(choice, small=True).values()
             yield "scene", choice
             yield "frame", start
-            yield from (("sound", start, tile) for tile in range(min(6, len(self.show(start).x))))
-            for c in self.controls:
-                heard = [c.values[0], c.values[-1]] if c.slider else c.values[:5]
-                for v in [] if c.scene else held[c.name]:
-                    moved = start | {c.name: v}
-                    yield "frame", moved
+            yield from (("sound", start, tile) for tile in range(min(6, len(show(start).x))))
+            for name, c in controls.items():
+                heard = c.values[:5] if isinstance(c.start, str) else [c.values[0], c.values[-1]]
+                for v in [] if c.scene else held[name]:
+                    yield "frame", start | {name: v}
                     if v in heard:
-                        yield "sound", moved, self.first
+                        yield "sound", start | {name: v}, first
+
+    choice = {name: c.start for name, c in choices.items()}
+    start, answers = scene(choice)["start"], {"scene": scene, "frame": frame, "sound": sound}
+    ready = ("scene", choice), ("frame", start)
+    view = Explorer(title, run.store, run.scaler, answers, kept(), ready, choice=choice, first=first)
+    view.controls, view.show, view.start = controls, show, start
+    return view
 
 
 def _clips(run: Run, *first: int) -> tuple[list[str], Callable[[str], SimpleNamespace]]:
     """Names of clips to start from, those given before the others of the test split, and what a name stands for."""
-    rows: dict[str, int] = {}
-    for r in dict.fromkeys([*first, *run.store.rows("test").tolist()]):
-        name = clip_name(run.store, r)
-        rows[name if name not in rows else f"{name} ({run.store.table.loc[r, 'path']})"] = r
+    rows = list(dict.fromkeys([*first, *run.store.rows("test").tolist()]))
+    row_of = dict(zip(clip_names(run.store, rows), rows, strict=True))
 
     @cache
     def clip(name: str) -> SimpleNamespace:
-        code, window, y = run.encode_clip(rows[name])  # (L,), (F, T), class
-        tone = run.store.table.loc[rows[name], ["level_db", "tilt_db"]].to_numpy(float)
-        return SimpleNamespace(row=rows[name], code=code, window=window, y=[y] if run.conditional else None, tone=tone)
+        row = row_of[name]
+        code, window, y = run.encode_clip(row)  # (L,), (F, T), class
+        tone, classes = run.store.table.loc[row, ["level_db", "tilt_db"]].to_numpy(float), [y]
+        return SimpleNamespace(row=row, code=code, window=window, y=classes if run.conditional else None, tone=tone)
 
-    return list(rows), clip
+    return list(row_of), clip
 
 
-def interpolation(run: Run, row_a: int, row_b: int) -> SpectrogramView:
+def interpolation(run: Run, row_a: int, row_b: int) -> Explorer:
     """Slide on the straight line between the codes of two clips; notebooks 02 and 03.
 
     It starts with two rows of the store; any test clip can be chosen instead. A run with classes decodes with A's.
@@ -156,57 +140,53 @@ def interpolation(run: Run, row_a: int, row_b: int) -> SpectrogramView:
         return steps[at, :, np.arange(steps.shape[-1])].T
 
     def show(v: Values) -> Shown:
-        a, b, t = clip(v["a"]), clip(v["b"]), v["t"]
+        a, b, t = clip(v["clip A"]), clip(v["clip B"]), v["A → B"]
         between = run.decode(((1 - t) * a.code + t * b.code)[None], a.y)[0]
         labels, tone = ("clip A", f"decoded, {t:.2f}", "clip B", "the path"), (1 - t) * a.tone + t * b.tone
-        pictures = np.stack([a.window, between, b.window, path(v["a"], v["b"])])
+        pictures = np.stack([a.window, between, b.window, path(v["clip A"], v["clip B"])])
         return Shown(pictures, labels, (a.row, None, b.row), tone)
 
-    controls = [
-        Control("a", "clip A", names, names[0], 2, scene=True),
-        Control("b", "clip B", [b, *(n for n in names if n != b)], b, 2, scene=True),
-        Control("t", "A → B", np.linspace(0, 1, 33).tolist(), 0.0),
-    ]
-    return SpectrogramView(run, f"{run.name}: from clip A to clip B", controls, show, first=1)
+    controls = {
+        "clip A": Control(names, names[0], 2, scene=True),
+        "clip B": Control([b, *(n for n in names if n != b)], b, 2, scene=True),
+        "A → B": Control(np.linspace(0, 1, 33).tolist(), 0.0),
+    }
+    return sliders(run, f"{run.name}: from clip A to clip B", controls, show, first=1)
 
 
-def traversal(run: Run, row: int) -> SpectrogramView:
+def traversal(run: Run, row: int) -> Explorer:
     """A slider for each live dimension, from the code of any clip, which is seen and heard beside it; notebook 04.
 
     The eight most informative ones, named by `descriptors.meanings`. Each moves over mean ± 2.5 standard deviations of
     the dimension's aggregate posterior on test clips, on the scale of a factor that follows it in a straight line (a
     fader in dB), else on that of the code.
     """
-    names, clip = _clips(run, row)
-    seen, live, found, first = run.embed("test"), live_dimensions(run), meanings(run), clip(names[0]).code
+    (names, clip), seen, live, found = _clips(run, row), run.embed("test"), live_dimensions(run), meanings(run)
     centre, spread = seen.means.mean(0), np.sqrt(seen.means.var(0) + np.exp(seen.logvars).mean(0))
-    low, high = np.minimum(centre - 2.5 * spread, first), np.maximum(centre + 2.5 * spread, first)
-    controls, scale = [Control("clip", "start from", names, names[0], 3, scene=True)], {}
+    controls, scale = {"start from": Control(names, names[0], 3, scene=True)}, {}
     for d in map(int, live[:8]):
-        slope, offset = scale[f"z{d}"] = (found[d].slope, found[d].offset) if found[d].slope else (1.0, 0.0)
-        left, right = sorted([slope * low[d] + offset, slope * high[d] + offset])
-        step = float(f"{0.05 * abs(slope):.0e}")
-        values = step * np.arange(math.floor(left / step), math.ceil(right / step) + 1)
-        unit = f" ({found[d].unit})" if found[d].slope and found[d].unit else ""
-        controls.append(Control(f"z{d}", label(d, found) + unit, values.round(4).tolist(), 0.0))
+        slope, offset = (found[d].slope, found[d].offset) if found[d].slope else (1.0, 0.0)
+        ends = sorted(slope * (centre[d] + 2.5 * spread[d] * np.array([-1, 1])) + offset)
+        name = label(d, found) + (f" ({found[d].unit})" if found[d].slope and found[d].unit else "")
+        controls[name], scale[name] = Control(np.linspace(*ends, 101).round(3).tolist(), 0.0), (d, slope, offset)
 
     def begin(v: Values) -> Values:
-        code = clip(v["clip"]).code
-        return {name: float(slope * code[int(name[1:])] + offset) for name, (slope, offset) in scale.items()}
+        code = clip(v["start from"]).code
+        return {name: float(slope * code[d] + offset) for name, (d, slope, offset) in scale.items()}
 
     def show(v: Values) -> Shown:
-        start = clip(v["clip"])
+        start = clip(v["start from"])
         z = start.code.copy()
-        for name, (slope, offset) in scale.items():
-            z[int(name[1:])] = (v[name] - offset) / slope
+        for name, (d, slope, offset) in scale.items():
+            z[d] = (v[name] - offset) / slope
         pictures = np.stack([start.window, run.decode(z[None], start.y)[0]])
         return Shown(pictures, ("original", "decoded"), (start.row, None), start.tone)
 
     title = f"{run.name}: move one dimension at a time ({len(scale)} of {len(live)} live ones)"
-    return SpectrogramView(run, title, controls, show, begin, first=1)
+    return sliders(run, title, controls, show, begin, first=1)
 
 
-def class_sampler(run: Run) -> SpectrogramView:
+def class_sampler(run: Run) -> Explorer:
     """Samples of a conditional run by class, number, temperature and seed, or one z in every class; notebook 05.
 
     InputError: the run has no classes.
@@ -219,33 +199,31 @@ def class_sampler(run: Run) -> SpectrogramView:
 
     def show(v: Values) -> Shown:
         every = v["show"] == EVERY_CLASS
-        classes = range(len(names)) if every else [names.index(v["class"])] * int(v["n"])
+        classes = range(len(names)) if every else [names.index(v[condition])] * int(v["samples"])
         x = run.sample(len(classes), classes, v["temperature"], int(v["seed"]), shared=every)
         return Shown(x, names if every else (), tone=tone, caption=caption)
 
-    controls = [
-        Control("show", "show", [ONE_CLASS, EVERY_CLASS], ONE_CLASS, scene=True),
-        Control("class", condition, names, names[0], len(names)),
-        Control("n", "samples", range(1, 13), 6),
-        Control("temperature", "temperature", np.linspace(0, 1.5, 16).round(1).tolist(), 1.0),
-        Control("seed", "seed", range(21), 0),
-    ]
-    return SpectrogramView(run, f"{run.name}: samples by {condition}", controls, show)
+    controls = {
+        "show": Control([ONE_CLASS, EVERY_CLASS], ONE_CLASS, scene=True),
+        condition: Control(names, names[0], len(names)),
+        "samples": Control(range(1, 13), 6),
+        "temperature": Control(np.linspace(0, 1.5, 16).round(1).tolist(), 1.0),
+        "seed": Control(range(21), 0),
+    }
+    return sliders(run, f"{run.name}: samples by {condition}", controls, show)
 
 
-def component_view(run: Run, n: int = 6) -> SpectrogramView:
+def component_view(run: Run, n: int = 6) -> Explorer:
     """The components of a VaDE run, the heaviest first: mean, samples, clips it is sure of, unsure of; notebook 06.
 
     Clips are ranked by their log-odds against the second likeliest component; none is among both. InputError: the run
     has no mixture.
     """
-    log_gamma = run.log_responsibilities("test")  # (clip, K)
-    margin, store, rows = margins(log_gamma), run.store, run.store.rows("test")
-    weights = run.model.log_weights().exp().detach().numpy()
-    means = run.model.mixture["means"].detach().numpy()
+    log_gamma, store, rows = run.log_responsibilities("test"), run.store, run.store.rows("test")  # (clip, K)
+    margin, windows = margins(log_gamma), run.middle_windows(rows)
+    weights, means = (t.detach().numpy() for t in (run.model.log_weights().exp(), run.model.mixture["means"]))
     order = np.argsort(-margin, kind="stable")  # the most certain first
     members = [order[log_gamma[order].argmax(1) == c] for c in range(len(weights))]
-    windows = run.middle_windows(rows)
 
     def show(v: Values) -> Shown:
         c = int(v["component"].split(":")[0])
@@ -255,16 +233,16 @@ def component_view(run: Run, n: int = 6) -> SpectrogramView:
             return Shown(run.decode(means[c][None]), caption=caption)
         if v["show"] == SAMPLES:
             return Shown(run.sample(n, [c] * n, seed=0), caption=caption)
-        sure, evenly = -(-len(members[c]) // 2), np.linspace(0, len(members[c]) - 1, min(18, len(members[c])))
-        parts = members[c][:sure][:n], members[c][sure:][::-1][:n], members[c][evenly.astype(int)]
-        clips = dict(zip(CLIPS, parts, strict=True))[v["show"]]
+        sure, unsure = np.array_split(members[c], 2)
+        evenly = members[c][np.linspace(0, len(members[c]) - 1, min(18, len(members[c]))).astype(int)]
+        clips = dict(zip(CLIPS, (sure[:n], unsure[::-1][:n], evenly), strict=True))[v["show"]]
         labels = [f"{margin[i]:.3g} nats · {clip_name(store, rows[i])}" for i in clips]
         x = windows[clips] if len(clips) else np.zeros((1, *store.front_end.shape))
         return Shown(x, labels, rows[clips].tolist(), caption=f"{caption}; nats: log-odds against the second component")
 
     options = [f"{c}: weight {weights[c]:.1%}, {len(members[c])} clips" for c in np.argsort(-weights, kind="stable")]
-    controls = [
-        Control("component", "component", options, options[0], len(options), scene=True),
-        Control("show", "show", [MEAN, *CLIPS, SAMPLES], MEAN),
-    ]
-    return SpectrogramView(run, f"{run.name}: one component of the mixture", controls, show)
+    controls = {
+        "component": Control(options, options[0], len(options), scene=True),
+        "show": Control([MEAN, *CLIPS, SAMPLES], MEAN),
+    }
+    return sliders(run, f"{run.name}: one component of the mixture", controls, show)

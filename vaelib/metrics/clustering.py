@@ -5,9 +5,7 @@ Fitted on train, read on test. Notebooks 02 and 03 explain scores and trees, 05 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,12 +28,8 @@ from vaelib.metrics.statistics import Scores
 DISTANCES = ("euclidean", "cosine")
 KINDS, BLOCKS = 500, 100  # a jackknife leaves out each kind of clips in turn; of more kinds, random blocks of clips
 
-# The two scores of which a random clustering gets 0 on average: Hubert & Arabie 1985; Vinh, Epps & Bailey 2010, rounded
-# so that it is 0 and not 1e-12 where every clip is a class of its own
-ADJUSTED = {
-    "ari": metrics.adjusted_rand_score,
-    "ami": lambda labels, clusters: round(metrics.adjusted_mutual_info_score(labels, clusters), 10) + 0.0,
-}
+# The two scores of which a random clustering gets 0 on average: Hubert & Arabie 1985; Vinh, Epps & Bailey 2010
+ADJUSTED = {"ari": metrics.adjusted_rand_score, "ami": metrics.adjusted_mutual_info_score}
 
 
 def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, float]:
@@ -45,11 +39,11 @@ def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, flo
     class; accuracy that under the best one-to-one match of clusters and classes (Xie et al. 2016, arXiv:1511.06335).
     """
     scores = {name: score(labels, assignments) for name, score in ADJUSTED.items()}
-    for name in ("homogeneity", "completeness", "v_measure"):
-        scores[name] = getattr(metrics, f"{name}_score")(labels, assignments)
+    h, c, v = metrics.homogeneity_completeness_v_measure(labels, assignments)
     share = contingency_matrix(labels, assignments) / len(labels)  # (classes, clusters)
     matched = share[linear_sum_assignment(share, maximize=True)].sum()
-    return scores | {"nmi": scores["v_measure"], "purity": share.max(axis=0).sum(), "accuracy": matched}
+    scores |= {"homogeneity": h, "completeness": c, "v_measure": v, "nmi": v}
+    return scores | {"purity": share.max(axis=0).sum(), "accuracy": matched}
 
 
 def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.ndarray) -> np.ndarray:
@@ -57,8 +51,7 @@ def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.n
 
     So a score of all clips together has an interval over clips (Efron & Stein 1981, doi:10.1214/aos/1176345462).
     """
-    n, labels, assignments = len(labels), np.asarray(labels), np.asarray(assignments)
-    kind = pd.DataFrame({0: labels, 1: assignments}).groupby([0, 1]).ngroup().to_numpy()  # one for all that are alike
+    n, kind = len(labels), pd.DataFrame({0: labels, 1: assignments}).groupby([0, 1]).ngroup().to_numpy()  # of all alike
     left_out, scale = np.unique(kind, return_index=True)[1], n - 1
     if len(left_out) > KINDS:
         kind, scale = np.random.default_rng(0).permutation(n) % BLOCKS, (BLOCKS - 1) * np.sqrt(n / BLOCKS)
@@ -73,9 +66,10 @@ def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     All nan with fewer than two groups, as many groups as clips, and points that all coincide or are not finite.
     """
     points = np.asarray(points, dtype=float)
-    defined = 2 <= len(np.unique(groups)) < len(points) and np.isfinite(points).all() and np.ptp(points, axis=0).any()
-    names = "silhouette", "davies_bouldin", "calinski_harabasz"
-    return {x: float(getattr(metrics, f"{x}_score")(points, groups)) if defined else np.nan for x in names}
+    scores = dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), np.nan)
+    if 2 <= len(np.unique(groups)) < len(points) and np.isfinite(points).all() and np.ptp(points, axis=0).any():
+        scores = {name: float(getattr(metrics, f"{name}_score")(points, groups)) for name in scores}
+    return scores
 
 
 def clustering_scores(
@@ -90,13 +84,11 @@ def clustering_scores(
         per_clip["silhouette"] = metrics.silhouette_samples(codes, labels)
     for name, metric in ADJUSTED.items():
         rng = np.random.default_rng(0)
-        null = [metric(rng.permutation(labels), clusters) for _ in range(50)]
-        numbers[f"{name}.null_p95"] = float(np.percentile(null, 95))
-        per_clip[name] = leave_one_out_values(metric, labels, clusters)
-    for baseline, assigned in baselines.items():
+        numbers[f"{name}.null_p95"] = np.percentile([metric(rng.permutation(labels), clusters) for _ in range(50)], 95)
+    for short, assigned in {"": clusters, **{f".{name}": found for name, found in baselines.items()}}.items():
         scores = cluster_scores(labels, assigned)
-        numbers |= {f"{name}.{baseline}": scores[name] for name in ("ari", "ami", "purity")}
-        per_clip |= {f"{n}.{baseline}": leave_one_out_values(m, labels, assigned) for n, m in ADJUSTED.items()}
+        numbers |= {f"{name}{short}": scores[name] for name in ("ari", "ami", "purity")}
+        per_clip |= {f"{n}{short}": leave_one_out_values(m, labels, assigned) for n, m in ADJUSTED.items()}
     return numbers, per_clip
 
 
@@ -105,55 +97,37 @@ def kmeans_assign(train: np.ndarray, test: np.ndarray, k: int, seed: int) -> np.
     return KMeans(k, n_init=10, random_state=seed).fit(np.asarray(train, float)).predict(np.asarray(test, float))
 
 
-class ProbeScore(NamedTuple):
-    """Balanced accuracy on test, and that of a constant answer, 1 / classes of test."""
-
-    balanced_accuracy: float
-    chance: float
-
-
-class Agreement(NamedTuple):
-    """Correlation in [-1, 1], its p-value, and the 95th percentile under permuted families; nan: undefined."""
-
-    correlation: float = np.nan
-    p_value: float = np.nan
-    null_p95: float = np.nan
-
-
 def balanced_values(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Values (N,) whose mean is the mean recall over the classes of `truth`, both (N,); 0 where the guess is wrong."""
     classes, of_class, count = np.unique(truth, return_inverse=True, return_counts=True)
     return (np.asarray(guess) == truth) * len(truth) / (len(classes) * count[of_class])
 
 
-def linear_probe(
-    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, seed: int = 0
-) -> ProbeScore:
-    """How well a linear classifier, fitted on train, reads one of two or more classes (N,) from codes (N, D)."""
+def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, seed: int) -> float:
+    """Balanced accuracy on test of a linear classifier of classes (N,) by codes (N, D), fitted on train."""
     logistic = LogisticRegression(max_iter=1000, class_weight="balanced", random_state=seed)
     guess = make_pipeline(StandardScaler(), logistic).fit(train_x, train_y).predict(test_x)
-    return ProbeScore(float(balanced_values(guess, test_y).mean()), 1 / len(np.unique(test_y)))
+    return float(balanced_values(guess, test_y).mean())
 
 
-def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> Agreement:
+def cophenetic_agreement(centroids: np.ndarray, families: np.ndarray) -> tuple[float, float, float]:
     """Whether the tree of class centroids (C, D) joins classes of one family, (C,), before others.
 
-    Correlation of the cophenetic distances (Sokal & Rohlf 1962) of average linkage with 0 for two classes of one family
-    and 1 for two of different ones; the null shuffles the families over the classes (a Mantel test, 1967). nan if it is
-    undefined: one family, only families of one class, or centroids that all coincide.
+    Correlation of the cophenetic distances (Sokal & Rohlf 1962) with whether two classes are of different families; its
+    p-value and 95th percentile under shuffled families (Mantel 1967). nan without two families, classes or places.
     """
     kinds, families = np.unique(families, return_inverse=True)
     if not 1 < len(kinds) < len(families):
-        return Agreement()
+        return np.nan, np.nan, np.nan
     tree = cophenet(linkage(pdist(np.asarray(centroids, dtype=float)), "average"))  # (C (C-1) / 2,)
     if np.ptp(tree) <= 1e-12 * tree.max():
-        return Agreement()
+        return np.nan, np.nan, np.nan
     first, second = np.triu_indices(len(families), k=1)  # pdist's order of pairs
     rng = np.random.default_rng(0)
     orders = [families, *(rng.permutation(families) for _ in range(1000))]
     observed, *null = (np.corrcoef(tree, order[first] != order[second])[0, 1] for order in orders)
     p_value = (1 + np.sum(np.array(null) >= observed - 1e-12)) / (1 + len(null))  # the observed order is one of them
-    return Agreement(float(observed), float(p_value), float(np.percentile(null, 95)))
+    return float(observed), float(p_value), float(np.percentile(null, 95))
 
 
 def calibration_errors(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -222,8 +196,6 @@ def project(points: np.ndarray, method: str = "umap") -> np.ndarray:
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
     if method == "tsne":
         return TSNE(2, perplexity=min(30, (n - 1) / 3), init="pca", random_state=0).fit_transform(points)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a seed makes UMAP single-threaded, and it says so every time
-        import umap
+    import umap  # compiles for seconds
 
-        return umap.UMAP(n_neighbors=min(15, n - 1), random_state=0).fit_transform(points)
+    return umap.UMAP(n_neighbors=min(15, n - 1), random_state=0, n_jobs=1).fit_transform(points)

@@ -1,6 +1,6 @@
 """Does one latent dimension carry one factor? MIG, SAP, DCI and their controls; explained in notebook 04.
 
-Codes are (N, L). Factors are a dictionary of name to (N,) values: continuous (`is_continuous`), or discrete.
+Codes are (N, L); factors are a table of K columns (N,), each continuous (`is_continuous`) or discrete.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from vaelib.metrics.statistics import Scores, bootstrap_interval
 
-Factors = Mapping[str, np.ndarray]
 BINS = 20  # of every dimension and every continuous factor, as in Locatello et al. 2019, arXiv:1811.12359
 PERMUTATIONS, ROTATIONS = 20, 40
 KNOWN = 0.1  # share of a factor's entropy, beyond chance, that a dimension named after it must know
@@ -63,45 +62,43 @@ def mutual_information(codes: np.ndarray, factor: np.ndarray) -> np.ndarray:
     return np.maximum(h_code + entropy(np.bincount(factor)) - h_joint, 0.0)  # rounding dips below 0
 
 
-def _gap(columns: Sequence[np.ndarray], factors: Factors) -> GapScore:
+def _gap(columns: Sequence[np.ndarray], factors: pd.DataFrame) -> GapScore:
     matrix = np.stack(columns, axis=1)
     ranked = np.sort(np.vstack([np.zeros(len(columns)), matrix]), axis=0)  # a single dimension: its gap is against 0
     gaps = pd.Series(ranked[-1] - ranked[-2], list(factors))  # nan columns stay nan
     return GapScore(float(gaps.mean()), gaps.to_dict(), matrix)
 
 
-def mig(codes: np.ndarray, factors: Factors) -> GapScore:
+def mig(codes: np.ndarray, factors: pd.DataFrame) -> GapScore:
     """Mutual information gap: (highest - second highest MI with a factor) / entropy of the factor.
 
     Chen et al. 2018, arXiv:1802.04942, with binned codes and empirical entropies as in disentanglement_lib. The matrix
     is MI / entropy, in [0, 1]; a constant factor is nan.
     """
-    bins, levels = discretize(codes), [_levels(values) for values in factors.values()]
+    bins, levels = discretize(codes), [_levels(values) for _, values in factors.items()]
     return _gap([mutual_information(bins, v) / (entropy(np.bincount(v)) or np.nan) for v in levels], factors)
 
 
-def mig_by_clip(codes: np.ndarray, factors: Factors, score: GapScore) -> np.ndarray:
+def mig_by_clip(codes: np.ndarray, factors: pd.DataFrame, score: GapScore) -> np.ndarray:
     """(N,) whose mean is the MIG `score` of codes and factors: log p(z, v) / p(z) p(v) in place of its mean, the MI."""
     parts = []
-    for values, column in zip(factors.values(), score.matrix.T, strict=True):
-        if np.isnan(column).any():
-            continue
+    for (_, values), column in zip(factors.items(), score.matrix.T, strict=True):
         v, known = _levels(values), []
         for z in discretize(codes[:, np.argsort(-column, kind="stable")[:2]]).T:
             joint = np.histogram2d(z, v, (np.arange(BINS + 1), np.arange(v.max() + 2)))[0]  # (bin, level)
             known.append(np.log(joint[z, v] * len(z) / (joint.sum(1)[z] * joint.sum(0)[v])))
-        parts.append((known[0] - sum(known[1:])) / entropy(np.bincount(v)))
-    return np.mean(parts, axis=0) if parts else np.full(len(codes), np.nan)
+        parts.append((known[0] - sum(known[1:])) / (entropy(np.bincount(v)) or np.nan))
+    return pd.DataFrame(parts).mean().to_numpy()  # without nan
 
 
-def sap(codes: np.ndarray, factors: Factors) -> GapScore:
+def sap(codes: np.ndarray, factors: pd.DataFrame) -> GapScore:
     """Separated attribute predictability: gap between the two single dimensions that best predict a factor.
 
     Kumar et al. 2018, arXiv:1711.00848. Continuous factors: R² of a linear fit. Discrete ones: balanced accuracy above
     chance of the nearest class mean; the paper's linear SVM cannot single out a middle class on one axis.
     """
     codes = np.asarray(codes, dtype=float)
-    found = [r_regression(codes, v) ** 2 if is_continuous(v) else _nearest_mean(codes, v) for v in factors.values()]
+    found = [r_regression(codes, v) ** 2 if is_continuous(v) else _nearest_mean(codes, v) for _, v in factors.items()]
     return _gap([np.multiply(column, codes.var(0) > DEAD) for column in found], factors)
 
 
@@ -115,26 +112,25 @@ def _nearest_mean(codes: np.ndarray, values: np.ndarray) -> list[float] | float:
 
 
 def dci(
-    codes_train: np.ndarray, factors_train: Factors, codes_test: np.ndarray, factors_test: Factors, seed: int = 0
+    codes: np.ndarray, factors: pd.DataFrame, train: np.ndarray, test: np.ndarray, seed: int = 0
 ) -> tuple[float, float, float]:
     """Disentanglement, completeness, informativeness, each in [0, 1], from the importances of tree ensembles.
 
     Eastwood & Williams 2018 (openreview By-7dz-AZ), with extremely randomised trees, one ensemble per factor, fitted on
-    train (N, L). Informativeness, on test (M, L): R² or balanced accuracy above chance, at least 0. A factor that is
-    constant in train or test is left out; with a single factor (dimension) disentanglement (completeness) is nan.
+    `train`, (N,) bool. Informativeness, on `test`: R² or balanced accuracy above chance, at least 0. A factor that is
+    constant in one of them is left out; with a single factor (dimension) disentanglement (completeness) is nan.
     """
     importances, scores = [], []
-    for name, y in factors_train.items():
-        y_test, kind, score = factors_test[name], ExtraTreesRegressor, r2_score
-        if len(np.unique(y)) < 2 or len(np.unique(y_test)) < 2:
+    for _, y in factors.items():
+        if min(y[train].nunique(), y[test].nunique()) < 2:
             continue
-        if not is_continuous(y):  # a float with few levels is a set of classes, which trees would refuse
-            y, y_test = np.asarray(y).astype(str), np.asarray(y_test).astype(str)
-            kind, score = ExtraTreesClassifier, partial(balanced_accuracy_score, adjusted=True)
+        kind, score = ExtraTreesRegressor, r2_score
+        if not is_continuous(y[train]):  # a float with few levels is a set of classes, which trees would refuse
+            y, kind, score = y.astype(str), ExtraTreesClassifier, partial(balanced_accuracy_score, adjusted=True)
         # Every dimension at every split: drawn subsets would hand importance to noise dimensions. One thread: several
         # sum the trees in the order in which they finish.
         trees = kind(50, max_depth=8, min_samples_leaf=3, max_features=None, n_jobs=1, random_state=seed)
-        scores.append(max(0.0, score(y_test, trees.fit(codes_train, y).predict(codes_test))))
+        scores.append(max(0.0, score(y[test], trees.fit(codes[train], y[train]).predict(codes[test]))))
         importances.append(trees.feature_importances_)
     if not scores:
         return np.nan, np.nan, np.nan
@@ -152,11 +148,10 @@ def _concentration(rows: np.ndarray) -> np.ndarray:
     return 1 - entropy(share, axis=1) / np.log(rows.shape[1])
 
 
-def permuted_scores(codes: np.ndarray, factors: Factors, seed: int) -> list[GapScore]:
+def permuted_scores(codes: np.ndarray, factors: pd.DataFrame, seed: int) -> list[GapScore]:
     """`PERMUTATIONS` times the MIG with the factors of other clips: what chance and the bias of binning give."""
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(len(codes)) for _ in range(PERMUTATIONS)]
-    return [mig(codes, {k: v[order] for k, v in factors.items()}) for order in orders]
+    return [mig(codes, factors.iloc[rng.permutation(len(codes))]) for _ in range(PERMUTATIONS)]
 
 
 def axes_verdict(numbers: Mapping[str, float]) -> str:
@@ -185,7 +180,7 @@ def best_known(score: GapScore, permuted: Sequence[GapScore], live: np.ndarray) 
 
 
 def disentanglement_scores(
-    codes: np.ndarray, factors: Factors, live: np.ndarray, train: np.ndarray, test: np.ndarray,
+    codes: np.ndarray, factors: pd.DataFrame, live: np.ndarray, train: np.ndarray, test: np.ndarray,
     others: Mapping[str, np.ndarray], seed: int = 0,
 ) -> Scores:  # fmt: skip
     """MIG (per clip too), SAP and DCI of codes (N, L), with permuted factors, rotations and the MIG of `others`, codes.
@@ -193,22 +188,21 @@ def disentanglement_scores(
     MIG and SAP are of every clip: nothing is fitted, and few clips in 20 × 20 bins are mostly bias. DCI is fitted on
     `train` and read on `test`, (N,) bool. It and rotations are of `live` dimensions: dead ones would dilute the signal.
     """
-    score, permuted, alive = mig(codes, factors), permuted_scores(codes, factors, seed), codes[:, live]
+    numbers, per_clip = {"mig.factors": factors.shape[1], "sap.mean": sap(codes, factors).mean}, {}
+    for name, z in {**others, "mean": codes}.items():  # the codes last: `score` is theirs
+        score = mig(z, factors)
+        numbers[f"mig.{name}"], per_clip[f"mig.{name}"] = score.mean, mig_by_clip(z, factors, score)
+    permuted, alive = permuted_scores(codes, factors, seed), codes[:, live]
     null = [p.mean for p in permuted]
     rotations = ortho_group.rvs(len(live), size=ROTATIONS, random_state=np.random.default_rng(seed))  # (rotation, D, D)
     rotated = [mig(alive @ q, factors).mean for q in rotations]
-    fit, held = ({k: v[part] for k, v in factors.items()} for part in (train, test))
-    straight, turned = (dci(z[train], fit, z[test], held, seed) for z in (alive, alive @ rotations[0]))
-    scores = {"mean": score} | {name: mig(z, factors) for name, z in others.items()}
-    per_clip = {f"mig.{n}": mig_by_clip({"mean": codes, **others}[n], factors, s) for n, s in scores.items()}
-    own = [name for name in best_known(score, permuted, live).values() if name]
-    numbers = {f"mig.{name}": s.mean for name, s in scores.items()}
-    numbers |= {f"mig.of.{name}": gap for name, gap in score.per_factor.items()} | {"mig.factors": len(factors)}
+    straight, turned = (dci(z, factors, train, test, seed) for z in (alive, alive @ rotations[0]))
+    own = pd.Series([name for name in best_known(score, permuted, live).values() if name], dtype=str).value_counts()
+    numbers |= {f"mig.of.{name}": gap for name, gap in score.per_factor.items()}
     numbers |= {"mig.low": bootstrap_interval(per_clip["mig.mean"][None]).low, "mig.null_mean": np.mean(null)}
     numbers |= {"mig.null_p95": np.percentile(null, 95), "mig.rotated_p95": np.percentile(rotated, 95)}
     numbers |= dict(zip(("dci.disentanglement", "dci.completeness", "dci.informativeness"), straight, strict=True))
-    numbers |= {"dci.rotated": turned[0], "sap.mean": sap(codes, factors).mean}
-    numbers |= {"live.named": len(own), "live.own": sum(own.count(name) == 1 for name in set(own))}
+    numbers |= {"dci.rotated": turned[0], "live.named": own.sum(), "live.own": (own == 1).sum()}
     return {name: float(value) for name, value in numbers.items()}, per_clip
 
 
@@ -221,13 +215,12 @@ def coarse(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)
 
 
-def linear_reader(x: np.ndarray, factors: Factors) -> Pipeline:
+def linear_reader(x: np.ndarray, factors: pd.DataFrame) -> Pipeline:
     """Ridge regression from real spectrograms (at most 2000) to their factors; `predict` reads decoded ones, (n, K)."""
     picked = np.unique(np.linspace(0, len(x) - 1, min(len(x), 2000)).astype(int))
-    values = pd.DataFrame(factors).astype(float).iloc[picked].to_numpy()
     ridge = RidgeCV(np.logspace(-2, 4, 13), alpha_per_target=True)
     reader = TransformedTargetRegressor(ridge, transformer=StandardScaler())
-    return make_pipeline(FunctionTransformer(coarse), reader).fit(x[picked], values)
+    return make_pipeline(FunctionTransformer(coarse), reader).fit(x[picked], factors.to_numpy(float)[picked])
 
 
 def main_share(effects: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from vaelib import claims, plots
 from vaelib.collection import UNLABELLED
 from vaelib.config import InputError
-from vaelib.descriptors import LIVE_KL, MOST_FACTORS, codes_of, factors_of, label, live_dimensions, meanings
+from vaelib.descriptors import LIVE_KL, codes_of, factors_of, label, live_dimensions, meanings, words
 from vaelib.metrics import clustering as clu
 from vaelib.metrics.disentanglement import axes_verdict, coarse, disentanglement_scores, mig
 from vaelib.metrics.spectrogram import reconstruction_scores
@@ -33,7 +33,7 @@ BASELINES |= {"pca_raw": "PCA of the raw log-mel"}  # short name in an id → in
 def reconstruction(run: Run) -> claims.Results:
     """Reconstructions of the test clips: error per bin and band, R² against the mean picture, edges, onsets."""
     x, xhat = run.reconstruct("test")
-    n, per_clip = reconstruction_scores(x, xhat, mean_window(run))
+    n, per_clip = reconstruction_scores(x, xhat, run.middle_windows(run.rows("train")).mean(0, dtype=float))
     pick = np.linspace(0, len(x) - 1, 6).astype(int)
     rows, genres = {"original": x[pick], run.name: xhat[pick]}, run.labels("test", "genre")[pick]
     figure, _ = plots.gallery(rows, run.store.front_end, genres, "Test clips and their reconstructions")
@@ -54,17 +54,17 @@ def clustering(run: Run) -> claims.Results:
     train, test = run.embed_tracks("train").means, run.embed_tracks("test").means
     mixture = isinstance(run.model, VaDE)
     for kind in LABELS:
-        y, there = run.labels("train", kind, True), known(run, "train", kind, True)
-        truth, scored = run.labels("test", kind, True), known(run, "test", kind, True)
-        classes = len(set(y[there]))
-        if min(classes, len(set(truth[scored]))) < 2:
+        there, scored = known(run, "train", kind, True), known(run, "test", kind, True)
+        y, truth = run.labels("train", kind, True)[there], run.labels("test", kind, True)[scored]
+        if min(len(set(y)), len(set(truth))) < 2:
             continue
-        k, spaces = min(run.config.model.components if mixture else classes, len(train)), spaces or baseline_spaces(run)
+        k = min(run.config.model.components if mixture else len(set(y)), len(train))
         own = run.log_responsibilities("test", True).argmax(1) if mixture else clu.kmeans_assign(train, test, k, seed)
+        spaces = spaces or baseline_spaces(run)
         baselines = {name: clu.kmeans_assign(a, b, k, seed)[scored] for name, (a, b) in spaces.items()}
-        found, values = clu.clustering_scores(truth[scored], own[scored], test[scored], baselines)
-        probe = clu.linear_probe(train[there], y[there], test[scored], truth[scored], seed)
-        found |= {"k": float(k), "probe": probe.balanced_accuracy, "chance": probe.chance}
+        found, values = clu.clustering_scores(truth, own[scored], test[scored], baselines)
+        probe = clu.linear_probe(train[there], y, test[scored], truth, seed)
+        found |= {"k": k, "probe": probe, "chance": 1 / len(set(truth))}
         numbers |= {f"{kind}.{name}": v for name, v in found.items()}
         per_clip |= {f"{kind}.{name}": v for name, v in values.items()}
     if not numbers:
@@ -75,10 +75,10 @@ def clustering(run: Run) -> claims.Results:
     # raw and input are the same where a clip's loudness and tilt stay in
     others = {name: n[f"ami.{short}"] for short, name in BASELINES.items() if run.config.detilt or short != "pca_raw"}
     shown = {run.name: n["ami"]} | {f"{name} + K-Means": v for name, v in others.items()}
-    figure, _ = plots.bars(shown, n["ami.null_p95"], f"AMI with the {kind} on test, K = {n['k']:.0f}")
+    figure, _ = plots.bars(shown, n["ami.null_p95"], f"AMI with the {kind} on test, K = {n['k']}")
     best = max(others, key=others.get)
     text = (
-        f"{'Its own components' if mixture else 'K-Means clusters of its codes'} (K = {n['k']:.0f}) agree with the "
+        f"{'Its own components' if mixture else 'K-Means clusters of its codes'} (K = {n['k']}) agree with the "
         f"{kind} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test (permuted labels: {n['ami.null_p95']:.3f}): "
         f"{'more' if n['ami'] > others[best] else 'no more'} than the best space without training, {best} (AMI "
         f"{others[best]:.3f}). A linear probe reads the {kind} from the code in {n['probe']:.0%} of the cases (chance "
@@ -95,31 +95,35 @@ def disentanglement(run: Run) -> claims.Results:
         factors = factors_of(run)
     except InputError as e:
         return claims.skip(run, "disentanglement", str(e))
-    codes, live, found = codes_of(run, factors.rows), live_dimensions(run), meanings(run)
-    seed, x = run.config.training.seed, coarse(run.middle_windows(factors.rows))
-    train, test = (np.isin(factors.rows, run.rows(split)) for split in ("train", "test"))
-    others = linear_codes(x, train, len(factors.values), seed)
-    others["samples"] = codes_of(run, factors.rows, sampled=True)
-    n, per_clip = disentanglement_scores(codes, factors.values, live, train, test, others, seed)
+    codes, live, found, seed = (
+        codes_of(run, factors.index),
+        live_dimensions(run),
+        meanings(run),
+        run.config.training.seed,
+    )
+    train, test = (factors.index.isin(run.rows(split)) for split in ("train", "test"))
+    others = linear_codes(coarse(run.middle_windows(factors.index)), train, factors.shape[1], seed)
+    others["samples"] = codes_of(run, factors.index, sampled=True)
+    n, per_clip = disentanglement_scores(codes, factors, live, train, test, others, seed)
     n["live.count"] = float((run.embed("test").kl > LIVE_KL).sum())
-    matrix = pd.DataFrame(mig(codes, factors.values).matrix[live[:12]], [label(int(d), found) for d in live[:12]])
-    matrix.columns = [factors.text(name) for name in factors.values]
+    matrix = pd.DataFrame(mig(codes, factors).matrix[live[:12]], [label(int(d), found) for d in live[:12]])
+    matrix.columns = [words(factors, name) for name in factors]
     title = f"{run.name}: what a dimension knows of each factor\n({len(matrix)} of {n['live.count']:.0f} live ones)"
     figure, _ = plots.heatmap(matrix, title, "MI / entropy")
-    gaps = {name: n[f"mig.of.{name}"] for name in factors.values}
-    best = max(gaps, key=lambda name: np.nan_to_num(gaps[name], nan=-1))  # nan: constant here
+    gaps = pd.Series({name: n[f"mig.of.{name}"] for name in factors})
+    best = gaps.fillna(-1).idxmax()  # nan: constant here
     text = (
         f"MIG is {n['mig.mean']:.3f}, against {n['mig.null_p95']:.3f} for permuted factors and "
         f"{n['mig.rotated_p95']:.3f} after random rotations of the live dimensions (95th percentiles); "
-        f"{factors.text(best)} separates best ({gaps[best]:.3f}). {axes_verdict(n)} As many linear components of the "
+        f"{words(factors, best)} separates best ({gaps[best]:.3f}). {axes_verdict(n)} As many linear components of the "
         f"windows reach {n['mig.pca']:.3f} (PCA) and {n['mig.ica']:.3f} (FastICA). {n['live.named']:.0f} of "
         f"{n['live.count']:.0f} live dimensions stand clear for one factor; {n['live.own']:.0f} of {len(gaps)} factors "
         "have exactly one dimension."
     )
-    if factors.source == "measured":
-        text += f" Descriptors measured by librosa stand in for true factors ({', '.join(gaps)}): estimates themselves."
-    elif len(gaps) == MOST_FACTORS:
-        text += f" At most {MOST_FACTORS} factors are scored, here {', '.join(gaps)}."
+    if factors.attrs["measured"]:
+        text += (
+            f" Descriptors measured by librosa stand in for true factors ({', '.join(factors)}): estimates themselves."
+        )
     return claims.keep(run, "disentanglement", n, per_clip, figure, text + " One seed.")
 
 
@@ -130,18 +134,10 @@ def untrained(run: Run) -> torch.nn.Module:
         return build(run.config.model).eval()
 
 
-def mean_window(run: Run) -> np.ndarray:
-    """(mel, frame): the mean of the middle windows of the training clips, in blocks."""
-    rows = run.rows("train")
-    blocks = (run.middle_windows(rows[i : i + 64]).sum(0, dtype=np.float64) for i in range(0, len(rows), 64))
-    return (sum(blocks) / len(rows)).astype(np.float32)
-
-
 def windows(run: Run, split: str, detilt: bool | None = None) -> np.ndarray:
     """(clip, W, mel, frame): what the model sees of a split; with another `detilt`, what it would have seen."""
-    clips = run.clips(split)
-    if detilt is not None and detilt != run.config.detilt:
-        clips = Clips.read(run.store, run.store.fit_scaler(detilt), run.rows(split))
+    scaler = run.scaler if detilt is None else run.store.fit_scaler(detilt)
+    clips = Clips.read(run.store, scaler, run.rows(split))
     n = clips.distinct(run.config.training.eval_windows)
     return clips.even_windows(torch.arange(len(clips)), n).squeeze(2).numpy()
 
@@ -154,15 +150,15 @@ def known(run: Run, split: str, label: str, tracks: bool = False) -> np.ndarray:
 
 def baseline_spaces(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Embeddings of tracks without training, (train, test) each, by the short names of `BASELINES`."""
-    seen = [windows(run, split) for split in ("train", "test")]
-    mfcc, blank = [clu.mfcc_statistics(x) for x in seen], replace(run, model=untrained(run))
+    train, test = (windows(run, split) for split in ("train", "test"))
+    mfcc, blank = clu.mfcc_statistics(train), replace(run, model=untrained(run))
+    scale = StandardScaler().fit(mfcc).transform
     spaces = {
-        "pca": clu.pca_codes(*seen),
-        "mfcc": map(StandardScaler().fit(mfcc[0]).transform, mfcc),
+        "pca": clu.pca_codes(train, test),
+        "mfcc": (scale(mfcc), scale(clu.mfcc_statistics(test))),
         "untrained": [blank.embed(split).means for split in ("train", "test")],
+        "pca_raw": clu.pca_codes(windows(run, "train", False), windows(run, "test", False)),
     }
-    raw = (windows(run, split, False) for split in ("train", "test"))
-    spaces["pca_raw"] = clu.pca_codes(*raw) if run.config.detilt else spaces["pca"]
     return {name: (run.of_tracks("train", a), run.of_tracks("test", b)) for name, (a, b) in spaces.items()}
 
 

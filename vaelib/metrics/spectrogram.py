@@ -45,10 +45,9 @@ def reconstruction_scores(x: np.ndarray, xhat: np.ndarray, mean_spectrogram: np.
 def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
     """What a pattern (mel, frame) in [0, 1] looks like, in words, from its modulation spectrum.
 
-    That is its 2-D power (Singh & Theunissen 2003, doi:10.1121/1.1624067). A name needs more than half of it: within
-    22.5° of the spectral axis a `frequency band`, of the temporal axis an `onset`, or where it repeats a `rhythm at
-    2.2 Hz` (a quarter on the axis itself: a product of both has none there); in one direction, with three times that of
-    the other, a sweep. Otherwise `mixed`.
+    A name needs more than half of its 2-D power (Singh & Theunissen 2003, doi:10.1121/1.1624067): within 22.5° of the
+    spectral axis a `frequency band`, of the temporal axis an `onset` or `rhythm at 2.2 Hz` (a quarter on the axis
+    itself: a product of both has none there), in one direction, with three times the other's, a sweep; else `mixed`.
     """
     x = np.asarray(pattern, dtype=float)
     bands, frames = x.shape
@@ -61,18 +60,13 @@ def name_pattern(pattern: np.ndarray, frame_seconds: float) -> str:
     if share[t < OBLIQUE * f].sum() > 0.5 and share[:, 0].sum() > 0.25:
         return "frequency band"
     if share[f < OBLIQUE * t].sum() > 0.5 and share[0].sum() > 0.25:
-        lag = _period(x.mean(0))
-        return f"rhythm at {1 / (lag * frame_seconds):.2g} Hz" if lag else "onset"
+        course = x.mean(0) - x.mean()
+        r = np.fft.irfft(np.abs(np.fft.rfft(course)) ** 2, frames)[: frames // 2 + 1]  # circular autocorrelation
+        start = int((r < 0).argmax())
+        lag = start + int((r[start:] > r[start:].max() - 1e-9 * r[0]).argmax())  # its first highest peak after a zero
+        return f"rhythm at {1 / (lag * frame_seconds):.2g} Hz" if start and r[lag] > 0.4 * r[0] else "onset"
     moving = share[:, 1:].sum(1) * (2 * np.abs(spectral) < bands)  # at Nyquist both directions look the same
     falling, rising = moving[spectral > 0].sum(), moving[spectral < 0].sum()
     if max(falling, rising) > max(0.5, 3 * min(falling, rising)):
         return "falling sweep" if falling > rising else "rising sweep"
     return "mixed"
-
-
-def _period(course: np.ndarray) -> int:
-    """Frames after which a time course repeats: the highest autocorrelation (circular) after its first zero, or 0."""
-    r = np.fft.irfft(np.abs(np.fft.rfft(course - course.mean())) ** 2, len(course))[: len(course) // 2 + 1]
-    start = int((r < 0).argmax())
-    lag = start + int((r[start:] > r[start:].max() - 1e-9 * r[0]).argmax())  # of equal peaks the first
-    return lag if start and r[lag] > 0.4 * r[0] else 0
