@@ -37,14 +37,15 @@ def test_scores_against_enumeration_of_all_permutations():
 
 
 def test_geometry_by_hand_and_nan_where_undefined():
-    scores = c.geometry_scores(np.array([[0.0], [1], [10], [11]]), np.array(["a", "a", "b", "b"]))
+    pairs = np.array(["a", "a", "b", "b"])
+    scores, _ = c.clustering_scores(pairs, pairs, np.array([[0.0], [1], [10], [11]]), {})
     assert scores["silhouette"] == pytest.approx(np.mean([1 - 1 / 10.5, 1 - 1 / 9.5]))
     assert scores["davies_bouldin"] == pytest.approx((0.5 + 0.5) / 10)
     assert scores["calinski_harabasz"] == pytest.approx(100 / (1 / 2))
-    line, pairs = np.arange(4.0)[:, None], [0, 0, 1, 1]
-    one, each, collapsed, diverged = (line, [0] * 4), (line, range(4)), (0 * line, pairs), (np.nan * line, pairs)
-    for points, groups in (one, each, collapsed, diverged):
-        assert np.isnan(list(c.geometry_scores(points, np.array(groups)).values())).all()
+    line = np.arange(4.0)[:, None]
+    for codes, labels in ((line, np.zeros(4)), (line, np.arange(4)), (0 * line, pairs), (np.nan * line, pairs)):
+        numbers, per_clip = c.clustering_scores(labels, pairs, codes, {})
+        assert np.isnan(numbers["silhouette"]) and "silhouette" not in per_clip
 
 
 def test_leave_one_out_values_have_the_mean_of_the_score_and_its_spread_and_so_have_blocks(monkeypatch):

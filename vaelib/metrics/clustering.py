@@ -60,27 +60,19 @@ def leave_one_out_values(metric: Callable, labels: np.ndarray, assignments: np.n
     return metric(labels, assignments) + scale * (without.mean() - without)
 
 
-def geometry_scores(points: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Shape of the groups (N,) of points (N, D): silhouette (up), Davies-Bouldin (down), Calinski-Harabasz (up).
-
-    All nan with fewer than two groups, as many groups as clips, and points that all coincide or are not finite.
-    """
-    points = np.asarray(points, dtype=float)
-    scores = dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), np.nan)
-    if 2 <= len(np.unique(groups)) < len(points) and np.isfinite(points).all() and np.ptp(points, axis=0).any():
-        scores = {name: float(getattr(metrics, f"{name}_score")(points, groups)) for name in scores}
-    return scores
-
-
 def clustering_scores(
     labels: np.ndarray, clusters: np.ndarray, codes: np.ndarray, baselines: Mapping[str, np.ndarray]
 ) -> Scores:
     """Everything that clusters (N,) of test clips are compared by; the null permutes the labels (N,).
 
-    `codes` (N, L) are the model's; `baselines` are as many clusters (N,) of spaces without training, by short name.
+    `codes` (N, L) are the model's; `baselines` are as many clusters (N,) of spaces without training, by short name. The
+    shape of the classes, silhouette and others, is nan for fewer than two, one for each clip, or codes that coincide.
     """
-    numbers, per_clip = cluster_scores(labels, clusters) | geometry_scores(codes, labels), {}
-    if not np.isnan(numbers["silhouette"]):
+    numbers, per_clip, codes = cluster_scores(labels, clusters), {}, np.asarray(codes, dtype=float)
+    defined = 2 <= len(np.unique(labels)) < len(labels) and np.isfinite(codes).all() and np.ptp(codes, axis=0).any()
+    for name in ("silhouette", "davies_bouldin", "calinski_harabasz"):
+        numbers[name] = getattr(metrics, f"{name}_score")(codes, labels) if defined else np.nan
+    if defined:
         per_clip["silhouette"] = metrics.silhouette_samples(codes, labels)
     for name, metric in ADJUSTED.items():
         rng = np.random.default_rng(0)

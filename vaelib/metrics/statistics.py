@@ -80,9 +80,13 @@ def judge(
     most 1, stays in [0, 1] or [-1, 1]. `exact`: counted, one value decides. `turns` of a stopwatch are no seeds.
     """
     x, bounds = np.reshape(np.asarray(values, dtype=float), (len(values), -1)), None  # (S, N)
-    if how != "value":
-        other = np.reshape(np.asarray(against, dtype=float), (len(x), -1))
-        x = x - other if how == "difference" else np.stack([_log_ratio(*seed) for seed in zip(x, other, strict=True)])
+    other = None if against is None else np.reshape(against, (len(x), -1))
+    if how == "difference":
+        x = x - other
+    elif how == "ratio":
+        ours, theirs = x.mean(1, keepdims=True), other.mean(1, keepdims=True)
+        ratio = np.where(np.minimum(ours, theirs) > 0, ours, np.nan) / theirs
+        x = np.log(ratio) + (x / ratio - other) / theirs  # delta method
     if share and how != "ratio":
         bounds = (0.0, 1.0) if how == "value" and x.mean() >= 0 else (-1.0, 1.0)
     (seeds, clips), ends = x.shape, [float(x.mean())] * 3
@@ -99,9 +103,3 @@ def judge(
     elif (holds or fails) and (exact or of_this_run or seeds >= MIN_SEEDS):
         verdict = ("supported" if holds else "refuted") + (" in this run" if of_this_run else "")
     return Interval(mean, low, high, seeds), verdict
-
-
-def _log_ratio(x: np.ndarray, against: np.ndarray) -> np.ndarray:
-    """(N,) of a seed: values whose mean is the logarithm of the ratio of means, and whose spread is its own."""
-    ratio = x.mean() / against.mean() if min(x.mean(), against.mean()) > 0 else np.nan
-    return np.log(ratio) + ratio_values(x, against) / ratio - 1  # delta method
