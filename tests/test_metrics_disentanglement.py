@@ -82,7 +82,7 @@ def test_what_each_clip_adds_has_the_mig_as_its_mean():
     assert np.isnan(d.mig_by_clip(codes, constant, d.mig(codes, constant))).all()
 
 
-def test_sap_scores_against_sklearn():
+def test_sap_against_sklearn_and_of_perfect_rotated_noisy_copied_and_dead_codes():
     rng = np.random.default_rng(0)
     codes = rng.normal(size=(400, 3)) * [1, 5, 0.1]
     tempo = codes @ [1, 0.3, 4] + rng.normal(size=400)
@@ -103,7 +103,7 @@ def test_sap_scores_against_sklearn():
         assert d.sap(1e-8 * rng.normal(size=(len(known["f0"]), 5)), known).mean == 0
 
 
-def test_dci_of_perfect_turned_noisy_and_collapsed_codes():
+def test_dci_of_perfect_turned_noisy_collapsed_split_and_shared_codes():
     codes, factors = continuous(600, 3)
     factors["f2"] = np.array(list("abc"))[np.digitize(codes[:, 2], [-0.3, 0.3])]  # one discrete
     assert min(dci(np.c_[codes, np.zeros(600)], factors)) > 0.95

@@ -35,7 +35,7 @@ def test_edges_of_identity_blur_and_half_contrast(x):
     assert np.isnan(flat) and four == pytest.approx(4)  # flat along time: undefined
 
 
-def test_onsets_are_rises_summed_over_bands(x):
+def test_onsets_are_rises_summed_over_bands_and_a_flat_copy_keeps_none(x):
     rises, same = np.array([[[0, 1, 1, 0.5], [0.2, 0, 0.3, 0.3]]]), np.array([[[0, 1, 1.3, 1.3], [0, 0, 0, 0]]])
     assert s.onset_correlations(rises, same) == pytest.approx(1)
     assert s.onset_correlations(x, 0.3 * x + 0.1) == pytest.approx(np.ones(6), abs=1e-5)
