@@ -130,8 +130,8 @@ class _Rung:
         for name, values in extras.items():
             for turn, value in enumerate(np.atleast_1d(values)):
                 self.kept[name.partition(".")[0]].setdefault(turn, Results()).numbers[name] = float(value)
-        table, factors = (runs[0].store.table, runs[0].store.factors) if runs else (None, ())
-        self.estimated = not any(table[f].notna().all() and table[f].nunique() > 1 for f in factors)
+        self.table, factors = (runs[0].store.table, runs[0].store.factors) if runs else (pd.DataFrame(), ())
+        self.estimated = not any(self.table[f].notna().all() and self.table[f].nunique() > 1 for f in factors)
 
     def judged(self, claim: dict) -> dict:
         """The ledger's line on one part of a claim."""
@@ -191,6 +191,9 @@ class _Rung:
             there = [v for v in group.split("|") if v in self.kept and (not seeds or set(seeds) & set(self.kept[v]))]
             if there:
                 return there
+        for label in ("genre", "language"):
+            if f"cvae-{label}" in wanted and label in self.table and self.table[label].nunique() < 2:
+                raise InputError(f"the corpus has fewer than two {label}s: a conditional model needs two classes")
         with_seed = f" with seed {' or '.join(map(str, seeds))}" if seeds else ""
         raise InputError(f"no finished run of {wanted.replace('>', ' or ').replace('|', ', ')}{with_seed}")
 

@@ -147,9 +147,10 @@ def factors_of(run: Run) -> pd.DataFrame:
     return table
 
 
-def words(factors: pd.DataFrame, name: str) -> str:
-    """A factor's name in words: `vocal level`, `measured loudness`."""
-    return ("measured " if factors.attrs["measured"] else "") + name.replace("_", " ")
+def words(factors: pd.DataFrame) -> dict[str, str]:
+    """Names of factors in words: `vocal level`, `measured loudness`."""
+    measured = "measured " if factors.attrs["measured"] else ""
+    return {name: measured + name.replace("_", " ") for name in factors}
 
 
 def codes_of(run: Run, rows: np.ndarray, sampled: bool = False) -> np.ndarray:
@@ -180,7 +181,7 @@ def meanings(run: Run) -> dict[int, Meaning]:
             z, v = codes[:, d], factors[name].to_numpy(float)
             straight = name != "key" and np.corrcoef(z, v)[0, 1] ** 2 > 0.5
             line = np.polyfit(z, v, 1).tolist() if straight else (0.0, 0.0)
-            found[d] = Meaning(words(factors, name), run.store.units.get(name, ""), *line)
+            found[d] = Meaning(words(factors)[name], run.store.units.get(name, ""), *line)
     return found
 
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from vaelib import claims, plots
 from vaelib.collection import UNLABELLED
 from vaelib.config import InputError
-from vaelib.descriptors import LIVE_KL, codes_of, factors_of, label, live_dimensions, meanings, words
+from vaelib.descriptors import LIVE_KL, MOST_FACTORS, codes_of, factors_of, label, live_dimensions, meanings, words
 from vaelib.metrics import clustering as clu
 from vaelib.metrics.disentanglement import axes_verdict, coarse, disentanglement_scores, mig
 from vaelib.metrics.spectrogram import reconstruction_scores
@@ -107,7 +107,7 @@ def disentanglement(run: Run) -> claims.Results:
     n, per_clip = disentanglement_scores(codes, factors, live, train, test, others, seed)
     n["live.count"] = float((run.embed("test").kl > LIVE_KL).sum())
     matrix = pd.DataFrame(mig(codes, factors).matrix[live[:12]], [label(int(d), found) for d in live[:12]])
-    matrix.columns = [words(factors, name) for name in factors]
+    matrix.columns = words(factors).values()
     title = f"{run.name}: what a dimension knows of each factor\n({len(matrix)} of {n['live.count']:.0f} live ones)"
     figure, _ = plots.heatmap(matrix, title, "MI / entropy")
     gaps = pd.Series({name: n[f"mig.of.{name}"] for name in factors})
@@ -115,7 +115,7 @@ def disentanglement(run: Run) -> claims.Results:
     text = (
         f"MIG is {n['mig.mean']:.3f}, against {n['mig.null_p95']:.3f} for permuted factors and "
         f"{n['mig.rotated_p95']:.3f} after random rotations of the live dimensions (95th percentiles); "
-        f"{words(factors, best)} separates best ({gaps[best]:.3f}). {axes_verdict(n)} As many linear components of the "
+        f"{words(factors)[best]} separates best ({gaps[best]:.3f}). {axes_verdict(n)} As many linear components of the "
         f"windows reach {n['mig.pca']:.3f} (PCA) and {n['mig.ica']:.3f} (FastICA). {n['live.named']:.0f} of "
         f"{n['live.count']:.0f} live dimensions stand clear for one factor; {n['live.own']:.0f} of {len(gaps)} factors "
         "have exactly one dimension."
@@ -124,6 +124,8 @@ def disentanglement(run: Run) -> claims.Results:
         text += (
             f" Descriptors measured by librosa stand in for true factors ({', '.join(factors)}): estimates themselves."
         )
+    elif len(gaps) == MOST_FACTORS:
+        text += f" At most {MOST_FACTORS} factors are scored, here {', '.join(gaps.index)}."
     return claims.keep(run, "disentanglement", n, per_clip, figure, text + " One seed.")
 
 
