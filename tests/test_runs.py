@@ -12,9 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from vaelib.config import InputError
-from vaelib.models import MODELS
+from vaelib.models import MODELS, build
 from vaelib.runs import find_runs, latest_run, newest_of_each, open_run, plan
 
 
@@ -194,3 +195,19 @@ def test_a_track_is_all_of_its_segments(tiny_runs):
                 assert np.allclose(share, run.model.responsibilities(z, len(z))[0], atol=1e-4)
     with pytest.raises(InputError, match="has no mixture"):
         tiny_runs["conv_vae"].log_responsibilities("test")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_encodes_and_decodes_where_there_is_one(tiny_runs, name, monkeypatch):
+    run = dataclasses.replace(tiny_runs[name])
+    codes, clips = run.embed("test").means, run.clips("test")
+    y = np.zeros(len(codes), int) if run.conditional else None
+    monkeypatch.setattr(type(clips), "distinct", lambda clips, windows: windows)
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda t: (t.device, tuple(t.shape)))
+    with FakeTensorMode(allow_non_fake_inputs=True):  # follows devices and shapes, and refuses to mix devices
+        with torch.device("cuda"):
+            run._fast = build(run.config.model).eval()
+        for labels in ("given", "inferred", "marginal"):
+            q = run.posteriors(clips, 2, labels)
+            assert q.mean.device == torch.device("cpu") and q.mean.shape == (len(codes), 2, 8)
+        assert run.decode(codes, y) == (torch.device("cpu"), (len(codes), *run.config.model.input_shape))

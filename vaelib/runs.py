@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import repeat
 from pathlib import Path
@@ -52,6 +53,11 @@ class Run:
     def __post_init__(self) -> None:
         self.clips, self.embed = cache(self.clips), cache(self.embed)  # kept in memory after the first call
 
+    @cached_property
+    def _fast(self) -> VAE:
+        """What encodes and decodes: the model, or a copy of it on the GPU if there is one."""
+        return copy.deepcopy(self.model).to("cuda") if torch.cuda.is_available() else self.model
+
     @property
     def name(self) -> str:
         """Its row of the comparison table (`RunConfig.variant`)."""
@@ -92,7 +98,9 @@ class Run:
         one_of("label mode", labels, ("given", "inferred", "marginal"))
         given = self.conditional and labels == "given"
         y = torch.from_numpy(self.store.codes(self.config.model.condition, clips.rows)) if given else None
-        return encode_windows(self.model, clips, windows, y, marginal=self.conditional and labels == "marginal")
+        clips = replace(clips, device=self._fast.log_sigma.device)
+        q = encode_windows(self._fast, clips, windows, y, marginal=self.conditional and labels == "marginal")
+        return Posterior(*(part if part is None else part.cpu() for part in q))
 
     def embed(self, split: str | None, labels: str = "inferred") -> Embedding:
         """The clips of a split, or all; `labels`: see `posteriors`."""
@@ -132,9 +140,10 @@ class Run:
         """(B, L) codes and class indices (B,) → (B, mel, frame) in [0, 1], in blocks: activations take gigabytes."""
         if self.conditional and y is None:
             raise InputError(f"{self.name} decodes with a class: pass y, indices into {self.config.model.classes}")
-        blocks = torch.as_tensor(z, dtype=torch.float32).split(DECODED)
-        classes = repeat(None) if y is None else torch.as_tensor(y).split(DECODED)
-        return torch.cat([self.model.decode(*each) for each in zip(blocks, classes, strict=False)])[:, 0].numpy()
+        device = self._fast.log_sigma.device
+        blocks = torch.as_tensor(z, dtype=torch.float32, device=device).split(DECODED)
+        classes = repeat(None) if y is None else torch.as_tensor(y, device=device).split(DECODED)
+        return torch.cat([self._fast.decode(*each)[:, 0].cpu() for each in zip(blocks, classes, strict=False)]).numpy()
 
     def reconstruct(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Middle windows of a split and their reconstructions from the posterior mean, both (clip, mel, frame)."""

@@ -113,7 +113,7 @@ def encode_windows(
     windows, parts = clips.distinct(windows), []
     for index in torch.arange(len(clips), device=clips.mel.device).split(ENCODED):
         x = clips.even_windows(index, windows).flatten(0, 1)
-        given = None if y is None else y[index].repeat_interleave(windows)
+        given = None if y is None else y[index].repeat_interleave(windows).to(x.device)
         parts.append(model.encode(x, model.encode(x).class_logits.softmax(1) if marginal else given))
     joined = (None if p[0] is None else torch.cat(p).unflatten(0, (-1, windows)) for p in zip(*parts, strict=True))
     return type(parts[0])(*joined)
