@@ -252,10 +252,10 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(small, data):
         build_store(small, TINY)
 
 
-def test_workers_that_do_not_see_the_corpus_set_nothing_aside(small, data, monkeypatch):
+def test_a_corpus_that_goes_away_sets_nothing_aside(small, data, monkeypatch):
     seen = collection.require_seen
     monkeypatch.setattr(collection, "require_seen", lambda folder: seen(folder / "elsewhere"))
-    with pytest.raises(InputError, match=r"does not see .*under the same name"):
+    with pytest.raises(InputError, match=r"no longer there: bring it back"):
         build_store(small, TINY)
     assert not visible(data / "stores")
 

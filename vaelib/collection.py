@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -190,9 +189,9 @@ def _cut(root: Path, fe: FrontEnd, length: float, step: float, paths: list[str])
 
 
 def require_seen(folder: Path) -> None:
-    """Raise InputError where a folder is not there: a worker elsewhere would set every file aside as missing."""
+    """Raise InputError where a folder has gone, a drive perhaps: else every file would be set aside as missing."""
     if not folder.is_dir():
-        raise InputError(f"{socket.gethostname()} does not see {folder}: workers need it under the same name")
+        raise InputError(f"{folder} is no longer there: bring it back, then the same command continues")
 
 
 @lru_cache(maxsize=64)

@@ -269,8 +269,7 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
     import torch
 
     collection.require_seen(root)
-    collection.require_seen(path)
-    torch.set_num_threads(1)  # the workers are the parallelism
+    torch.set_num_threads(1)  # the threads of the pool are the parallelism
     keep_freed_memory()
     # Whether a chunk is all fill value is not asked: that takes four times as long as compressing it
     array = zarr.open_array(path / "log_mel", mode="r+").with_config({"write_empty_chunks": True})
@@ -288,7 +287,6 @@ def _write(root: Path, fe: FrontEnd, path: Path, wanted: dict, places: pd.DataFr
         values = db.shape[1], *audio.level_and_tilt(db), len(wave) / fe.sample_rate, *levels
         mark = collection.fingerprint(db).tobytes().hex()
         found.append(dict(zip((*MEASURED, "fingerprint"), (*values, mark), strict=True)))
-    # A worker does not notice that whoever asked was killed: its corpus may have changed, its store may be finished.
     if not _is(path, wanted):
         raise InputError(f"{path} was removed or begun anew while it was written; the same command continues")
     array[places.index[0] : places.index[-1] + 1] = block
