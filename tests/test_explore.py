@@ -150,7 +150,7 @@ def test_class_sampler_draws_as_many_as_asked_and_repeats_a_seed(tiny_runs):
     assert not np.allclose(v.show(v.start).x, v.show(v.start | {"seed": 1}).x)
     shown, names = v.show(v.start | {"show": EVERY_CLASS, "seed": 3}), run.config.model.classes
     assert list(shown.labels) == list(names)
-    for c, sample in enumerate(shown.x):  # the same z: each tile is that class's first sample of that seed
+    for c, sample in enumerate(shown.x):  # the same noise: each tile is that class's first sample of that seed
         np.testing.assert_allclose(sample, run.sample(1, [c], 1.0, 3)[0], rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="no classes"):
         class_sampler(tiny_runs["conv_vae"])

@@ -20,7 +20,7 @@ from .config import ROOT, InputError, data_dir, one_of, outputs_dir, papermill_d
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-    help="Five variational autoencoders on a music collection: render, preprocess, train, measure, compare.",
+    help="Five variational autoencoders on a music collection: preprocess, train, measure, compare.",
 )  # fmt: skip
 ANY = ("conv_vae", "basic_vae", "beta_vae", "cvae", "vade")
 # name on the command line → its notebook, and the models that it is about (the first is the default)

@@ -44,12 +44,12 @@ notebooks_dir = partial(_folder, "VAELIB_NOTEBOOKS", "notebooks")  # the numbere
 
 def one_of(what: str, value: str, valid: Iterable[str]) -> str:
     """Return `value` if it is one of `valid`; else raise InputError naming the nearest valid one."""
-    valid = list(valid)
+    valid = list(dict.fromkeys(valid))
     if value in valid:
         return value
     nearest = difflib.get_close_matches(str(value)[:200], valid, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {', '.join(valid)[:500]}")
+    raise InputError(f"unknown {what} {repr(value)[:200]}: {hint}valid: {', '.join(filter(None, valid))[:500]}")
 
 
 def digest(value: Any) -> str:

@@ -173,7 +173,7 @@ class VAE(nn.Module):
         """Codes (n, L) from the prior, its deviations times `temperature`, and the classes that they are decoded with.
 
         `y`, (n,): classes of a conditional model or components of a mixture; None: drawn too. With `shared` all get
-        the same draw and differ in nothing but `y`.
+        the same noise and differ in nothing but `y`, which where classes have means of their own moves the code too.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = temperature * torch.randn(1 if shared else n, self.config.latent, generator=generator).expand(n, -1)

@@ -38,6 +38,7 @@ def spectrogram(x: np.ndarray, fe: FrontEnd, ax: plt.Axes | None = None, title: 
     settings = {"vmin": 0.0, "vmax": 1.0, "cmap": "magma", "interpolation": "nearest"} | image
     ax.imshow(x, origin="lower", aspect="auto", extent=(0, x.shape[1] * fe.hop / fe.sample_rate, 0, len(x)), **settings)
     ax.set_yticks(np.interp(list(HERTZ), mel_frequencies(fe), np.arange(fe.n_mels) + 0.5), HERTZ.values())
+    ax.set_ylim(0, len(x))  # ticks beyond a small picture would stretch the axis
     ax.set(xlabel="time (s)", ylabel="frequency (Hz)", title=plain(title))
     return ax.figure, ax
 

@@ -18,7 +18,7 @@ from ..metrics.clustering import margins
 from ..runs import Run
 from .page import Explorer, clip_name, clip_names, frame_of, sound_of, wave_player
 
-ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same z"
+ONE_CLASS, EVERY_CLASS = "one class, several samples", "every class, the same noise"
 MEAN, SAMPLES = "mean, decoded", "samples"
 CLIPS = "most certain clips", "least certain clips", "members"
 SOUND_SECONDS = 6.0  # in a saved page
@@ -195,7 +195,7 @@ def class_sampler(run: Run) -> Explorer:
         raise InputError(f"{run.name} has no classes to sample from: open a cvae run")
     names, condition = run.config.model.classes, run.config.model.condition
     tone = run.store.table[["level_db", "tilt_db"]].median()
-    caption = "Same seed, same z: take differences from the marked tile to see what the class changes."
+    caption = "Same seed, same noise: take differences from the marked tile to see what the class changes."
 
     def show(v: Values) -> Shown:
         every = v["show"] == EVERY_CLASS

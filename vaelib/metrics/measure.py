@@ -1,6 +1,6 @@
 """The measurements that every model's notebook takes of its run and keeps, so that notebook 07 can compare them.
 
-Notebook 03 writes out reconstruction and clustering, 04 disentanglement.
+Notebook 02 writes out clustering, 03 reconstruction, 04 disentanglement.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def clustering(run: Run) -> claims.Results:
     best = max(others, key=others.get)
     text = (
         f"{'Its own components' if mixture else 'K-Means clusters of its codes'} (K = {n['k']}) agree with the "
-        f"{kind} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test (permuted labels: {n['ami.null_p95']:.3f}): "
+        f"{kind} at AMI {n['ami']:.3f} and ARI {n['ari']:.3f} on test (permuted: AMI {n['ami.null_p95']:.3f}): "
         f"{'more' if n['ami'] > others[best] else 'no more'} than the best space without training, {best} (AMI "
         f"{others[best]:.3f}). A linear probe reads the {kind} from the code in {n['probe']:.0%} of the cases (chance "
         f"{n['chance']:.0%}). One seed."
@@ -109,7 +109,7 @@ def disentanglement(run: Run) -> claims.Results:
     matrix = pd.DataFrame(mig(codes, factors).matrix[live[:12]], [label(int(d), found) for d in live[:12]])
     matrix.columns = words(factors).values()
     title = f"{run.name}: what a dimension knows of each factor\n({len(matrix)} of {n['live.count']:.0f} live ones)"
-    figure, _ = plots.heatmap(matrix, title, "MI / entropy")
+    figure, _ = plots.heatmap(matrix, title, "MI / entropy", vmin=0.0, vmax=1.0)
     gaps = pd.Series({name: n[f"mig.of.{name}"] for name in factors})
     best = gaps.fillna(-1).idxmax()  # nan: constant here
     text = (
