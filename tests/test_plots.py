@@ -80,3 +80,8 @@ def test_leaves_have_the_colours_of_their_families():
     _, ax = plots.dendrogram(tree, list("abcde"), ["x", "x", "y", "z", "y"], "tree")
     leaves = {t.get_text(): t.get_color() for t in ax.get_yticklabels()}
     assert leaves["a"] == leaves["b"] == plots.PALETTE[0] and leaves["c"] == leaves["e"] != leaves["d"]
+
+
+def test_a_small_picture_fills_its_frame():
+    _, axes = plots.gallery({"kernels": X[:, :4, :4]}, TINY)
+    assert axes[0, 0].get_ylim() == (0, 4)
