@@ -297,5 +297,9 @@ def test_a_queue_is_asked_for_workers_that_take_notebooks(monkeypatch):
         finally:
             made.close()
     assert asked[0] == 3 and "#SBATCH -p gpu" in script and "--resources notebook=1" in script
+    for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
+        monkeypatch.delitem(sys.modules, name)  # imported anew, it takes Ctrl-C for itself
+    interrupt = signal.getsignal(signal.SIGINT)
     with pytest.raises(InputError, match="no section 'none'"):
         batch._queued(Workers(slurm="none"), 9)
+    assert signal.getsignal(signal.SIGINT) is interrupt

@@ -162,7 +162,7 @@ def test_paths_leave_the_folder_only_when_allowed(tmp_path):
     os.symlink(tmp_path / "music" / "a.wav", tmp_path / "music" / "c.wav")
     for path in (str(tmp_path / "other" / "b.wav"), "../other/b.wav", "link/b.wav", "file.wav"):
         manifest(tmp_path / "music", f"path\nc.wav\n{path}\n")  # a link that stays inside, and one that does not
-        with pytest.raises(InputError, match=r"row 2: .* leaves the corpus folder; .*--allow-outside"):
+        with pytest.raises(InputError, match=r"line 3: .* leaves the corpus folder; .*--allow-outside"):
             read_corpus(tmp_path / "music")
         assert len(read_corpus(tmp_path / "music", allow_outside=True).table) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -32,7 +33,7 @@ from tqdm import tqdm
 
 from . import report
 from .config import InputError, notebooks_dir, outputs_dir, papermill_dir, write_atomic
-from .plans import Job, Plan, checked
+from .plans import Job, Plan, checked, runs_of
 
 INTERRUPTED = "interrupted: finished runs and checkpoints are kept, the same command continues"
 GONE = "the Dask scheduler went away; the same command continues on another one"
@@ -84,8 +85,9 @@ class _Engine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, show, page, **kwargs):
-        # the kernel's sockets lie there: a folder of this user, with a short name whatever TMPDIR is
-        with tempfile.TemporaryDirectory(prefix="vaelib-", dir="/tmp") as folder:
+        # the kernel's sockets lie in a folder of this user; the path of one has at most 107 bytes
+        too_long = len(os.fsencode(tempfile.gettempdir())) > 80
+        with tempfile.TemporaryDirectory(prefix="vaelib-", dir="/tmp" if too_long else None) as folder:  # noqa: S108
             trained, log = Path(folder, "runs"), Path(folder, "kernel.log")
             trained.touch()
             environment = os.environ | {"VAELIB_TRAINED": str(trained)} | ({} if page else {"VAELIB_NO_PLAYERS": "1"})
@@ -129,11 +131,12 @@ def execute(job: Job, show: Callable[[str], object] = str) -> Outcome:
             cells = sum(cell.metadata.papermill.duration or 0 for cell in nb.cells)
             outcome = Outcome(job, "done", path=final)
         except Exception as e:  # a notebook that failed, a full disk, or the like
-            if isinstance(e, InputError) or getattr(e, "ename", "") == "InputError":  # what it was given is wrong
+            if getattr(e, "ename", "") == "InputError":  # what it was given is wrong, not the notebook
                 kept.unlink(missing_ok=True)
-                return Outcome(job, "refused", getattr(e, "evalue", str(e)))
-            with suppress(OSError, InputError):  # a full disk must not hide why the notebook failed
+                return Outcome(job, "refused", e.evalue)
+            with suppress(OSError):
                 kept.replace(failed)
+            with suppress(InputError):  # a full disk must not hide why the notebook failed
                 write_atomic(log, strip_ansi("\n".join([str(e), *getattr(e, "__notes__", [])])).strip() + "\n")
             why = f"{e.ename}: {e.evalue}" if isinstance(e, pm.PapermillExecutionError) else str(e)
             why = f"{job.notebook} failed: {why}; see {failed}"
@@ -258,10 +261,13 @@ def _local(workers: Workers, most: int) -> LocalCluster:
 
 def _queued(workers: Workers, most: int) -> SpecCluster:
     kind, section = ("SLURMCluster", workers.slurm) if workers.slurm else ("PBSCluster", workers.pbs)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
     except ImportError:
         raise InputError("--slurm and --pbs need dask-jobqueue: `pip install dask-jobqueue`") from None
+    finally:
+        signal.signal(signal.SIGINT, interrupt)  # its import makes Ctrl-C a silent end of the process
     if section not in dask.config.get("jobqueue", {}):
         raise InputError(f"dask-jobqueue has no section {section!r}: write it into ~/.config/dask/jobqueue.yaml")
     offered = [*(dask.config.get(f"jobqueue.{section}.worker-extra-args", None) or []), "--resources", f"{NOTEBOOK}=1"]
@@ -340,7 +346,8 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
     if compare:
         given = {"outputs": outputs, "plan": plan.saved(), "target": target, "corpus": plan.music[0].store.stem}
         given = {name: str(value) for name, value in given.items()}
-        jobs.append(Job("07_compare", given, again=True, after=tuple(range(len(jobs)))))
+        check = partial(_nothing_to_compare, plan)
+        jobs.append(Job("07_compare", given, again=True, after=tuple(range(len(jobs))), check=check))
     cores = min(workers.count or min(CPU_COUNT, 4), len(jobs))
     about = f"about {plan.seconds() / cores / 60:.0f} minutes on {cores} cores"
     print(f"{len(jobs)} notebooks: {about}", file=sys.stderr, flush=True)
@@ -348,3 +355,7 @@ def execute_plan(plan: Plan, workers: Workers | None = None, compare: bool = Tru
     print(write_summary(outcomes), flush=True)
     raise_failures(outcomes)
     return target / "model_comparison.html"
+
+
+def _nothing_to_compare(plan: Plan) -> str:
+    return "" if runs_of(plan)[0] else "the plan has no finished run"

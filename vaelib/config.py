@@ -219,7 +219,7 @@ class TrainConfig(JsonConfig):
     start_components: int = 0  # latent dimensions that start on components (`optimization.start_on_components`)
     held: float = 0.4  # share of the epochs for which the encoder is held at that start
     eval_windows: int = 5  # evenly spaced windows per clip whose posterior means are averaged in evaluation
-    precision: str = "auto"  # `auto`, or any precision of Lightning Fabric
+    precision: str = "auto"  # `auto`, `32-true`, or a mixed one of Lightning Fabric
     seed: int = 0  # of weights, order, crops and noise
 
     @property

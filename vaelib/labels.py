@@ -6,6 +6,7 @@ a collection with these; `docs/YOUR_MUSIC.md` lists what is recognised.
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
@@ -64,8 +65,9 @@ def read_table(source: Path, remarks: list[str]) -> pd.DataFrame:
     if not source.is_file():
         raise InputError(f"no manifest at {source}: give a CSV or Parquet file, or leave it out to read the folders")
     try:
-        table = pd.read_parquet(source) if source.suffix.lower() in (".parquet", ".pq") else _read_text(source, remarks)
-        if not isinstance(table.index, pd.RangeIndex):
+        if source.suffix.lower() not in (".parquet", ".pq"):
+            table = _read_text(source, remarks)
+        elif not isinstance((table := pd.read_parquet(source)).index, pd.RangeIndex):
             table = table.reset_index(names=None if table.index.name or "path" in table else "path")
     except Exception as e:  # the parsers raise many kinds
         line = f"{type(e).__name__}: {e}".splitlines()[0][:200]
@@ -94,16 +96,24 @@ def _read_text(source: Path, remarks: list[str]) -> pd.DataFrame:
         text = content.decode(encoding, "replace")
     if "\0" in text:
         raise ValueError("it is no text")
-    lines = [line for line in io.StringIO(text, newline=None) if not re.fullmatch(r"(sep=.)?\s*", line)]
-    heads = {d: [cell.strip('" \n').lower() for cell in lines[0].split(d)] for d in "\x1f,;\t|" if lines}
-    delimiter = max(heads, key=lambda d: ("path" in heads[d], len(heads[d])), default=",")
+    text = re.sub(r"\A(sep=.)?(?: *[\r\n]+)*", "", text)  # Excel's own first line, and empty ones
+    heads = {d: next(csv.reader(text.splitlines()[:1], delimiter=d, skipinitialspace=True), []) for d in "\x1f,;\t|"}
+    delimiter = max(heads, key=lambda d: ("path" in [h.strip().lower() for h in heads[d]], len(heads[d])))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as e:
+        raise ValueError(f"line {reader.line_num}: {e}; write quotes within a cell twice") from e
+    lines, (head, *cells) = zip(*rows, strict=True) if rows else ((), [[]])
+    for line, row in zip(lines[1:], cells, strict=True):
+        if any(cell.strip() for cell in row[len(head) :]):
+            todo = f"let the first line name the columns, and quote cells that hold {delimiter!r}"
+            raise ValueError(f"line {line} has {len(row)} cells, the first has {len(head)}: {todo}")
     if encoding != "utf-8" or delimiter not in "\x1f,":
-        read = f"{source.name} is read as {encoding} with the delimiter {delimiter!r}"
-        remarks.append(f"{read}; if letters look wrong, save it as UTF-8")
-    text = "".join([*lines[:1], *(line.rstrip(f"{delimiter} \n") + "\n" for line in lines[1:])])  # no empty last cells
-    how = {"header": None, "dtype": object, "na_filter": False, "skipinitialspace": True}
-    cells = pd.read_csv(io.StringIO(text), sep=delimiter, **how)
-    return cells[1:].set_axis(cells.iloc[0], axis=1).reset_index(drop=True)
+        doubt = "; save it as UTF-8 if letters look wrong" * (encoding == "cp1252")
+        remarks.append(f"{source.name} is read as {encoding} with the delimiter {delimiter!r}{doubt}")
+    cells = [(row + [""] * len(head))[: len(head)] for row in cells]
+    return pd.DataFrame(cells, columns=head, index=lines[1:], dtype=object)
 
 
 def locate(
@@ -116,9 +126,9 @@ def locate(
     known = {_key(p): p for p in reversed(files)} | {p: p for p in files}
     stems, found, lost = {_key(Path(p).stem): p for p in files}, {}, {}
     bases = dict.fromkeys((roots[0], os.path.realpath(source.parent), os.path.dirname(roots[0])))
-    for row, given in enumerate(_words(table, "path")):
+    for line, given in zip(table.index, _words(table, "path"), strict=True):
         if not given.strip() or "\0" in given:
-            lost[f"{source.name}, row {row + 1}"] = "names no file; correct or remove it"
+            lost[f"{source.name}, line {line}"] = "names no file; correct or remove it"
             continue
         ways = [given] if given in known else _spellings(given, roots, bases)
         path = next((known[k] for k in (*ways, *map(_key, ways)) if k in known), None)
@@ -128,14 +138,14 @@ def locate(
         whole = os.path.realpath(os.path.join(roots[0], path or ways[1]))
         if not allow_outside and not whole.startswith(f"{roots[0]}{os.sep}"):
             todo = f"use a path inside it, or allow it (--allow-outside){hint}"
-            raise InputError(f"{source}, row {row + 1}: {given[:200]!r} leaves the corpus folder; {todo}")
+            raise InputError(f"{source}, line {line}: {given[:200]!r} leaves the corpus folder; {todo}")
         if path:
-            found[row] = path
+            found[line] = path
         else:
             lost[given] = f"is not there{hint}; correct the manifest"
     if not found:
         raise InputError(f"no row of {source} names a file: {listed(lost, 1)} {next(iter(lost.values()))}")
-    table = table.iloc[list(found)].assign(path=list(found.values()))
+    table = table.loc[list(found)].assign(path=list(found.values()))
     if len(again := table["path"][table["path"].duplicated()]):
         remarks.append(f"{len(again):,} rows name a file again and are not read: {listed(again.unique())}")
     return table.drop(again.index), list(lost.items())

@@ -128,18 +128,19 @@ class Stepper:
         self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=True, capturable=self._records)
         self._optimizer, self._phase = fabric.setup_optimizers(self.optimizer), None
 
-    def _begin_phase(self, mixture: bool, held: bool) -> None:
+    def _begin_phase(self, mixture: bool, held: bool, shape: torch.Size) -> None:
         """Say what learns; several processes agree then on parameters and their values, one GPU records anew."""
         for name, p in self.model.named_parameters():
             fixed = (name == "log_sigma" and self.cfg.sigma) or (name.startswith("mixture") and not mixture)
             p.requires_grad_(not fixed and (not held or name.startswith(FREE_WHILE_HELD)))
-        self._phase = mixture, held
+        self._phase = mixture, held, shape
         if self._records:
             # every shape by itself: VaDE's second phase has other batches, and code for any shape would be slower
             self._compiled = torch.compile(self._means, dynamic=False)
             self._recording = Recording(self._recorded_step, self.optimizer.param_groups)
+            self.optimizer._warned_capturable_if_run_uncaptured = True  # the first three steps are
         else:
-            compiled = torch.compile(self.model) if self.fabric.device.type == "cuda" else self.model
+            compiled = torch.compile(self.model, dynamic=False) if self.fabric.device.type == "cuda" else self.model
             self._module = self.fabric.setup_module(compiled)
 
     def __call__(self, x: Tensor, y: Tensor, weights: Weights, rate: float) -> dict[str, Tensor]:
@@ -148,7 +149,7 @@ class Stepper:
         In VaDE's joint phase the windows of a clip follow each other. `rate` is a factor of the learning rates. Returns
         detached means: `loss`, the terms (`nll`, `kl`, …) in nats, and `mse` per bin.
         """
-        phase = bool(weights["mixture"]), self.held
+        phase = bool(weights["mixture"]), self.held, x.shape
         if phase != self._phase:
             self._begin_phase(*phase)
         rates = [group["peak"] * rate for group in self.optimizer.param_groups]

@@ -35,7 +35,8 @@ BESIDE = {"03_conv_vae": "02_basic_vae", "06_vade": "03_conv_vae"}  # whose runs
 # Keys of a corpus: how files are cut, what is rendered
 CUTTING = ("windows", "split_seed", *CUT)
 DIALS = ("demo", "clips_per_genre", "clip_seconds", "composition", "variation", "fixed", "seed")
-EPOCH, REST = 5, 45  # seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, the rest of a notebook
+# Seconds on one core of 2026: an epoch of 1,000 windows of 64 × 64, the rest of a notebook, rendering a second
+EPOCH, REST, RENDER = 5, 45, 0.007
 SETTINGS = {f.name for cls in (config.ModelConfig, config.TrainConfig) for f in fields(cls)} - {"condition"}
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, frozen=True)
 
@@ -151,11 +152,13 @@ class Corpus:
         return is_current(found, front_end(given["profile"]), **{k: given[k] for k in CUTTING if k in given})
 
     def size(self) -> float:
-        """Thousands of 64 × 64 windows that an epoch reads; of a store that is not made yet, as if of 1,000 clips."""
-        if not self.store.is_dir():
-            return prod(front_end(self.job.parameters["profile"]).shape) / 4096
-        store = open_store(self.store)
-        return len(store.rows("train")) * prod(store.front_end.shape) / 4.1e6
+        """Thousands of 64 × 64 windows that an epoch reads; of music that was not read yet, as if of 1,000 clips."""
+        if self.store.is_dir():
+            store = open_store(self.store)
+            return len(store.rows("train")) * prod(store.front_end.shape) / 4.1e6
+        given = defaults("01_preprocess") | self.job.parameters
+        clips = 1000 if given["corpus"] else 0.7 * _rendered_clips(given)
+        return clips * prod(front_end(given["profile"]).shape) / 4.1e6
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,8 @@ class Plan:
         for job in (job for job in self.jobs if not job.is_done()):
             total += REST
             values = defaults(job.notebook) | job.parameters
+            if "clip_seconds" in values and not values["corpus"]:
+                total += RENDER * _rendered_clips(values) * values["clip_seconds"]
             if store := values.get("store"):
                 total += EPOCH * size[store] * values["epochs"] * len(values.get("priors", "one").split(","))
             if desk := values.get("desk"):
@@ -269,6 +274,10 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
     return Corpus(name, store, Job("01_preprocess", given, label), entry.get("demo") == "desk")
 
 
+def _rendered_clips(given: Mapping[str, Any]) -> int:
+    return given["clips_per_genre"] * (1 if given["demo"] == "desk" else 45)
+
+
 def _rendered(name: str, given: dict[str, Any]) -> str:
     """Name of the folder of a rendered corpus; InputError: what cannot be rendered, or is too little to train on."""
     fe = front_end(given["profile"])
@@ -284,13 +293,13 @@ def _rendered(name: str, given: dict[str, Any]) -> str:
 
 def _runs(file: _File, corpora: Sequence[Corpus]) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
     """Model, names of corpora and parameters of every run, grids expanded."""
-    for name in file.defaults:
-        one_of("name in defaults", name, itertools.chain(*map(defaults, MODEL_NOTEBOOKS.values())))
+    known: set[str] = set()
     for number, entry in enumerate(file.runs):
         where = f"runs.{number}"
         for model in _list(entry.get("model", "")):
             notebook = MODEL_NOTEBOOKS[one_of(f"model in {where}", model, MODEL_NOTEBOOKS)]
             usual = {k: v for k, v in defaults(notebook).items() if k not in ("store", "desk", "seed")}
+            known |= usual.keys()
             given = {"condition": usual["condition"]} if "condition" in usual else {}
             given |= {k: v for k, v in file.defaults.items() if k in usual}
             given |= {k: v for k, v in entry.items() if k not in ("model", "corpora")}
@@ -301,6 +310,8 @@ def _runs(file: _File, corpora: Sequence[Corpus]) -> Iterator[tuple[str, list[st
             chosen = [one_of(f"corpus in {where}", name, names) for name in _list(entry.get("corpora", names))]
             for one in _grid(given):
                 yield model, chosen, _in_range(checked(notebook, one))
+    for name in file.defaults:
+        one_of("name in defaults", name, sorted(known))
 
 
 def _in_range(values: dict[str, Any]) -> dict[str, Any]:

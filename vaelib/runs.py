@@ -26,7 +26,7 @@ from .store import Store, open_store
 from .training import read_checkpoint, train
 from .windows import Clips, encode_windows
 
-DECODED = 64  # codes that are decoded at a time
+DECODED, READ = 64, 256  # codes that are decoded, clips that are read at a time
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError)  # of files that no training left like this
 
 
@@ -122,8 +122,8 @@ class Run:
 
     def middle_windows(self, rows: np.ndarray) -> np.ndarray:
         """(B, mel, frame) in [0, 1]: the middle windows of the clips `rows` (B,), as the model is given them."""
-        clips = Clips.read(self.store, self.scaler, rows)
-        return clips.even_windows(torch.arange(len(clips)), 1)[:, 0, 0].numpy()
+        parts = [Clips.read(self.store, self.scaler, rows[i : i + READ]) for i in range(0, len(rows), READ)]
+        return np.concatenate([c.even_windows(torch.arange(len(c)), 1)[:, 0, 0].numpy() for c in parts])
 
     @torch.inference_mode()
     def log_responsibilities(self, split: str | None, tracks: bool = False) -> np.ndarray:

@@ -200,14 +200,14 @@ def build_store(corpus: Corpus | Path | str, fe: FrontEnd, *, workers: int | Non
     import torch  # here: a second that reading a store need not wait for
     from dask.system import CPU_COUNT  # what a container may use
 
-    pool, before = ThreadPoolExecutor(workers or CPU_COUNT), torch.get_num_threads()
-    try:
-        with writing(path), FileLock(path.with_name(f".{path.stem}.lock")):
+    with writing(path), FileLock(path.with_name(f".{path.stem}.lock")):
+        pool, before = ThreadPoolExecutor(workers or CPU_COUNT), torch.get_num_threads()
+        try:
             if not _is(path, wanted):  # another process may have made it meanwhile
                 _make(path, corpus, fe, wanted, pool)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # a task sets it to 1
+        finally:
+            pool.shutdown(cancel_futures=True)  # no thread writes when the lock is free
+            torch.set_num_threads(before)  # a task sets it to 1
     return path
 
 

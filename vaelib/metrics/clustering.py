@@ -28,8 +28,12 @@ from vaelib.metrics.statistics import Scores
 DISTANCES = ("euclidean", "cosine")
 KINDS, BLOCKS = 500, 100  # a jackknife leaves out each kind of clips in turn; of more kinds, random blocks of clips
 
-# The two scores of which a random clustering gets 0 on average: Hubert & Arabie 1985; Vinh, Epps & Bailey 2010
-ADJUSTED = {"ari": metrics.adjusted_rand_score, "ami": metrics.adjusted_mutual_info_score}
+# The two scores of which a random clustering gets 0 on average: Hubert & Arabie 1985; Vinh, Epps & Bailey 2010, rounded
+# so that it is 0 and not 1e-12 where every clip is a class of its own
+ADJUSTED = {
+    "ari": metrics.adjusted_rand_score,
+    "ami": lambda labels, clusters: round(metrics.adjusted_mutual_info_score(labels, clusters), 10) + 0.0,
+}
 
 
 def cluster_scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, float]:
