@@ -160,6 +160,7 @@ def test_a_bad_plan_is_one_sentence(written, text, says):
         ("epochs", "'epochs' cannot be set: give name=value"),
         ("epocs=2", "did you mean 'epochs'"),
         ("loop.seed=2", "did you mean 'loops'"),
+        ("seed=3", "unknown name in defaults 'seed'"),
         ("loops.clips=2", r"name in corpora\.loops 'clips'"),
     ],
 )
@@ -213,3 +214,9 @@ def test_a_label_with_one_class_gets_no_conditional_model(store, executed, monke
     alike = dataclasses.replace(store, table=store.table.assign(genre="pop"))
     monkeypatch.setattr(plans, "open_store", lambda path: alike)
     assert "fewer than two classes of genre" in job.check()
+
+
+def test_the_estimate_grows_with_what_is_rendered_and_trained():
+    loops = [{"corpora": {"loops": {"clips_per_genre": n}}, "runs": [{"model": "conv_vae"}]} for n in (10, 100)]
+    little, much = (make_plan(values).seconds() for values in loops)
+    assert 3 * little < much < 10 * little

@@ -157,7 +157,7 @@ class Corpus:
             store = open_store(self.store)
             return len(store.rows("train")) * prod(store.front_end.shape) / 4.1e6
         given = defaults("01_preprocess") | self.job.parameters
-        clips = 1000 if given["corpus"] else 0.7 * _rendered_clips(given)
+        clips = 1000 if given["corpus"] else 0.7 * _dials(given)[1]
         return clips * prod(front_end(given["profile"]).shape) / 4.1e6
 
 
@@ -185,8 +185,9 @@ class Plan:
         for job in (job for job in self.jobs if not job.is_done()):
             total += REST
             values = defaults(job.notebook) | job.parameters
-            if "clip_seconds" in values and not values["corpus"]:
-                total += RENDER * _rendered_clips(values) * values["clip_seconds"]
+            if values.get("corpus") == "":
+                dials, clips = _dials(values)
+                total += RENDER * clips * dials.seconds
             if store := values.get("store"):
                 total += EPOCH * size[store] * values["epochs"] * len(values.get("priors", "one").split(","))
             if desk := values.get("desk"):
@@ -274,15 +275,17 @@ def make_corpus(name: str, entry: dict[str, Any], profile: str) -> Corpus:
     return Corpus(name, store, Job("01_preprocess", given, label), entry.get("demo") == "desk")
 
 
-def _rendered_clips(given: Mapping[str, Any]) -> int:
-    return given["clips_per_genre"] * (1 if given["demo"] == "desk" else 45)
+def _dials(given: Mapping[str, Any]) -> tuple[Dials, int]:
+    """What a corpus is rendered with, and how many clips that are."""
+    dials = Dials(**{k.replace("clip_seconds", "seconds"): v for k, v in given.items() if k in DIALS})
+    return dials, dials.clips_per_genre * (1 if given.get("demo") == "desk" else 45)
 
 
 def _rendered(name: str, given: dict[str, Any]) -> str:
     """Name of the folder of a rendered corpus; InputError: what cannot be rendered, or is too little to train on."""
     fe = front_end(given["profile"])
     try:
-        dials = Dials(**{k.replace("clip_seconds", "seconds"): v for k, v in given.items() if k in DIALS})
+        dials = _dials(given)[0]
     except InputError as e:
         raise InputError(f"corpora.{name}: {e}") from None
     least = fe.min_samples / fe.sample_rate
