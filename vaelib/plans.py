@@ -153,7 +153,7 @@ class Corpus:
 
     def size(self) -> float:
         """Thousands of 64 × 64 windows that an epoch reads; of music that was not read yet, as if of 1,000 clips."""
-        if self.store.is_dir():
+        if attributes(self.store):
             store = open_store(self.store)
             return len(store.rows("train")) * prod(store.front_end.shape) / 4.1e6
         given = defaults("01_preprocess") | self.job.parameters
