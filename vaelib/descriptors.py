@@ -89,12 +89,9 @@ def describe(store: Store) -> pd.DataFrame:
                 known = pd.concat([known, pd.DataFrame.from_dict(block, "index", float, list(NAMES))])
                 write_atomic(cache, known.to_csv(index_label="row"))
     if len(failed := store.table.index.difference(known.index)):
-        message = (
-            f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors: their audio is not "
-        )
-        message += (
-            f"what it was (the first: {store.audio_path(failed[0])}); put it back, or preprocess the corpus again"
-        )
+        some = f"{len(failed)} of {len(store.table)} clips of {store.path.name} have no descriptors"
+        why = f"their audio is not what it was (the first: {store.audio_path(failed[0])})"
+        message = f"{some}: {why}; put it back, or preprocess the corpus again"
         if known.empty:
             raise InputError(message)
         warnings.warn(message, stacklevel=2)

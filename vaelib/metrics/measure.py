@@ -95,12 +95,8 @@ def disentanglement(run: Run) -> claims.Results:
         factors = factors_of(run)
     except InputError as e:
         return claims.skip(run, "disentanglement", str(e))
-    codes, live, found, seed = (
-        codes_of(run, factors.index),
-        live_dimensions(run),
-        meanings(run),
-        run.config.training.seed,
-    )
+    codes, live, found = codes_of(run, factors.index), live_dimensions(run), meanings(run)
+    seed = run.config.training.seed
     train, test = (factors.index.isin(run.rows(split)) for split in ("train", "test"))
     others = linear_codes(coarse(run.middle_windows(factors.index)), train, factors.shape[1], seed)
     others["samples"] = codes_of(run, factors.index, sampled=True)
